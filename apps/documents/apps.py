@@ -1,0 +1,13 @@
+from django.apps import AppConfig
+from django.db.models.signals import post_migrate
+
+
+class DocumentsConfig(AppConfig):
+    name = "apps.documents"
+    verbose_name = "Documents"
+
+    def ready(self) -> None:
+        from . import metrics, spaces
+
+        metrics.register()
+        post_migrate.connect(spaces.ensure_default_after_migrate, sender=self, dispatch_uid="documents.space")

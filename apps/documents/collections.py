@@ -1,0 +1,139 @@
+"""Collections as verbs."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from django.db import IntegrityError, connection, transaction
+
+from apps.access.problems import Problem, invalid
+
+from .chunking import validate
+from .models import Collection, Document, EmbeddingSpace
+from .remove import delete
+
+PLAIN = ("name", "description", "language")
+
+
+def find(slug: str, *, writing: bool = False) -> Collection:
+    """Inside a scope: the tenant's collection. Raises Problem 404, or 422 with the field's pointer when writing."""
+    found = Collection.objects.select_related("space").filter(slug=slug).first()
+    if found is None and writing:
+        raise invalid("/collection", f"There is no collection {slug!r}.", status=422, code="unknown_collection")
+    if found is None:
+        raise Problem(404, "unknown_collection", f"There is no collection {slug!r}.")
+    return found
+
+
+def create(*, tenant_id: UUID, slug: str, **values: Any) -> Collection:
+    """Inside a scope: a new collection in the default space unless one is named. Raises Problem 409 or 400."""
+    collection = Collection(tenant_id=tenant_id, slug=slug)
+    _assign(collection, values)
+    if collection.space_id is None:
+        collection.space = _default_space()
+    try:
+        with transaction.atomic():
+            collection.save(force_insert=True)
+    except IntegrityError:
+        raise Problem(409, "slug_taken", f"There is a collection {slug!r} already.")
+    return collection
+
+
+def change(*, collection: Collection, values: dict[str, Any]) -> Collection:
+    """Inside a scope: new settings. They hold for what is written from now on; live chunks stay as they are."""
+    _assign(collection, values)
+    collection.save(update_fields=[*_assigned(values), "updated_at"])
+    return collection
+
+
+def remove(*, collection: Collection) -> None:
+    """Inside a scope: delete every document, then the collection with all that it holds, in this transaction."""
+    for document_id in Document.objects.filter(collection=collection, deleted_at=None).values_list("id", flat=True):
+        delete(tenant_id=collection.tenant_id, document_id=document_id)
+    with connection.cursor() as cursor:
+        cursor.execute(f'DELETE FROM "{collection.space.table}" WHERE collection_id = %s', [collection.id])  # noqa: S608
+        for table in ("chunk", "stagedchunk", "blob", "documentversion"):
+            cursor.execute(
+                f"DELETE FROM documents_{table} t USING documents_document d"  # noqa: S608
+                " WHERE d.id = t.document_id AND d.collection_id = %s",
+                [collection.id],
+            )
+        cursor.execute("DELETE FROM documents_ingestionjob WHERE collection_id = %s", [collection.id])
+        cursor.execute("DELETE FROM documents_document WHERE collection_id = %s", [collection.id])
+        cursor.execute("DELETE FROM documents_collection WHERE id = %s", [collection.id])
+
+
+def pending(collection: Collection) -> int:
+    """Documents whose newest version is not live yet."""
+    return Document.objects.filter(collection=collection, pending_since__isnull=False).count()
+
+
+def show(collection: Collection) -> dict[str, Any]:
+    """A collection as the API gives it."""
+    return {
+        "slug": collection.slug,
+        "name": collection.name,
+        "description": collection.description,
+        "language": collection.language,
+        "chunking": {
+            "strategy": collection.chunking_strategy,
+            "max_tokens": collection.chunking_max_tokens,
+            "overlap_tokens": collection.chunking_overlap_tokens,
+        },
+        "consistency": {
+            "mode": collection.consistency_mode,
+            "window_seconds": collection.consistency_window_seconds,
+        },
+        "space": collection.space.slug,
+        "epoch": collection.epoch,
+        "documents": collection.documents,
+        "chunks": collection.chunks,
+        "pending": pending(collection),
+        "created_at": collection.created_at,
+    }
+
+
+def _assigned(values: dict[str, Any]) -> list[str]:
+    names = [name for name in PLAIN if name in values]
+    names += [f"{group}_{name}" for group in ("chunking", "consistency") for name in values.get(group, {})]
+    return names + (["space"] if "space" in values else [])
+
+
+def _assign(collection: Collection, values: dict[str, Any]) -> None:
+    for name in PLAIN:
+        if name in values:
+            setattr(collection, name, values[name])
+    for group in ("chunking", "consistency"):
+        for name, value in values.get(group, {}).items():
+            setattr(collection, f"{group}_{name}", value)
+    if "space" in values:
+        space = EmbeddingSpace.objects.filter(slug=values["space"]).first()
+        if space is None:
+            raise invalid("/space", f"There is no embedding space {values['space']!r}.")
+        if collection.chunks and space.id != collection.space_id:
+            raise invalid("/space", "The collection holds chunks; its space cannot be changed this way.", status=409)
+        collection.space = space
+    if "language" in values and not _text_search_exists(values["language"]):
+        raise invalid("/language", f"Postgres has no text search configuration {values['language']!r}.")
+    try:
+        validate(
+            strategy=collection.chunking_strategy,
+            max_tokens=collection.chunking_max_tokens,
+            overlap_tokens=collection.chunking_overlap_tokens,
+        )
+    except ValueError as error:
+        raise invalid("/chunking", str(error))
+
+
+def _text_search_exists(name: str) -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT EXISTS (SELECT 1 FROM pg_ts_config WHERE cfgname = %s)", [name])
+        return cursor.fetchone()[0]
+
+
+def _default_space() -> EmbeddingSpace:
+    space = EmbeddingSpace.objects.filter(state=EmbeddingSpace.State.LIVE).order_by("created_at").first()
+    if space is None:
+        raise Problem(503, "no_space", "There is no embedding space yet; run manage.py migrate.")
+    return space

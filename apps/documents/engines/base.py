@@ -1,0 +1,25 @@
+"""The seam between the schema and the two ways of spreading it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from django.db.backends.base.schema import BaseDatabaseSchemaEditor
+
+
+class Engine(Protocol):
+    """How a table is made, spread and indexed. Statements go out one per execute."""
+
+    name: str
+
+    def create_sharded(self, editor: BaseDatabaseSchemaEditor, create_sql: str, table: str, key: str) -> None:
+        """Run `create_sql` (a CREATE TABLE without partitioning) and spread the table by hash of `key`."""
+
+    def create_everywhere(self, editor: BaseDatabaseSchemaEditor, table: str) -> None:
+        """Make a small plain table joinable with the sharded ones wherever their rows are."""
+
+    def partitions(self, editor: BaseDatabaseSchemaEditor, table: str) -> list[str]:
+        """The tables that hold the rows and their indexes, where this engine names them; else the table itself."""
+
+    def prepare_session(self) -> list[str]:
+        """Statements that let SET LOCAL in the current transaction reach wherever the rows are."""

@@ -1,0 +1,34 @@
+"""A Citus cluster: tables distributed by the document, co-located, so that one document lives on one node."""
+
+from __future__ import annotations
+
+from django.db.backends.base.schema import BaseDatabaseSchemaEditor
+
+ANCHOR = "documents_document"
+
+
+class CitusEngine:
+    """Distributed tables; the shards are the partitions (one level only).
+
+    Order matters: reference tables first, then documents, then each table that hangs on it, co-located. Foreign keys
+    are added after that, which Django's deferred SQL does by itself.
+    """
+
+    name = "citus"
+
+    def create_sharded(self, editor: BaseDatabaseSchemaEditor, create_sql: str, table: str, key: str) -> None:
+        # Parallel DDL on several shards cannot follow writes to reference tables in one transaction.
+        editor.execute("SET LOCAL citus.multi_shard_modify_mode TO 'sequential'", params=None)
+        editor.execute(create_sql, params=None)
+        beside = "" if table == ANCHOR else f", colocate_with => '{ANCHOR}'"
+        editor.execute(f"SELECT create_distributed_table('{table}', '{key}'{beside})", params=None)
+
+    def create_everywhere(self, editor: BaseDatabaseSchemaEditor, table: str) -> None:
+        editor.execute("SET LOCAL citus.multi_shard_modify_mode TO 'sequential'", params=None)
+        editor.execute(f"SELECT create_reference_table('{table}')", params=None)
+
+    def partitions(self, editor: BaseDatabaseSchemaEditor, table: str) -> list[str]:
+        return [table]
+
+    def prepare_session(self) -> list[str]:
+        return ["SET LOCAL citus.propagate_set_commands = 'local'"]

@@ -1,0 +1,73 @@
+"""Migration operations that ask the engine where a table lives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db.backends.base.schema import BaseDatabaseSchemaEditor
+from django.db.migrations.operations.base import Operation
+from django.db.migrations.operations.models import CreateModel
+from django.db.migrations.state import ProjectState
+
+from apps.access.tenancy import wall_sql
+
+from . import engine_for
+
+
+class CreateShardedModel(CreateModel):
+    """CreateModel for a big table: spread by `shard_key`, behind the tenant wall.
+
+    Foreign keys and indexes follow as deferred SQL, as Django does for any model.
+    """
+
+    def __init__(self, name: str, fields: Any, *, shard_key: str = "document_id", **options: Any) -> None:
+        super().__init__(name, fields, **options)
+        self.shard_key = shard_key
+
+    def deconstruct(self) -> tuple[str, list[Any], dict[str, Any]]:
+        name, args, kwargs = super().deconstruct()
+        return name, args, kwargs | {"shard_key": self.shard_key}
+
+    def database_forwards(
+        self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: ProjectState, to_state: ProjectState
+    ) -> None:
+        model = to_state.apps.get_model(app_label, self.name)
+        if not self.allow_migrate_model(schema_editor.connection.alias, model):
+            return
+        create_sql, _ = schema_editor.table_sql(model)
+        table = model._meta.db_table
+        engine_for(schema_editor.connection).create_sharded(schema_editor, create_sql, table, self.shard_key)
+        for statement in wall_sql(table):
+            schema_editor.execute(statement, params=None)
+        schema_editor.deferred_sql.extend(schema_editor._model_indexes_sql(model))
+
+    def describe(self) -> str:
+        return f"Create sharded model {self.name} by {self.shard_key}"
+
+
+class PlaceEverywhere(Operation):
+    """Make small plain tables joinable with the sharded ones: reference tables on Citus, nothing on one Postgres."""
+
+    reduces_to_sql = True
+    reversible = True
+
+    def __init__(self, *tables: str) -> None:
+        self.tables = tables
+
+    def state_forwards(self, app_label: str, state: ProjectState) -> None:
+        """No model changes."""
+
+    def database_forwards(
+        self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: ProjectState, to_state: ProjectState
+    ) -> None:
+        engine = engine_for(schema_editor.connection)
+        for table in self.tables:
+            engine.create_everywhere(schema_editor, table)
+
+    def database_backwards(
+        self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: ProjectState, to_state: ProjectState
+    ) -> None:
+        """The tables are dropped by the operations that made them."""
+
+    def describe(self) -> str:
+        return f"Make {', '.join(self.tables)} joinable everywhere"

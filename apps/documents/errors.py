@@ -1,0 +1,36 @@
+"""Why work on a document failed, or stopped."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import InterfaceError, OperationalError
+
+from .embedding import EmbeddingError
+from .parsing import ParseError
+
+
+class IngestError(Exception):
+    """Ingestion failed: snake_case code, one sentence, and whether trying again may help."""
+
+    def __init__(self, code: str, detail: str, *, retryable: bool = False) -> None:
+        super().__init__(detail)
+        self.code, self.detail, self.retryable = code, detail, retryable
+
+
+class LostLease(Exception):
+    """Another worker holds the job now, or it was cancelled: leave it alone."""
+
+
+def describe(error: BaseException) -> tuple[dict[str, Any], bool]:
+    """({code, detail} for the ledger, may a retry help?)."""
+    match error:
+        case IngestError() | EmbeddingError():
+            return {"code": error.code, "detail": str(error)}, error.retryable
+        case ParseError():
+            return {"code": error.code, "detail": error.detail}, error.code == "crashed"
+        case OperationalError() | InterfaceError():
+            return {"code": "database_unavailable", "detail": str(error).strip().splitlines()[0]}, True
+        case MemoryError():
+            return {"code": "out_of_memory", "detail": "The worker ran out of memory."}, True
+    return {"code": "internal", "detail": f"{type(error).__name__}: {error}"[:2000]}, True

@@ -1,0 +1,204 @@
+"""The job ledger as verbs: claim, keep, hand over, finish, fail. Messages only wake; what counts is the row.
+
+How a job moves:
+1. accept.py writes it, queued for `prepare`, in the transaction of the version it is for.
+2. A worker claims it (SKIP LOCKED): running, a lease, a new fence.
+3. Every later write of that worker names the fence; zero rows mean that the lease ran out and another worker has the
+   job, so the whole transaction is rolled back (LostLease).
+4. `hand_over` queues it for `embed`; `finish` ends it; `fail` queues it again later or, after
+   JOB_MAX_ATTEMPTS or for an error that no retry mends, makes it a dead letter.
+5. The sweeper (tasks.py) wakes workers for whatever is due: messages may be lost.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import random
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from celery import current_app
+from django.conf import settings
+from django.db import close_old_connections, connection, transaction
+from kombu.exceptions import OperationalError as BrokerError
+from redis.exceptions import RedisError
+
+from apps.access import tenancy
+
+from . import db, metrics
+from .errors import LostLease, describe
+from .models import IngestionJob
+
+logger = logging.getLogger(__name__)
+
+Stage = IngestionJob.Stage
+BACKOFF_SECONDS, BACKOFF_LIMIT_SECONDS = 1.0, 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A job in this worker's hands, until its lease runs out."""
+
+    id: UUID
+    tenant_id: UUID
+    collection_id: UUID
+    document_id: UUID
+    version: int
+    base_version: int | None
+    attempts: int
+    fence: int
+    created_at: datetime
+    timings: dict[str, float]
+
+
+def worker_name() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}:{threading.get_ident() % 10_000}"
+
+
+def claim(*, stage: str, limit: int = 1, job_id: UUID | None = None) -> list[Claim]:
+    """Up to `limit` due jobs of a stage, urgent first; only `job_id` where given."""
+    with transaction.atomic():
+        relax_durability()
+        found = db.rows(
+            "claim", stage=stage, worker=worker_name(), lease=settings.JOB_LEASE_SECONDS, limit=limit, job=job_id
+        )
+    claims = []
+    for row in found:
+        held = Claim(*row[:9], timings=json.loads(row[9]) if isinstance(row[9], str) else row[9])
+        if held.attempts > settings.JOB_MAX_ATTEMPTS:
+            detail = f"The worker died or stalled {settings.JOB_MAX_ATTEMPTS} times while it had this job."
+            fail(held, {"code": "worker_lost", "detail": detail}, retryable=False)
+        else:
+            claims.append(held)
+    return claims
+
+
+def own(held: Claim) -> None:
+    """Inside a transaction: lock the job's row. Raises LostLease when another worker has it."""
+    if not db.rows("own", id=held.id, fence=held.fence):
+        raise LostLease(str(held.id))
+
+
+def hand_over(held: Claim, *, stage: str, base_version: int | None, timings: dict[str, float]) -> None:
+    """Inside the stage's transaction: queue the job for the next stage."""
+    _fenced("hand_over", held, stage=stage, base_version=base_version, timings=json.dumps(timings))
+
+
+def finish(held: Claim, *, outcome: str, timings: dict[str, float] | None = None) -> None:
+    """Inside the last transaction: the job is done."""
+    _fenced("finish", held, outcome=outcome, timings=json.dumps(timings or {}))
+
+
+def fail(held: Claim, error: dict[str, Any], *, retryable: bool) -> None:
+    """A try went wrong: again later with backoff and jitter, or a dead letter whose error the document shows."""
+    encoded = json.dumps(error)
+    with tenancy.scope(held.tenant_id):
+        if retryable and held.attempts < settings.JOB_MAX_ATTEMPTS:
+            delay = min(BACKOFF_LIMIT_SECONDS, BACKOFF_SECONDS * 2 ** (held.attempts - 1)) * random.uniform(0.5, 1.5)
+            db.run("retry_later", id=held.id, fence=held.fence, error=encoded, delay=delay)
+            logger.warning("job %s will be retried in %.1f s: %s", held.id, delay, error["code"])
+            return
+        live = db.rows("lock_document", document=held.document_id)
+        if not db.run("bury", id=held.id, fence=held.fence, error=encoded):
+            return
+        db.run("fail_version", document=held.document_id, version=held.version, error=encoded)
+        db.run("fail_document", document=held.document_id, version=held.version, error=encoded)
+        db.run("clear_stage", document=held.document_id, version=held.version)
+        live_version = live[0][1] if live else None
+        woken = db.run(
+            "wake_superseded", document=held.document_id, version=held.version, live_version=live_version or 0
+        )
+    metrics.JOBS_ENDED.labels(outcome="dead").inc()
+    logger.error("job %s is dead: %s", held.id, error["code"])
+    if woken:
+        wake(Stage.PREPARE)
+
+
+@contextmanager
+def failures(held: Claim) -> Iterator[None]:
+    """Run a stage of a job: what it raises is written to the ledger, and the worker lives."""
+    try:
+        yield
+    except LostLease:
+        logger.warning("job %s is in other hands by now", held.id)
+    except Exception as error:
+        described, retryable = describe(error)
+        if described["code"] == "internal":
+            logger.exception("job %s failed", held.id)
+        close_old_connections()
+        fail(held, described, retryable=retryable)
+
+
+def heartbeat(claims: Sequence[Claim]) -> None:
+    """Renew the leases of jobs in hand, tenant by tenant."""
+    for tenant_id in {held.tenant_id for held in claims}:
+        mine = [held for held in claims if held.tenant_id == tenant_id]
+        with tenancy.scope(tenant_id):
+            relax_durability()
+            db.run(
+                "heartbeat",
+                ids=[held.id for held in mine],
+                fences=[held.fence for held in mine],
+                lease=settings.JOB_LEASE_SECONDS,
+            )
+
+
+@contextmanager
+def leased(held: Claim) -> Iterator[None]:
+    """Renew the lease from a thread while the block runs: for steps of unknown length, such as parsing."""
+    done = threading.Event()
+
+    def beat() -> None:
+        try:
+            while not done.wait(settings.JOB_LEASE_SECONDS / 3):
+                heartbeat([held])
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+
+
+def retry(*, job_id: UUID) -> bool:
+    """Inside a scope: give a dead or cancelled job another try. False when it is in neither state."""
+    done = bool(db.run("retry_dead", id=job_id))
+    if done:
+        transaction.on_commit(lambda: wake(Stage.PREPARE))
+    return done
+
+
+def cancel(*, job_id: UUID) -> bool:
+    """Inside a scope: end a job that has not ended. False when it has."""
+    return bool(db.run("cancel", id=job_id))
+
+
+def wake(stage: str, *, times: int = 1) -> None:
+    """Tell a worker that there is work. A broker that cannot be reached is no error: the sweeper wakes again."""
+    try:
+        for _ in range(times):
+            current_app.send_task(f"documents.{stage}", queue=stage, retry=False)
+    except (BrokerError, RedisError, OSError) as error:
+        logger.warning("no wake-up for %s, the sweeper will do it: %s", stage, error)
+
+
+def _fenced(name: str, held: Claim, **parameters: Any) -> None:
+    if not db.run(name, id=held.id, fence=held.fence, **parameters):
+        raise LostLease(str(held.id))
+
+
+def relax_durability() -> None:
+    """A lease that a crash of Postgres forgets is simply taken again: no need to wait for the disk."""
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL synchronous_commit = off")

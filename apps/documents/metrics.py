@@ -1,0 +1,48 @@
+"""Counters of ingestion, and gauges read from the ledger when Prometheus asks (so that any web process has them)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from django.db import DatabaseError
+from prometheus_client import Counter, Histogram
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import REGISTRY, Collector
+
+from . import db
+
+DOCUMENTS_ACCEPTED = Counter("rag_documents_accepted_total", "Documents accepted by the API", ["result"])
+JOBS_ENDED = Counter("rag_ingestion_jobs_ended_total", "Ingestion jobs ended in this process", ["outcome"])
+CHUNKS_EMBEDDED = Counter("rag_chunks_embedded_total", "Chunks given to the embedding model by this process")
+STAGE_SECONDS = Histogram(
+    "rag_ingestion_stage_seconds",
+    "Time of one ingestion stage in this process",
+    ["stage"],
+    buckets=(0.005, 0.02, 0.05, 0.1, 0.5, 1, 5, 30, 120, 600),
+)
+
+
+class LedgerCollector(Collector):
+    """Queue depth by stage and state, and the age of the oldest document that is not searchable yet."""
+
+    def collect(self) -> Iterator[Metric]:
+        depth = GaugeMetricFamily("rag_queue_depth", "Ingestion jobs in the ledger", labels=["stage", "state"])
+        lag = GaugeMetricFamily("rag_ingest_lag_seconds", "Age of the oldest accepted document that is not live yet")
+        try:
+            found = db.rows("overview")
+        except DatabaseError:
+            return
+        for stage, state, jobs, _, _ in found:
+            depth.add_metric([stage, state], jobs)
+        lag.add_metric([], max((float(row[4] or 0) for row in found if row[1] in ("queued", "running")), default=0.0))
+        yield depth
+        yield lag
+
+    def describe(self) -> list[Metric]:
+        return []
+
+
+def register() -> None:
+    """Add the collector once, however often Django is set up in this process."""
+    if not any(isinstance(collector, LedgerCollector) for collector in REGISTRY._collector_to_names):
+        REGISTRY.register(LedgerCollector())

@@ -1,0 +1,298 @@
+"""What we know: collections, documents, their versions and chunks, embedding spaces, and the job ledger.
+
+Document, DocumentVersion, Blob, Chunk and StagedChunk are sharded by document (engines/). Offsets are Unicode code
+points of a version's normalised text, end-exclusive. Names are the contract of shared design; columns may grow.
+"""
+
+from __future__ import annotations
+
+import uuid
+
+from django.contrib.postgres.fields import ArrayField
+from django.contrib.postgres.indexes import GinIndex
+from django.contrib.postgres.search import SearchVectorField
+from django.db import models
+from django.db.models import Q
+from pgvector.django import VectorField
+
+from apps.access.models import SLUG, Tenant
+
+
+class EmbeddingSpace(models.Model):
+    """One embedding model's vectors: each space has a table of its own, `embedding_<slug>`. Holds no tenant's data."""
+
+    class State(models.TextChoices):
+        BUILDING = "building"
+        LIVE = "live"
+        RETIRED = "retired"
+
+    class Index(models.TextChoices):
+        HNSW = "hnsw"
+        IVFFLAT = "ivfflat"
+
+    class Storage(models.TextChoices):
+        HALFVEC = "halfvec"
+        VECTOR = "vector"
+
+    class Metric(models.TextChoices):
+        COSINE = "cosine"
+        INNER_PRODUCT = "ip"
+        L2 = "l2"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    slug = models.CharField(max_length=40, unique=True, validators=[SLUG])
+    backend = models.CharField(max_length=20)
+    model = models.CharField(max_length=200)
+    revision = models.CharField(max_length=100, blank=True)
+    dimensions = models.PositiveIntegerField()
+    metric = models.CharField(max_length=10, choices=Metric.choices, default=Metric.COSINE)
+    storage = models.CharField(max_length=10, choices=Storage.choices, default=Storage.HALFVEC)
+    index_method = models.CharField(max_length=10, choices=Index.choices, default=Index.HNSW)
+    index_parameters = models.JSONField(default=dict, blank=True)
+    state = models.CharField(max_length=10, choices=State.choices, default=State.BUILDING)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    def __str__(self) -> str:
+        return self.slug
+
+    @property
+    def table(self) -> str:
+        """Its embedding table; the slug is validated, so that this is safe as an SQL identifier."""
+        return "embedding_" + self.slug.replace("-", "_")
+
+
+class Collection(models.Model):
+    """A named body of documents with one way of chunking, one consistency and one live embedding space.
+
+    `epoch` rises in every transaction that changes what a search of the collection may return; cache keys contain
+    it. The counters are of live rows and are kept in the same transactions.
+    """
+
+    class Strategy(models.TextChoices):
+        RECURSIVE = "recursive"
+        FIXED = "fixed"
+
+    class Mode(models.TextChoices):
+        WRITE_BACK = "write_back"
+        WRITE_THROUGH = "write_through"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE)
+    slug = models.CharField(max_length=64, validators=[SLUG])
+    name = models.CharField(max_length=200)
+    description = models.TextField(blank=True)
+    language = models.CharField(
+        max_length=40, default="english", help_text="text search configuration of Postgres, e.g. english, german, simple"
+    )
+    chunking_strategy = models.CharField(max_length=20, choices=Strategy.choices, default=Strategy.RECURSIVE)
+    chunking_max_tokens = models.PositiveIntegerField(default=200)
+    chunking_overlap_tokens = models.PositiveIntegerField(default=0)
+    consistency_mode = models.CharField(max_length=20, choices=Mode.choices, default=Mode.WRITE_BACK)
+    consistency_window_seconds = models.PositiveIntegerField(default=30)
+    space = models.ForeignKey(EmbeddingSpace, on_delete=models.PROTECT)
+    epoch = models.BigIntegerField(default=0, editable=False)
+    documents = models.BigIntegerField(default=0, editable=False)
+    chunks = models.BigIntegerField(default=0, editable=False)
+    tokens = models.BigIntegerField(default=0, editable=False)
+    created_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["tenant", "slug"], name="collection_slug_in_tenant")]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Document(models.Model):
+    """A source's identity. `version` is the latest accepted, `live_version` what retrieval serves."""
+
+    class State(models.TextChoices):
+        PENDING = "pending"
+        PROCESSING = "processing"
+        LIVE = "live"
+        STALE = "stale"
+        FAILED = "failed"
+        DELETED = "deleted"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, db_index=False)
+    collection = models.ForeignKey(Collection, on_delete=models.CASCADE, db_index=False)
+    source_uri = models.TextField()
+    title = models.TextField(blank=True)
+    metadata = models.JSONField(default=dict, blank=True)
+    version = models.BigIntegerField()
+    live_version = models.BigIntegerField(null=True)
+    deleted_version = models.BigIntegerField(null=True)  # nothing at or below it may be published again
+    pending_since = models.DateTimeField(null=True)
+    content_sha256 = models.BinaryField(max_length=32)
+    media_type = models.CharField(max_length=200)
+    state = models.CharField(max_length=12, choices=State.choices)
+    error = models.JSONField(null=True)
+    created_at = models.DateTimeField()
+    updated_at = models.DateTimeField()
+    deleted_at = models.DateTimeField(null=True)
+
+    class Meta:
+        indexes = [
+            # Hash partitions and shards cannot hold a unique key without the document's id: uniqueness of a source
+            # URI in its collection is kept by an advisory lock in accept.py.
+            models.Index(fields=["collection", "source_uri"], name="document_source"),
+            models.Index(fields=["tenant", "id"], name="document_tenant"),
+            models.Index(fields=["collection"], name="document_waiting", condition=Q(pending_since__isnull=False)),
+        ]
+
+    def __str__(self) -> str:
+        return self.title or self.source_uri
+
+
+class DocumentVersion(models.Model):
+    """One accepted content of a document: written once, never changed after it was published.
+
+    chunk_ids, starts and ends are parallel arrays in reading order: where each chunk of this version stands. They
+    live here because an edit shifts the positions of every chunk below it, and chunk rows must not be touched.
+    """
+
+    pk = models.CompositePrimaryKey("document_id", "version")
+    document = models.ForeignKey(Document, on_delete=models.CASCADE, db_index=False, related_name="versions")
+    version = models.BigIntegerField()
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, db_constraint=False, db_index=False)
+    sha256 = models.BinaryField(max_length=32)
+    media_type = models.CharField(max_length=200)
+    filename = models.TextField(blank=True)
+    bytes = models.BigIntegerField()
+    blob_uri = models.TextField()
+    same_as = models.BigIntegerField(null=True)  # the earlier version with the same content, sent again
+    title = models.TextField(blank=True)
+    text = models.TextField(null=True)  # noqa: DJ001  null until it is parsed; empty never happens
+    characters = models.BigIntegerField(null=True)
+    chunk_ids = ArrayField(models.UUIDField(), null=True)
+    starts = ArrayField(models.IntegerField(), null=True)
+    ends = ArrayField(models.IntegerField(), null=True)
+    parser = models.CharField(max_length=40, blank=True)
+    chunker = models.CharField(max_length=80, blank=True)
+    source_updated_at = models.DateTimeField(null=True)
+    accepted_at = models.DateTimeField()
+    published_at = models.DateTimeField(null=True)
+    error = models.JSONField(null=True)
+
+
+class Blob(models.Model):
+    """The original bytes of a version, in parts of 1 MiB: in Postgres, so that accepting is one transaction."""
+
+    pk = models.CompositePrimaryKey("document_id", "version", "part")
+    document = models.ForeignKey(Document, on_delete=models.CASCADE, db_index=False)
+    version = models.BigIntegerField()
+    part = models.IntegerField()
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, db_constraint=False, db_index=False)
+    data = models.BinaryField()
+
+
+class Chunk(models.Model):
+    """A passage. Live from the version that brought it until the version that retired it (NULL: still live).
+
+    The row of a chunk that survives an edit is not touched; its position in each version is in DocumentVersion.
+    """
+
+    pk = models.CompositePrimaryKey("document_id", "chunk_id")
+    document = models.ForeignKey(Document, on_delete=models.CASCADE, db_index=False)
+    chunk_id = models.UUIDField()
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, db_constraint=False, db_index=False)
+    collection = models.ForeignKey(Collection, on_delete=models.CASCADE, db_constraint=False, db_index=False)
+    text = models.TextField()
+    sha256 = models.BinaryField(max_length=32)
+    tokens = models.IntegerField()
+    heading_path = ArrayField(models.TextField())
+    live_from_version = models.BigIntegerField()
+    live_from = models.DateTimeField()
+    retired_in_version = models.BigIntegerField(null=True)
+    retired_at = models.DateTimeField(null=True)
+    tsv = SearchVectorField()
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["tenant", "sha256"], name="chunk_same_text"),
+            GinIndex(fields=["tsv"], name="chunk_lexemes", condition=Q(retired_in_version__isnull=True)),
+        ]
+
+
+class StagedChunk(models.Model):
+    """A chunk of a version on its way to being published: crash-safe, invisible to searches, deleted by publish.
+
+    kept: the chunk is live already, `chunk_id` names its row, and text and embedding are left out.
+    """
+
+    pk = models.CompositePrimaryKey("document_id", "version", "ordinal")
+    document = models.ForeignKey(Document, on_delete=models.CASCADE, db_index=False)
+    version = models.BigIntegerField()
+    ordinal = models.IntegerField()
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, db_constraint=False, db_index=False)
+    chunk_id = models.UUIDField()
+    kept = models.BooleanField()
+    start = models.IntegerField()
+    end = models.IntegerField()
+    text = models.TextField(null=True)  # noqa: DJ001
+    sha256 = models.BinaryField(max_length=32)
+    tokens = models.IntegerField()
+    heading_path = ArrayField(models.TextField())
+    embedding = VectorField(null=True)  # any dimension; cast to the space's type by publish
+
+
+class IngestionJob(models.Model):
+    """The outbox and the ledger: written with the version it is for, claimed with SKIP LOCKED, never lost.
+
+    `fence` rises with each claim; whoever holds an older one may no longer write (ledger.py).
+    """
+
+    class State(models.TextChoices):
+        QUEUED = "queued"
+        RUNNING = "running"
+        DONE = "done"
+        DEAD = "dead"
+        CANCELLED = "cancelled"
+
+    class Stage(models.TextChoices):
+        PREPARE = "prepare"
+        EMBED = "embed"
+
+    class Priority(models.IntegerChoices):
+        URGENT = 0
+        NORMAL = 1
+        LOW = 2
+
+    class Outcome(models.TextChoices):
+        PUBLISHED = "published"
+        SUPERSEDED = "superseded"
+        DELETED = "deleted"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, db_index=False)
+    collection_id = models.UUIDField()
+    document_id = models.UUIDField()  # no foreign key: on Citus the ledger is local and documents are distributed
+    version = models.BigIntegerField()
+    stage = models.CharField(max_length=10, choices=Stage.choices, default=Stage.PREPARE)
+    state = models.CharField(max_length=10, choices=State.choices, default=State.QUEUED)
+    priority = models.SmallIntegerField(choices=Priority.choices, default=Priority.NORMAL)
+    attempts = models.IntegerField(default=0)
+    fence = models.BigIntegerField(default=0)
+    worker = models.CharField(max_length=100, blank=True)
+    lease_until = models.DateTimeField(null=True)
+    not_before = models.DateTimeField()
+    base_version = models.BigIntegerField(null=True)  # the live version that the staged chunks were compared with
+    outcome = models.CharField(max_length=12, choices=Outcome.choices, blank=True)
+    error = models.JSONField(null=True)
+    timings = models.JSONField(default=dict)
+    created_at = models.DateTimeField()
+    finished_at = models.DateTimeField(null=True)
+
+    class Meta:
+        indexes = [
+            models.Index(
+                fields=["stage", "priority", "created_at"], name="job_open", condition=Q(state__in=["queued", "running"])
+            ),
+            models.Index(fields=["document_id", "version"], name="job_document"),
+            models.Index(fields=["tenant", "state", "created_at"], name="job_tenant_state"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.document_id} v{self.version}"

@@ -1,0 +1,81 @@
+"""The sandboxed process: `python -m apps.documents.parsing.child '<settings as JSON>'`.
+
+Reads requests from stdin, answers on the stdout it was started with, and stays warm between documents.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from apps.documents.parsing import formats, isolate, wire
+from apps.documents.parsing.types import Parsed, ParseError
+
+
+def main() -> None:
+    """Lock the process in, say hello, then answer one request after another until stdin ends."""
+    settings: dict[str, Any] = json.loads(sys.argv[1])
+    isolate.die_with_parent(settings["parent"])
+    # What a library prints must not end up in the middle of an answer.
+    answers = os.fdopen(os.dup(1), "wb")
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 1)
+    os.dup2(null, 2)
+    scratch = Path(settings["scratch"])
+    module, _, name = settings["parser"].partition(":")
+    parse: Callable[..., Parsed] = getattr(import_module(module), name)
+    for warm in formats.FORMATS:
+        import_module(f"{formats.PACKAGE}.{warm.module}")
+    isolate.limit(
+        memory_bytes=settings["memory_bytes"],
+        output_bytes=settings["output_bytes"],
+        open_files=settings["open_files"],
+        cpu_seconds_total=settings["cpu_seconds"] * (settings["documents"] + 1) + 10,
+    )
+    achieved = isolate.isolate(str(scratch))
+    gc.freeze()
+    answers.write(wire.pack({"ok": True, "isolation": achieved}))
+    answers.flush()
+    while (request := wire.receive(sys.stdin.buffer)) is not None:
+        isolate.arm_cpu(settings["cpu_seconds"])
+        meta, body = _answer(parse, request, scratch)
+        del request
+        answers.write(wire.pack(meta, body))
+        answers.flush()
+        if meta.get("fatal"):
+            return
+
+
+def _answer(
+    parse: Callable[..., Parsed], request: tuple[wire.Meta, bytes], scratch: Path
+) -> tuple[wire.Meta, bytes]:
+    meta, data = request
+    try:
+        if meta.get("file"):
+            data = (scratch / meta["file"]).read_bytes()
+        parsed = parse(data, media_type=meta["media_type"], filename=meta["filename"])
+        del data
+        head, body = wire.encode_parsed(parsed)
+        return wire.spill(head, body, scratch / "answer")
+    except ParseError as error:
+        return {"ok": False, "code": error.code, "detail": error.detail}, b""
+    except MemoryError:
+        return _fatal("too_large", "The document needs more memory than parsing may use.")
+    except OSError:  # EFBIG past RLIMIT_FSIZE, EMFILE past RLIMIT_NOFILE
+        return _fatal("too_large", "The document's text is larger than parsing may write.")
+    except Exception:
+        return _fatal("crashed", "The parser failed.")
+
+
+def _fatal(code: str, detail: str) -> tuple[wire.Meta, bytes]:
+    return {"ok": False, "code": code, "detail": detail, "fatal": True}, b""
+
+
+if __name__ == "__main__":
+    main()

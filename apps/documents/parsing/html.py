@@ -1,0 +1,308 @@
+"""HTML pages to readable text: headings, paragraphs, lists, tables and code.
+
+lexbor builds the tree (tolerant, in C); `_Writer` turns one iterative walk over it into text, so that
+ten thousand nested tags cost a list entry each and never a Python stack frame.
+"""
+
+from __future__ import annotations
+
+import re
+
+from selectolax.lexbor import LexborHTMLParser, LexborNode
+
+from apps.documents.parsing.encoding import decode
+from apps.documents.parsing.normalise import clean
+from apps.documents.parsing.types import Block, Parsed, ParseError
+
+FINGERPRINT = "html/1"
+
+
+def _tags(names: str) -> frozenset[str]:
+    return frozenset(names.split())
+
+
+_DROPPED = _tags(
+    "script style template noscript head iframe object embed svg canvas audio video map select datalist "
+    "textarea input button rp rt dialog"
+)
+_NOISE = frozenset({"nav"})
+_NOISE_ROLES = frozenset({"navigation", "search", "menu", "menubar"})
+_HEADINGS = {f"h{n}": n for n in range(1, 7)}
+_LISTS = frozenset({"ul", "ol", "dl", "menu"})
+_BLOCKS = _tags(
+    "address article aside blockquote body caption center dd details dialog dir div dl dt fieldset "
+    "figcaption figure footer form header hgroup hr html legend li main menu ol optgroup p section summary "
+    "table tbody td tfoot th thead tr ul"
+)
+_META_CHARSET = re.compile(rb"<meta[^>]{0,512}?charset\s*=\s*[\"']?\s*([\w.:-]+)", re.IGNORECASE)
+_XML_CHARSET = re.compile(rb"\A\s*<\?xml[^>]{0,200}encoding\s*=\s*[\"']([\w.:-]+)")
+_META_WINDOW = 8192  # WHATWG prescan reads 1024 bytes; exported pages put long comments first
+_SPACE = re.compile(r"[ \t\n\r\f\u00a0]+")
+_INVISIBLE = re.compile(
+    "[\u00ad\u200b\u2060\ufeff]"
+)  # soft hyphen, zero-width space, word joiner, stray mark
+_LAYOUT_REACH = 64  # ancestors looked at to find the list or table around a heading
+
+
+def parse(data: bytes, *, media_type: str, charset: str | None) -> Parsed:
+    """Visible text of the page without scripts, styles and navigation; title from `<title>` or the first h1.
+
+    Tables become one row per line with cells joined by " | "; a table or list that holds headings is page
+    layout and is read as ordinary text. A page that is nothing but navigation keeps its navigation.
+    """
+    head = data[:_META_WINDOW]
+    labels = [m.decode("ascii", "ignore") for m in _XML_CHARSET.findall(head) + _META_CHARSET.findall(head)]
+    source = clean(decode(data, declared=(charset, *labels)).removeprefix("\ufeff"))
+    if not source or source.isspace():
+        raise ParseError("empty", "The HTML content has no text.")
+    tree = LexborHTMLParser(source)
+    root = tree.body or tree.root
+    if root is None:
+        raise ParseError("malformed", "The HTML content has no root element.")
+    layout = _layout_containers(tree)
+    writer = _walk(root, layout, skip_noise=True)
+    if not writer.blocks:
+        writer = _walk(root, layout, skip_noise=False)
+    title_node = tree.css_first("head > title") or tree.css_first("h1")
+    title = _SPACE.sub(" ", _INVISIBLE.sub("", title_node.text())).strip() if title_node else ""
+    return Parsed(
+        text="".join(writer.parts),
+        blocks=writer.blocks,
+        media_type=media_type,
+        title=title or None,
+        parser=FINGERPRINT,
+    )
+
+
+def _layout_containers(tree: LexborHTMLParser) -> set[int]:
+    """`mem_id` of tables and lists that hold a heading or another table: page layout, not data."""
+    layout: set[int] = set()
+    for node in tree.css("h1, h2, h3, h4, h5, h6, table"):
+        parent = node.parent
+        only_tables = node.tag == "table"
+        for _ in range(_LAYOUT_REACH):
+            if parent is None:
+                break
+            if parent.tag == "table" or (parent.tag in _LISTS and not only_tables):
+                layout.add(parent.mem_id)
+            parent = parent.parent
+    return layout
+
+
+def _walk(root: LexborNode, layout: set[int], *, skip_noise: bool) -> _Writer:
+    """Depth-first over the tree with an explicit stack of open elements."""
+    writer = _Writer(layout)
+    node: LexborNode | None = root
+    open_elements: list[tuple[LexborNode, str]] = []
+    while node is not None:
+        child: LexborNode | None = None
+        if node.is_text_node:
+            writer.text(node.text_content or "")
+        elif node.is_element_node:
+            tag = node.tag or ""
+            if not _is_dropped(node, tag, skip_noise):
+                writer.enter(node, tag)
+                child = node.child
+                if child is None:
+                    writer.leave(tag)
+                else:
+                    open_elements.append((node, tag))
+        if child is not None:
+            node = child
+            continue
+        following = node.next
+        while following is None and open_elements:
+            node, tag = open_elements.pop()
+            writer.leave(tag)
+            following = node.next if open_elements else None
+        node = following if open_elements else None
+    writer.finish()
+    return writer
+
+
+def _is_dropped(node: LexborNode, tag: str, skip_noise: bool) -> bool:
+    if tag in _DROPPED:
+        return True
+    attributes = node.attributes
+    if not attributes:
+        return skip_noise and tag in _NOISE
+    if "hidden" in attributes:
+        return True
+    style = attributes.get("style")
+    if style and "display:none" in style.replace(" ", "").lower():
+        return True
+    return skip_noise and (tag in _NOISE or attributes.get("role") in _NOISE_ROLES)
+
+
+class _Writer:
+    """Collects inline text, and closes it into a line or a block whenever a block-level tag says so.
+
+    A list and a table are one block each, however deep they nest; everything inside becomes their lines.
+    """
+
+    def __init__(self, layout: set[int]) -> None:
+        self.parts: list[str] = []
+        self.blocks: list[Block] = []
+        self._at = 0
+        self._layout = layout
+        self._inline: list[str] = []
+        self._heading = 0
+        self._pre = 0
+        self._lists: list[list[object]] = []  # [tag, next number, is layout]
+        self._tables: list[bool] = []  # is layout
+        self._marker = ""
+        self._cells: list[str] = []
+        self._lines: list[str] = []  # of the list or table that is open
+
+    def text(self, value: str) -> None:
+        if value:
+            self._inline.append(value)
+
+    def enter(self, node: LexborNode, tag: str) -> None:
+        if tag == "br":
+            self._inline.append("\n" if self._pre else "\x0b")  # \x0b: cannot occur in cleaned text
+        elif tag in ("td", "th"):
+            self._close_line() if not self._in_data_table() else self._open_cell()
+        elif tag in _BLOCKS or tag in _HEADINGS or tag == "pre":
+            self._close_line()
+        if tag in _HEADINGS:
+            self._heading = _HEADINGS[tag]
+        elif tag == "pre":
+            self._pre += 1
+        elif tag in _LISTS:
+            is_layout = node.mem_id in self._layout
+            if not is_layout and not self._in_container():
+                self._lines = []
+            start = node.attributes.get("start") if tag == "ol" else None
+            number = int(start) if start and re.fullmatch(r"-?\d{1,9}", start) else 1
+            self._lists.append([tag, number, is_layout])
+        elif tag == "table":
+            is_layout = node.mem_id in self._layout or node.attributes.get("role") == "presentation"
+            if not is_layout and not self._in_container():
+                self._lines = []
+            self._tables.append(is_layout)
+            if not is_layout:
+                self._cells = []
+        elif tag in ("li", "dt", "dd"):
+            self._open_item(tag)
+        elif tag == "tr" and self._in_data_table():
+            self._cells = []
+
+    def leave(self, tag: str) -> None:
+        if tag in ("td", "th"):
+            self._close_cell() if self._in_data_table() else self._close_line()
+        elif tag == "tr" and self._in_data_table():
+            self._close_row()
+        elif tag == "pre":
+            self._close_line()
+            self._pre = max(0, self._pre - 1)
+        elif tag in _LISTS and self._lists:
+            self._close_line()
+            is_layout = self._lists.pop()[2]
+            if not is_layout and not self._in_container():
+                self._emit("list", "\n".join(self._lines))
+                self._lines = []
+        elif tag == "table" and self._tables:
+            if self._in_data_table():
+                self._close_row()
+            self._close_line()
+            is_layout = self._tables.pop()
+            if not is_layout and not self._in_container():
+                self._emit("table", "\n".join(self._lines))
+                self._lines = []
+        elif tag in _BLOCKS or tag in _HEADINGS:
+            self._close_line()
+            if tag in _HEADINGS:
+                self._heading = 0
+
+    def finish(self) -> None:
+        self._close_line()
+        if self._lines:
+            self._emit("list", "\n".join(self._lines))
+            self._lines = []
+
+    def _in_data_table(self) -> bool:
+        return bool(self._tables) and not self._tables[-1]
+
+    def _in_container(self) -> bool:
+        return any(not layout for layout in self._tables) or any(not entry[2] for entry in self._lists)
+
+    def _take_inline(self) -> str:
+        """The collected inline text with HTML white space collapsed; <br> is a newline outside tables."""
+        if not self._inline:
+            return ""
+        raw = _INVISIBLE.sub("", "".join(self._inline))
+        self._inline = []
+        lines = [_SPACE.sub(" ", line).strip() for line in raw.split("\x0b")]
+        return "\n".join(line for line in lines if line)
+
+    def _close_line(self) -> None:
+        if self._in_data_table():
+            if self._inline:
+                self._inline.append(" ")
+            return
+        if self._pre:
+            code = _INVISIBLE.sub("", "".join(self._inline)).replace("\x0b", "\n").replace("\u00a0", " ")
+            self._inline = []
+            code = "\n".join(line.rstrip() for line in code.strip("\n").split("\n"))
+            if not code or code.isspace():
+                return
+            if self._in_container():
+                self._lines.extend(code.split("\n"))
+            else:
+                self._emit("code", code)
+            return
+        line = self._take_inline()
+        if not line:
+            return
+        if self._in_container():
+            indent = "  " * max(0, sum(not entry[2] for entry in self._lists) - 1)
+            prefix = indent + self._marker
+            rest = indent + " " * len(self._marker)
+            self._lines.append(prefix + line.replace("\n", "\n" + rest))
+            self._marker = " " * len(self._marker)
+        elif self._heading:
+            self._emit("heading", line.replace("\n", " "), self._heading)
+        else:
+            self._emit("paragraph", line)
+
+    def _open_item(self, tag: str) -> None:
+        if not self._lists or self._lists[-1][2] or self._in_data_table():
+            return
+        entry = self._lists[-1]
+        if tag == "dd":
+            self._marker = "  "
+        elif tag == "dt":
+            self._marker = ""
+        elif entry[0] == "ol":
+            number = entry[1]
+            assert isinstance(number, int)
+            self._marker = f"{number}. "
+            entry[1] = number + 1
+        else:
+            self._marker = "- "
+
+    def _open_cell(self) -> None:
+        if self._inline:
+            self._close_cell()
+
+    def _close_cell(self) -> None:
+        self._cells.append(self._take_inline().replace("\n", " "))
+
+    def _close_row(self) -> None:
+        if stray := self._take_inline():
+            self._cells.append(stray.replace("\n", " "))
+        if any(self._cells):
+            self._lines.append(" | ".join(self._cells))
+        self._cells = []
+
+    def _emit(self, kind: str, text: str, level: int = 0) -> None:
+        text = text.strip("\n") if kind == "code" else text.strip()
+        if not text or text.isspace():
+            return
+        if self._at:
+            self.parts.append("\n\n")
+            self._at += 2
+        self.parts.append(text)
+        self.blocks.append(Block(kind, self._at, self._at + len(text), level))
+        self._at += len(text)

@@ -1,0 +1,40 @@
+"""Plain text, and the line formats that read well as plain text."""
+
+from __future__ import annotations
+
+import re
+
+from apps.documents.parsing.encoding import decode
+from apps.documents.parsing.normalise import normalise
+from apps.documents.parsing.types import Block, Parsed
+
+FINGERPRINT = "plain/1"
+
+_SEPARATOR = re.compile(r"\n[^\S\n]*(?:\n[^\S\n]*)+")
+
+
+def parse(data: bytes, *, media_type: str, charset: str | None) -> Parsed:
+    """Paragraphs separated by blank lines; white space is kept as it is. The text has no title."""
+    text = normalise(decode(data, declared=(charset,)))
+    return Parsed(text=text, blocks=paragraphs(text), media_type=media_type, parser=FINGERPRINT)
+
+
+def paragraphs(text: str, start: int = 0, end: int | None = None) -> list[Block]:
+    """Paragraph blocks of `text[start:end]`, split at blank lines, offsets in the whole text."""
+    end = len(text) if end is None else end
+    blocks: list[Block] = []
+    at = start
+    for gap in _SEPARATOR.finditer(text, start, end):
+        _append(blocks, text, at, gap.start())
+        at = gap.end()
+    _append(blocks, text, at, end)
+    return blocks
+
+
+def _append(blocks: list[Block], text: str, start: int, end: int) -> None:
+    while start < end and text[start].isspace():
+        start += 1
+    while end > start and text[end - 1].isspace():
+        end -= 1
+    if start < end:
+        blocks.append(Block("paragraph", start, end))

@@ -1,0 +1,43 @@
+"""Deleting a document: gone from every search when the transaction commits (invariant I8)."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from apps.access import tenancy
+from apps.access.problems import Problem
+
+from . import db
+from .models import Collection, Document
+
+
+def delete(*, tenant_id: UUID, document_id: UUID, version: int | None = None) -> bool:
+    """Retire all chunks, end all work, keep the version number. False when there was nothing to delete.
+
+    version: the delete event's own number; one not above the stored version is refused as stale. Raises Problem 404
+    for an unknown document and 409 `stale_version`.
+    """
+    with tenancy.scope(tenant_id):
+        document = Document.objects.select_for_update().filter(id=document_id).first()
+        if document is None:
+            raise Problem(404, "not_found", "There is no such document.")
+        if version is not None and version < document.version:
+            raise Problem(
+                409, "stale_version", f"The stored version is {document.version}.", current_version=document.version
+            )
+        number = version or document.version
+        if not db.run("delete_document", document=document_id, version=number):
+            return False
+        space = Collection.objects.select_related("space").get(id=document.collection_id).space
+        retired = db.rows("retire_all_chunks", document=document_id, version=number)
+        db.run("retire_all_embeddings", table=space.table, document=document_id)
+        db.run("clear_document_stage", document=document_id)
+        db.run("cancel_document", document=document_id)
+        db.run(
+            "bump_epoch",
+            collection=document.collection_id,
+            documents=-1 if document.live_version else 0,
+            chunks=-len(retired),
+            tokens=-sum(row[0] for row in retired),
+        )
+        return True

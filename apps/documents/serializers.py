@@ -1,0 +1,183 @@
+"""Request bodies and responses of /api/v1's knowledge half. Field names are the HTTP contract."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from apps.access.models import SLUG
+from apps.access.serializers import ObjectField, StrictSerializer
+
+from .models import Collection, Document, DocumentVersion, IngestionJob
+
+MAX_URI = 2_000
+MAX_TITLE = 500
+MAX_VERSION = 2**63 - 1
+
+
+class ChunkingSerializer(StrictSerializer):
+    strategy = serializers.ChoiceField(choices=Collection.Strategy.choices, required=False)
+    max_tokens = serializers.IntegerField(min_value=16, max_value=8192, required=False)
+    overlap_tokens = serializers.IntegerField(min_value=0, max_value=4096, required=False)
+
+
+class ConsistencySerializer(StrictSerializer):
+    mode = serializers.ChoiceField(choices=Collection.Mode.choices, required=False)
+    window_seconds = serializers.IntegerField(min_value=0, max_value=86_400, required=False)
+
+
+class CollectionPatchSerializer(StrictSerializer):
+    name = serializers.CharField(max_length=200, required=False)
+    description = serializers.CharField(max_length=10_000, required=False, allow_blank=True)
+    language = serializers.CharField(max_length=40, required=False)
+    chunking = ChunkingSerializer(required=False)
+    consistency = ConsistencySerializer(required=False)
+    space = serializers.CharField(max_length=40, required=False, help_text="slug of an embedding space")
+
+
+class CollectionCreateSerializer(CollectionPatchSerializer):
+    slug = serializers.CharField(max_length=64, validators=[SLUG])
+    name = serializers.CharField(max_length=200)
+
+
+class CollectionSerializer(serializers.Serializer):
+    """A collection as clients see it."""
+
+    slug = serializers.CharField()
+    name = serializers.CharField()
+    description = serializers.CharField()
+    language = serializers.CharField()
+    chunking = ChunkingSerializer()
+    consistency = ConsistencySerializer()
+    space = serializers.CharField()
+    epoch = serializers.IntegerField()
+    documents = serializers.IntegerField(help_text="live documents")
+    chunks = serializers.IntegerField(help_text="live chunks")
+    pending = serializers.IntegerField(help_text="documents whose newest version is not live yet")
+    created_at = serializers.DateTimeField()
+
+
+class SubmissionSerializer(StrictSerializer):
+    """`POST /documents`: exactly one of text and file."""
+
+    collection = serializers.CharField(max_length=64)
+    text = serializers.CharField(required=False, trim_whitespace=False)
+    file = serializers.FileField(required=False, allow_empty_file=True)
+    source_uri = serializers.CharField(required=False, max_length=MAX_URI)
+    id = serializers.UUIDField(required=False)
+    title = serializers.CharField(required=False, max_length=MAX_TITLE, allow_blank=True)
+    metadata = ObjectField(required=False)
+    version = serializers.IntegerField(required=False, min_value=1, max_value=MAX_VERSION)
+    media_type = serializers.RegexField(
+        r"^[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+(\s*;.*)?$", required=False, max_length=200
+    )
+    mode = serializers.ChoiceField(choices=Collection.Mode.choices, required=False)
+    priority = serializers.ChoiceField(choices=["low", "normal", "urgent"], default="normal")
+    source_updated_at = serializers.DateTimeField(required=False)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        given = [name for name in ("text", "file") if name in attrs]
+        if len(given) != 1:
+            raise serializers.ValidationError({given[-1] if given else "text": ["Send exactly one of text and file."]})
+        if "text" in attrs and not attrs["text"].strip():
+            raise serializers.ValidationError({"text": ["The text is empty."]})
+        return attrs
+
+
+class DocumentPatchSerializer(StrictSerializer):
+    title = serializers.CharField(required=False, max_length=MAX_TITLE, allow_blank=True)
+    metadata = ObjectField(required=False)
+
+
+class DocumentSerializer(serializers.Serializer):
+    """A document as clients see it."""
+
+    id = serializers.UUIDField()
+    collection = serializers.CharField()
+    source_uri = serializers.CharField()
+    title = serializers.CharField()
+    metadata = serializers.DictField()
+    version = serializers.IntegerField()
+    live_version = serializers.IntegerField(allow_null=True)
+    state = serializers.ChoiceField(choices=Document.State.choices)
+    pending_since = serializers.DateTimeField(allow_null=True)
+    error = serializers.DictField(allow_null=True)
+    created_at = serializers.DateTimeField()
+    updated_at = serializers.DateTimeField()
+
+
+class AcceptedSerializer(serializers.Serializer):
+    """What a write answers."""
+
+    id = serializers.UUIDField()
+    collection = serializers.CharField()
+    source_uri = serializers.CharField()
+    version = serializers.IntegerField()
+    live_version = serializers.IntegerField(allow_null=True)
+    state = serializers.ChoiceField(choices=Document.State.choices)
+    unchanged = serializers.BooleanField()
+    job = serializers.UUIDField(allow_null=True)
+
+
+class VersionSerializer(serializers.Serializer):
+    version = serializers.IntegerField()
+    title = serializers.CharField()
+    media_type = serializers.CharField()
+    filename = serializers.CharField()
+    bytes = serializers.IntegerField()
+    sha256 = serializers.SerializerMethodField()
+    characters = serializers.IntegerField(allow_null=True)
+    chunks = serializers.SerializerMethodField()
+    parser = serializers.CharField()
+    chunker = serializers.CharField()
+    source_updated_at = serializers.DateTimeField(allow_null=True)
+    accepted_at = serializers.DateTimeField()
+    published_at = serializers.DateTimeField(allow_null=True)
+    error = serializers.DictField(allow_null=True)
+
+    def get_sha256(self, version: DocumentVersion) -> str:
+        return bytes(version.sha256).hex()
+
+    @extend_schema_field(serializers.IntegerField(allow_null=True))
+    def get_chunks(self, version: DocumentVersion) -> int | None:
+        return version.chunk_count  # type: ignore[attr-defined]
+
+
+class TextSerializer(serializers.Serializer):
+    text = serializers.CharField()
+    start = serializers.IntegerField()
+    end = serializers.IntegerField()
+    sha256 = serializers.CharField()
+
+
+class ChunkSerializer(serializers.Serializer):
+    chunk_id = serializers.UUIDField()
+    ordinal = serializers.IntegerField()
+    start = serializers.IntegerField()
+    end = serializers.IntegerField()
+    text = serializers.CharField()
+    sha256 = serializers.CharField()
+    heading_path = serializers.ListField(child=serializers.CharField())
+    tokens = serializers.IntegerField()
+
+
+class JobSerializer(serializers.Serializer):
+    """A ledger row as clients see it."""
+
+    id = serializers.UUIDField()
+    document_id = serializers.UUIDField()
+    version = serializers.IntegerField()
+    state = serializers.ChoiceField(choices=IngestionJob.State.choices)
+    stage = serializers.ChoiceField(choices=IngestionJob.Stage.choices)
+    outcome = serializers.CharField()
+    priority = serializers.SerializerMethodField()
+    attempts = serializers.IntegerField()
+    error = serializers.DictField(allow_null=True)
+    timings = serializers.DictField()
+    created_at = serializers.DateTimeField()
+    finished_at = serializers.DateTimeField(allow_null=True)
+
+    def get_priority(self, job: IngestionJob) -> str:
+        return IngestionJob.Priority(job.priority).name.lower()

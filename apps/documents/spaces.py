@@ -1,0 +1,154 @@
+"""Embedding spaces: their tables, their indexes, and the embedder behind each.
+
+A space's table holds one narrow row per chunk (no text, so that TOAST never comes into the hot path), and one partial
+vector index over the live ones. Tables and indexes are made here, as the owner: an operator's act, not a migration.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.base.schema import BaseDatabaseSchemaEditor
+
+from apps.access.roles import grant_after_migrate
+from apps.access.tenancy import wall_sql
+
+from .embedding import Embedder, get_embedder
+from .engines import engine_for
+from .models import EmbeddingSpace
+
+OPERATOR_CLASSES = {"cosine": "cosine_ops", "ip": "ip_ops", "l2": "l2_ops"}
+OPERATORS = {"cosine": "<=>", "ip": "<#>", "l2": "<->"}
+HNSW_DEFAULTS = {"m": 16, "ef_construction": 64}  # pgvector's own
+
+
+def embedder_for(space: EmbeddingSpace) -> Embedder:
+    """The embedder of a space, one per process."""
+    return get_embedder(
+        space.backend,
+        model=space.model,
+        dimensions=space.dimensions,
+        url=settings.EMBEDDING_URL or None,
+        api_key=settings.EMBEDDING_API_KEY or None,
+        cache_dir=settings.EMBEDDING_CACHE_DIR,
+        model_dir=settings.EMBEDDING_MODEL_DIR,
+        threads=settings.EMBEDDING_THREADS,
+    )
+
+
+def column_type(space: EmbeddingSpace) -> str:
+    """The SQL type of the space's vectors, such as halfvec(384)."""
+    return f"{space.storage}({space.dimensions})"
+
+
+def create(
+    *,
+    slug: str,
+    backend: str,
+    model: str,
+    dimensions: int,
+    index_method: str = "hnsw",
+    storage: str = "halfvec",
+    metric: str = "cosine",
+    index_parameters: dict[str, Any] | None = None,
+    using: str = "owner",
+) -> EmbeddingSpace:
+    """A new live space with its table; HNSW is indexed at once, IVFFlat by `build_index` after a load.
+
+    Raises ValidationError on bad values, such as more than 4,000 dimensions (halfvec; 2,000 for vector), which
+    pgvector cannot index.
+    """
+    space = EmbeddingSpace(
+        slug=slug,
+        backend=backend,
+        model=model,
+        dimensions=dimensions,
+        index_method=index_method,
+        storage=storage,
+        metric=metric,
+        index_parameters=index_parameters or (dict(HNSW_DEFAULTS) if index_method == "hnsw" else {}),
+        state=EmbeddingSpace.State.LIVE,
+    )
+    space.full_clean(validate_unique=False)
+    connection = connections[using]
+    engine = engine_for(connection)
+    with connection.schema_editor() as editor:
+        engine.create_sharded(
+            editor,
+            f'CREATE TABLE "{space.table}" (document_id uuid NOT NULL, chunk_id uuid NOT NULL, tenant_id uuid NOT NULL,'
+            f" collection_id uuid NOT NULL, live boolean NOT NULL, embedding {column_type(space)} NOT NULL,"
+            " PRIMARY KEY (document_id, chunk_id))",
+            space.table,
+            "document_id",
+        )
+        for statement in wall_sql(space.table):
+            editor.execute(statement, params=None)
+        # The exact path: all live vectors of a few collections (see retrieval).
+        editor.execute(
+            f'CREATE INDEX "{space.table}_collection" ON "{space.table}" (collection_id) WHERE live', params=None
+        )
+        if index_method == EmbeddingSpace.Index.HNSW:
+            _create_index(editor, space)
+        space.save(using=using, force_insert=True)
+    grant_after_migrate(using=using)
+    return space
+
+
+def build_index(*, space: EmbeddingSpace, using: str = "owner") -> dict[str, Any]:
+    """Build the vector index anew from the rows there are: IVFFlat's centroids are as good as what they were made from.
+
+    Returns the index's parameters. Holds a lock on the table's writers while it builds.
+    """
+    connection = connections[using]
+    if space.index_method == EmbeddingSpace.Index.IVFFLAT:
+        space.index_parameters = {"lists": _lists(connection, space)}
+    with connection.schema_editor() as editor:
+        editor.execute(f'DROP INDEX IF EXISTS "{index_name(space)}"', params=None)
+        _create_index(editor, space)
+        EmbeddingSpace.objects.using(using).filter(pk=space.pk).update(index_parameters=space.index_parameters)
+    return space.index_parameters
+
+
+def _lists(connection: BaseDatabaseWrapper, space: EmbeddingSpace) -> int:
+    """Lists per index: rows / 1000 up to a million rows, their square root above (pgvector's README)."""
+    with connection.cursor() as cursor:
+        cursor.execute(f'ANALYZE "{space.table}"')
+    with connection.schema_editor() as editor:
+        leaves = engine_for(connection).partitions(editor, space.table)
+    with connection.cursor() as cursor:
+        # The planner's estimate: the owner is behind the wall as well and could count no rows.
+        cursor.execute(
+            "SELECT coalesce(max(reltuples), 0) FROM pg_class WHERE oid = ANY(%s::regclass[])", [leaves]
+        )
+        rows = int(cursor.fetchone()[0])
+    return max(1, rows // 1000 if rows <= 1_000_000 else int(rows**0.5))
+
+
+def index_name(space: EmbeddingSpace) -> str:
+    return f"{space.table}_vectors"
+
+
+def _create_index(editor: BaseDatabaseSchemaEditor, space: EmbeddingSpace) -> None:
+    operator_class = f"{space.storage}_{OPERATOR_CLASSES[space.metric]}"
+    options = ", ".join(f"{name} = {int(value)}" for name, value in sorted(space.index_parameters.items()))
+    editor.execute(
+        f'CREATE INDEX "{index_name(space)}" ON "{space.table}" USING {space.index_method}'
+        f" (embedding {operator_class})" + (f" WITH ({options})" if options else "") + " WHERE live",
+        params=None,
+    )
+
+
+def ensure_default_after_migrate(*, using: str, **_: Any) -> None:
+    """post_migrate: the first space, from the EMBEDDING_* settings."""
+    if using != "owner" or EmbeddingSpace.objects.using(using).exists():
+        return
+    create(
+        slug="default",
+        backend=settings.EMBEDDING_BACKEND,
+        model=settings.EMBEDDING_MODEL if settings.EMBEDDING_BACKEND != "fake" else "fake",
+        dimensions=settings.EMBEDDING_DIMENSIONS,
+        using=using,
+    )

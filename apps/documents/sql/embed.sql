@@ -1,0 +1,20 @@
+-- name: known_vectors
+-- One embedding per distinct text of a tenant: vectors that chunks with the same text have already, live or retired.
+SELECT DISTINCT ON (c.sha256) c.sha256, e.embedding::vector::text
+FROM documents_chunk c JOIN {table} e ON e.document_id = c.document_id AND e.chunk_id = c.chunk_id
+WHERE c.tenant_id = %(tenant)s AND c.sha256 = ANY(%(sha256s)s)
+
+-- name: pending_texts
+-- New chunks without a vector, of several documents at once, up to a bound.
+SELECT s.document_id, s.version, s.ordinal, s.sha256, s.text
+FROM documents_stagedchunk s
+JOIN unnest(%(documents)s::uuid[], %(versions)s::bigint[]) AS held (document_id, version)
+  ON s.document_id = held.document_id AND s.version = held.version
+WHERE NOT s.kept AND s.embedding IS NULL
+LIMIT %(limit)s
+
+-- name: store_vectors
+UPDATE documents_stagedchunk s SET embedding = v.embedding::vector
+FROM unnest(%(documents)s::uuid[], %(versions)s::bigint[], %(ordinals)s::int[], %(embeddings)s::text[])
+     AS v (document_id, version, ordinal, embedding)
+WHERE s.document_id = v.document_id AND s.version = v.version AND s.ordinal = v.ordinal

@@ -1,0 +1,91 @@
+-- name: claim
+-- Take due jobs of a stage: queued ones, and running ones whose lease has run out. Identifiers only, no content.
+SELECT id, tenant_id, collection_id, document_id, version, base_version, attempts, fence, created_at, timings
+FROM ledger_claim(%(stage)s, %(worker)s, make_interval(secs => %(lease)s), %(limit)s, %(job)s)
+
+-- name: heartbeat
+-- Keep the lease of jobs that are being worked on; a job that was claimed by another since is not touched.
+UPDATE documents_ingestionjob AS j SET lease_until = now() + make_interval(secs => %(lease)s)
+FROM unnest(%(ids)s::uuid[], %(fences)s::bigint[]) AS held (id, fence)
+WHERE j.id = held.id AND j.fence = held.fence AND j.state = 'running'
+
+-- name: own
+-- Does this worker still hold the job? Locks the row until the transaction ends.
+SELECT 1 FROM documents_ingestionjob
+WHERE id = %(id)s AND fence = %(fence)s AND state = 'running' FOR UPDATE
+
+-- name: hand_over
+-- The next stage may take the job; attempts count per stage.
+UPDATE documents_ingestionjob SET
+    stage = %(stage)s, state = 'queued', attempts = 0, lease_until = NULL, not_before = now(),
+    base_version = %(base_version)s, timings = timings || %(timings)s::jsonb
+WHERE id = %(id)s AND fence = %(fence)s AND state = 'running'
+
+-- name: finish
+-- The end of a job that needs no more work.
+UPDATE documents_ingestionjob SET
+    state = 'done', outcome = %(outcome)s, lease_until = NULL, finished_at = now(), error = NULL,
+    timings = timings || %(timings)s::jsonb
+WHERE id = %(id)s AND fence = %(fence)s AND state = 'running'
+
+-- name: retry_later
+-- A passing failure: queued again, not before a while.
+UPDATE documents_ingestionjob SET
+    state = 'queued', lease_until = NULL, error = %(error)s::jsonb,
+    not_before = now() + make_interval(secs => %(delay)s)
+WHERE id = %(id)s AND fence = %(fence)s AND state = 'running'
+
+-- name: bury
+-- A failure for good: the dead letter keeps its error.
+UPDATE documents_ingestionjob SET
+    state = 'dead', lease_until = NULL, finished_at = now(), error = %(error)s::jsonb
+WHERE id = %(id)s AND fence = %(fence)s AND state = 'running'
+
+-- name: fail_version
+-- What a dead job leaves: its version carries the error.
+UPDATE documents_documentversion SET error = %(error)s::jsonb
+WHERE document_id = %(document)s AND (version = %(version)s OR same_as = %(version)s)
+
+-- name: fail_document
+-- Invariant I5: the old version goes on serving (stale); without one the document has failed. A newer accepted
+-- version is none of this failure's business.
+UPDATE documents_document SET
+    state = CASE WHEN live_version IS NULL THEN 'failed' ELSE 'stale' END,
+    error = %(error)s::jsonb, updated_at = now(), pending_since = NULL
+WHERE id = %(document)s AND deleted_at IS NULL
+  AND NOT EXISTS (
+      SELECT 1 FROM documents_documentversion v
+      WHERE v.document_id = %(document)s AND v.version > %(version)s AND v.same_as IS DISTINCT FROM %(version)s
+  )
+
+-- name: wake_superseded
+-- The newest version failed: the newest one that stepped aside for it gets its turn after all.
+UPDATE documents_ingestionjob SET
+    state = 'queued', stage = 'prepare', outcome = '', attempts = 0, finished_at = NULL, not_before = now()
+WHERE id = (
+    SELECT id FROM documents_ingestionjob
+    WHERE document_id = %(document)s AND version < %(version)s AND version > %(live_version)s
+      AND state = 'done' AND outcome = 'superseded'
+    ORDER BY version DESC LIMIT 1
+)
+
+-- name: retry_dead
+-- A person asks for another try of a dead or cancelled job.
+UPDATE documents_ingestionjob SET
+    state = 'queued', stage = 'prepare', attempts = 0, error = NULL, finished_at = NULL, not_before = now()
+WHERE id = %(id)s AND state IN ('dead', 'cancelled')
+
+-- name: cancel
+-- Only work that has not ended can be cancelled; a running worker finds out at its next write.
+UPDATE documents_ingestionjob SET state = 'cancelled', lease_until = NULL, finished_at = now()
+WHERE id = %(id)s AND state IN ('queued', 'running')
+
+-- name: cancel_document
+-- A delete ends all work on the document.
+UPDATE documents_ingestionjob SET
+    state = 'done', outcome = 'deleted', lease_until = NULL, finished_at = now()
+WHERE document_id = %(document)s AND state IN ('queued', 'running')
+
+-- name: overview
+-- Queue depth by stage and state, what is due, and the age in seconds of the oldest open job. No tenant in it.
+SELECT stage, state, jobs, due, oldest_seconds FROM ledger_overview()

@@ -1,0 +1,17 @@
+-- name: delete_document
+-- A delete keeps the version number (its own, if it carries one), so that replays at or below it stay stale.
+UPDATE documents_document SET
+    version = greatest(version, %(version)s), deleted_version = greatest(version, %(version)s), live_version = NULL,
+    state = 'deleted', error = NULL, pending_since = NULL, deleted_at = now(), updated_at = now()
+WHERE id = %(document)s AND deleted_at IS NULL
+
+-- name: retire_all_chunks
+UPDATE documents_chunk SET retired_in_version = %(version)s, retired_at = now()
+WHERE document_id = %(document)s AND retired_in_version IS NULL
+RETURNING tokens
+
+-- name: retire_all_embeddings
+UPDATE {table} SET live = false WHERE document_id = %(document)s AND live
+
+-- name: clear_document_stage
+DELETE FROM documents_stagedchunk WHERE document_id = %(document)s

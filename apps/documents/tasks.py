@@ -1,0 +1,34 @@
+"""Celery's side: messages only wake. A task that runs twice, late or for nothing finds the ledger as it is."""
+
+from __future__ import annotations
+
+import logging
+
+from celery import shared_task
+
+from . import db, embed, ledger, prepare
+
+logger = logging.getLogger(__name__)
+
+
+@shared_task(name="documents.prepare")
+def prepare_due() -> None:
+    """Prepare every due job."""
+    prepare.drain()
+
+
+@shared_task(name="documents.embed")
+def embed_due() -> None:
+    """Embed and publish every due job."""
+    embed.drain()
+
+
+@shared_task(name="documents.sweep")
+def sweep() -> None:
+    """Wake workers for due work: what Redis lost, leases that ran out, retries whose time has come."""
+    due: dict[str, int] = {}
+    for stage, _, _, count, _ in db.rows("overview"):
+        due[stage] = due.get(stage, 0) + count
+    for stage, count in due.items():
+        if count:
+            ledger.wake(stage)

@@ -1,0 +1,46 @@
+"""`/api/v1/collections`."""
+
+from __future__ import annotations
+
+from drf_spectacular.utils import extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from apps.access.views import TenantView
+
+from .. import collections
+from ..models import Collection
+from ..serializers import CollectionCreateSerializer, CollectionPatchSerializer, CollectionSerializer
+
+
+class CollectionList(TenantView):
+    @extend_schema(responses=CollectionSerializer(many=True))
+    def get(self, request: Request) -> Response:
+        return self.paged(Collection.objects.select_related("space"), collections.show)
+
+    @extend_schema(request=CollectionCreateSerializer, responses={201: CollectionSerializer})
+    def post(self, request: Request) -> Response:
+        values = self.validated(CollectionCreateSerializer)
+        with self.scope():
+            made = collections.create(tenant_id=self.caller.tenant_id, **values)
+            return Response(collections.show(made), status=201)
+
+
+class CollectionDetail(TenantView):
+    @extend_schema(responses=CollectionSerializer)
+    def get(self, request: Request, slug: str) -> Response:
+        with self.scope():
+            return Response(collections.show(collections.find(slug)))
+
+    @extend_schema(request=CollectionPatchSerializer, responses=CollectionSerializer)
+    def patch(self, request: Request, slug: str) -> Response:
+        values = self.validated(CollectionPatchSerializer)
+        with self.scope():
+            changed = collections.change(collection=collections.find(slug), values=values)
+            return Response(collections.show(changed))
+
+    @extend_schema(responses={204: None})
+    def delete(self, request: Request, slug: str) -> Response:
+        with self.scope():
+            collections.remove(collection=collections.find(slug))
+        return Response(status=204)

@@ -1,0 +1,209 @@
+"""`/api/v1/documents`."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote, urlencode
+from uuid import UUID
+
+from django.http import StreamingHttpResponse
+from django.utils import timezone
+from drf_spectacular.utils import OpenApiParameter, OpenApiTypes, extend_schema
+from rest_framework.parsers import JSONParser, MultiPartParser
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from apps.access import tenancy
+from apps.access.problems import Problem, invalid
+from apps.access.views import MAX_PAGE, TenantView
+
+from .. import collections, db, queries, write_through
+from ..accept import accept
+from ..models import Collection, Document, IngestionJob
+from ..remove import delete
+from ..serializers import (
+    AcceptedSerializer,
+    ChunkSerializer,
+    DocumentPatchSerializer,
+    DocumentSerializer,
+    SubmissionSerializer,
+    TextSerializer,
+    VersionSerializer,
+)
+from ..submission import from_request
+
+
+class DocumentList(TenantView):
+    parser_classes = [JSONParser, MultiPartParser]
+
+    @extend_schema(
+        parameters=[
+            OpenApiParameter("collection"),
+            OpenApiParameter("state", enum=Document.State.values),
+            OpenApiParameter("source_uri"),
+        ],
+        responses=DocumentSerializer(many=True),
+    )
+    def get(self, request: Request) -> Response:
+        with self.scope():
+            slug = request.query_params.get("collection")
+            if slug is not None:
+                collections.find(slug)
+        return self.paged(queries.documents(request.query_params.dict()), queries.show)
+
+    @extend_schema(
+        request={"application/json": SubmissionSerializer, "multipart/form-data": SubmissionSerializer},
+        responses={200: AcceptedSerializer, 201: AcceptedSerializer, 202: AcceptedSerializer},
+    )
+    def post(self, request: Request) -> Response:
+        slug, mode, submission, size = from_request(request)
+        tenant_id = self.caller.tenant_id
+        with self.scope():
+            collection = collections.find(slug, writing=True)
+        through = (mode or collection.consistency_mode) == Collection.Mode.WRITE_THROUGH
+        accepted = accept(tenant_id=tenant_id, collection=collection, submission=submission, wake=not through)
+        job: IngestionJob | None = accepted.job
+        document = accepted.document
+        if through and job is not None:
+            job = write_through.run(tenant_id=tenant_id, job=job, size=size)
+            with self.scope():
+                document = queries.document(document.id)
+        body = {
+            "id": document.id,
+            "collection": collection.slug,
+            "source_uri": document.source_uri,
+            "version": document.version,
+            "live_version": document.live_version,
+            "state": document.state,
+            "unchanged": accepted.unchanged,
+            "job": job.id if job else None,
+        }
+        return Response(body, status=_status(job, through))
+
+
+def _status(job: IngestionJob | None, through: bool) -> int:
+    """200 unchanged, 201 live, 202 accepted; a write-through whose document cannot be read is the client's error."""
+    if job is None:
+        return 200
+    if through and job.state == IngestionJob.State.DONE:
+        return 201
+    if through and job.state == IngestionJob.State.DEAD:
+        error = job.error or {}
+        raise Problem(
+            422, error.get("code", "failed"), error.get("detail", "Ingestion failed."), job=str(job.id), id=str(job.document_id)
+        )
+    return 202
+
+
+class DocumentDetail(TenantView):
+    @extend_schema(responses=DocumentSerializer)
+    def get(self, request: Request, document_id: UUID) -> Response:
+        with self.scope():
+            return Response(queries.show(queries.document(document_id)))
+
+    @extend_schema(request=DocumentPatchSerializer, responses=DocumentSerializer)
+    def patch(self, request: Request, document_id: UUID) -> Response:
+        values = self.validated(DocumentPatchSerializer)
+        with self.scope():
+            found = queries.document(document_id)
+            if found.deleted_at is not None:
+                raise Problem(404, "not_found", "There is no such document.")
+            if values:
+                Document.objects.filter(id=found.id).update(**values, updated_at=timezone.now())
+                db.run("bump_epoch", collection=found.collection_id, documents=0, chunks=0, tokens=0)
+            return Response(queries.show(queries.document(document_id)))
+
+    @extend_schema(
+        parameters=[OpenApiParameter("version", OpenApiTypes.INT, description="the delete event's own number")],
+        responses={204: None},
+    )
+    def delete(self, request: Request, document_id: UUID) -> Response:
+        if "erase" in request.query_params:
+            raise invalid("/erase", "Erasing is not available yet.", code="not_supported")
+        version = self.query_number("version", at_least=1)
+        delete(tenant_id=self.caller.tenant_id, document_id=document_id, version=version)
+        return Response(status=204)
+
+
+class VersionList(TenantView):
+    @extend_schema(responses=VersionSerializer(many=True))
+    def get(self, request: Request, document_id: UUID) -> Response:
+        limit = min(self.query_number("limit", 50, at_least=1) or 50, MAX_PAGE)
+        before = self.query_number("before", at_least=1)
+        with self.scope():
+            queries.document(document_id)
+            found = queries.versions(document_id)
+            if before is not None:
+                found = found.filter(version__lt=before)
+            rows = list(found[: limit + 1])
+        following = _link(request, limit=limit, before=rows[limit - 1].version) if len(rows) > limit else None
+        results = VersionSerializer(rows[:limit], many=True).data
+        return Response({"results": results, "next": following, "previous": None})
+
+
+class VersionDetail(TenantView):
+    @extend_schema(responses=VersionSerializer)
+    def get(self, request: Request, document_id: UUID, version: int) -> Response:
+        with self.scope():
+            return Response(VersionSerializer(queries.version(document_id, version)).data)
+
+
+class VersionText(TenantView):
+    @extend_schema(
+        parameters=[OpenApiParameter("start", OpenApiTypes.INT), OpenApiParameter("end", OpenApiTypes.INT)],
+        responses=TextSerializer,
+    )
+    def get(self, request: Request, document_id: UUID, version: int) -> Response:
+        start, end = self.query_number("start"), self.query_number("end")
+        with self.scope():
+            return Response(queries.text(document_id, version, start=start, end=end))
+
+
+class ChunkList(TenantView):
+    @extend_schema(
+        parameters=[OpenApiParameter("version", OpenApiTypes.INT), OpenApiParameter("limit", OpenApiTypes.INT)],
+        responses=ChunkSerializer(many=True),
+    )
+    def get(self, request: Request, document_id: UUID) -> Response:
+        version = self.query_number("version", at_least=1)
+        limit = min(self.query_number("limit", 100, at_least=1) or 100, MAX_PAGE)
+        after = self.query_number("after", 0) or 0
+        with self.scope():
+            queries.document(document_id)
+            rows, following = queries.chunks(document_id, version, after=after, limit=limit)
+        parameters: dict[str, Any] = {"version": version} if version else {}
+        link = _link(request, limit=limit, after=following, **parameters) if following is not None else None
+        return Response({"results": rows, "next": link})
+
+
+class OriginalFile(TenantView):
+    @extend_schema(
+        parameters=[OpenApiParameter("version", OpenApiTypes.INT)],
+        responses={(200, "application/octet-stream"): OpenApiTypes.BINARY},
+    )
+    def get(self, request: Request, document_id: UUID) -> StreamingHttpResponse:
+        number = self.query_number("version", at_least=1)
+        tenant_id = self.caller.tenant_id
+        with self.scope():
+            found = queries.version(document_id, number or queries.document(document_id).version)
+        # As a download, never rendered: a stored HTML page must not run in this site's origin.
+        response = StreamingHttpResponse(_parts(tenant_id, document_id, found.version), content_type=found.media_type)
+        name = quote(found.filename or f"{document_id}-v{found.version}")
+        response["Content-Disposition"] = f"attachment; filename*=UTF-8''{name}"
+        response["Content-Length"] = str(found.bytes)
+        return response
+
+
+def _parts(tenant_id: UUID, document_id: UUID, version: int) -> Any:
+    part = 0
+    while True:
+        with tenancy.scope(tenant_id):
+            found = db.rows("blob_part", document=document_id, version=version, part=part)
+        if not found:
+            return
+        yield bytes(found[0][0])
+        part += 1
+
+
+def _link(request: Request, **parameters: Any) -> str:
+    return request.build_absolute_uri(request.path) + "?" + urlencode(parameters)

@@ -1,0 +1,64 @@
+"""`/api/v1/jobs`: the ledger, read, retried and cancelled."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from apps.access.problems import Problem, invalid
+from apps.access.views import TenantView
+
+from .. import ledger, queries
+from ..models import IngestionJob
+from ..serializers import JobSerializer
+
+
+class JobList(TenantView):
+    @extend_schema(
+        parameters=[OpenApiParameter("state", enum=IngestionJob.State.values)], responses=JobSerializer(many=True)
+    )
+    def get(self, request: Request) -> Response:
+        jobs = IngestionJob.objects.all()
+        state = request.query_params.get("state")
+        if state is not None:
+            if state not in IngestionJob.State.values:
+                raise invalid("/state", f"state is one of {', '.join(IngestionJob.State.values)}.")
+            jobs = jobs.filter(state=state)
+        return self.paged(jobs, lambda job: JobSerializer(job).data)
+
+
+class JobDetail(TenantView):
+    @extend_schema(responses=JobSerializer)
+    def get(self, request: Request, job_id: UUID) -> Response:
+        with self.scope():
+            return Response(JobSerializer(queries.job(job_id)).data)
+
+
+class _JobAct(TenantView):
+    """A verb on one job, 409 when its state does not allow it."""
+
+    def act(self, job_id: UUID) -> bool:
+        raise NotImplementedError
+
+    @extend_schema(request=None, responses=JobSerializer)
+    def post(self, request: Request, job_id: UUID) -> Response:
+        with self.scope():
+            queries.job(job_id)
+            done = self.act(job_id)
+            job = queries.job(job_id)
+            if not done:
+                raise Problem(409, "wrong_state", f"The job is {job.state}.")
+            return Response(JobSerializer(job).data)
+
+
+class JobRetry(_JobAct):
+    def act(self, job_id: UUID) -> bool:
+        return ledger.retry(job_id=job_id)
+
+
+class JobCancel(_JobAct):
+    def act(self, job_id: UUID) -> bool:
+        return ledger.cancel(job_id=job_id)

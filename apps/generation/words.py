@@ -1,0 +1,77 @@
+"""Words for comparing a question, an answer's sentence and a passage: tokens, stems, stop words, idf.
+
+Deliberately small: it must treat every language the same (scripts without spaces by character pairs) and needs no
+data. Only English has stop words and stems; elsewhere idf alone decides what matters.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+_UNSPACED = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\u0e00-\u0e7f"
+_WORD = re.compile(rf"[{_UNSPACED}]+|[^\W_{_UNSPACED}]+")
+_IS_UNSPACED = re.compile(rf"[{_UNSPACED}]")
+
+STOP_WORDS = frozenset(
+    "a about after all also am an and any are as at be because been before being between both but by can could did do "
+    "does doing down during each few for from further had has have having he her here hers him his how i if in into is "
+    "it its just me more most my no nor not now of off on once only or other our out over own s same she should so some "
+    "such t than that the their them then there these they this those through to too under until up use used very was we "
+    "were what when where which while who whom whose why will with would you your please tell give list name explain "
+    "describe".split()
+)
+_SUFFIXES = ("ingly", "edly", "ings", "ies", "ied", "ing", "ely", "est", "ed", "es", "ly", "er", "s", "e", "y")
+
+
+def words(text: str) -> list[str]:
+    """Stemmed, case-folded tokens without stop words, in order; CJK and Thai runs as overlapping character pairs."""
+    found: list[str] = []
+    for word in _WORD.findall(text.casefold()):
+        if _IS_UNSPACED.match(word):
+            found.extend(word[i : i + 2] for i in range(max(1, len(word) - 1)))
+        elif word not in STOP_WORDS:
+            found.append(stem(word))
+    return found
+
+
+def stem(word: str) -> str:
+    """A word without one common English ending, never shorter than three letters; digits are left alone."""
+    if len(word) <= 3 or not word.isascii() or not word.isalpha():
+        return word
+    for suffix in _SUFFIXES:
+        if word.endswith(suffix) and len(word) - len(suffix) >= 3:
+            word = word[: -len(suffix)]
+            break
+    return word[:-1] if len(word) > 3 and word[-1] == word[-2] else word
+
+
+def idf(texts: Iterable[Iterable[str]]) -> dict[str, float]:
+    """ln(1 + (N - df + 0.5) / (df + 0.5)) of each word over N texts: BM25's (Robertson and Zaragoza, 2009)."""
+    counts: Counter[str] = Counter()
+    total = 0
+    for text in texts:
+        counts.update(set(text))
+        total += 1
+    return {word: math.log(1 + (total - df + 0.5) / (df + 0.5)) for word, df in counts.items()}
+
+
+def coverage(wanted: Iterable[str], have: Iterable[str], weights: Mapping[str, float] | None = None) -> float:
+    """Share 0..1 of the weight of the distinct `wanted` words that `have` contains; 0 when nothing is wanted.
+
+    A word without a weight counts as the heaviest: it is in no text, so it is rare.
+    """
+    wanted, have = set(wanted), set(have)
+    if weights is None:
+        return len(wanted & have) / len(wanted) if wanted else 0.0
+    heaviest = max(weights.values(), default=1.0)
+    total = sum(weights.get(word, heaviest) for word in wanted)
+    return sum(weights.get(word, heaviest) for word in wanted & have) / total if total else 0.0
+
+
+def overlap(left: Iterable[str], right: Iterable[str]) -> float:
+    """Jaccard similarity of two sets of words."""
+    left, right = set(left), set(right)
+    return len(left & right) / len(left | right) if left or right else 0.0

@@ -1,0 +1,14 @@
+"""Numbers of searching, shared by all that ask questions."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Histogram
+
+QUERY_SECONDS = Histogram(
+    "rag_query_latency_seconds",
+    "Time of one stage of answering a question",
+    ["stage"],
+    buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 5, 10, 30),
+)
+VECTOR_SEARCH_SUCCESS = Counter("vector_search_success_total", "Searches with a dense leg that returned")
+VECTOR_SEARCH_FAILURE = Counter("vector_search_failure_total", "Searches with a dense leg that failed")

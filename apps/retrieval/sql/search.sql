@@ -1,0 +1,97 @@
+-- name: search
+-- One statement per search, one snapshot. Legs carry what they rank by; the join to the live version, its positions and
+-- the document happens once, for the fused candidates. search.py composes it from the fragments below; every value is a
+-- parameter.
+WITH {legs}
+ranked AS (
+    {fusion}
+),
+best AS MATERIALIZED (
+    SELECT document_id, chunk_id, score, dense_score, lexical_score FROM ranked
+    ORDER BY score DESC, chunk_id LIMIT %(fetch)s
+)
+SELECT b.chunk_id, b.document_id, d.live_version, d.version, d.collection_id, d.source_uri, d.title, d.metadata,
+       c.heading_path, c.text, encode(c.sha256, 'hex'), v.starts[p.ordinal], v.ends[p.ordinal],
+       b.score, b.dense_score, b.lexical_score
+FROM best b
+JOIN documents_chunk c ON c.document_id = b.document_id AND c.chunk_id = b.chunk_id AND c.retired_in_version IS NULL
+JOIN documents_document d ON d.id = b.document_id
+JOIN documents_documentversion v ON v.document_id = b.document_id AND v.version = d.live_version
+CROSS JOIN LATERAL (SELECT array_position(v.chunk_ids, b.chunk_id) AS ordinal) p
+WHERE p.ordinal IS NOT NULL
+ORDER BY b.score DESC, b.chunk_id
+
+-- name: dense_index
+-- Nearest live vectors through the index: ascending ORDER BY on the operator itself, and a LIMIT.
+dense AS MATERIALIZED (
+    SELECT document_id, chunk_id, 1 - (embedding {operator} %(vector)s::{type}) AS similarity
+    FROM {table}
+    WHERE live AND collection_id = ANY(%(collections)s)
+    ORDER BY embedding {operator} %(vector)s::{type} LIMIT %(candidates)s
+),
+
+-- name: dense_exact
+-- Few rows: scan them all through the btree. Adding 0 keeps the planner from taking the vector index, which would
+-- lose rows behind the filter.
+dense AS MATERIALIZED (
+    SELECT document_id, chunk_id, 1 - (embedding {operator} %(vector)s::{type}) AS similarity
+    FROM {table}
+    WHERE live AND collection_id = ANY(%(collections)s)
+    ORDER BY (embedding {operator} %(vector)s::{type}) + 0 LIMIT %(candidates)s
+),
+
+-- name: lexical
+-- BM25 over Postgres' own lexemes, with OR semantics. Every match is scored up to a bound; beyond it the first ones.
+-- Term frequency comes from ts_rank of the single term: with equal weights it is sum(1/j^2, j = 1..tf) / (pi^2/6), so
+-- tf = 0.608 / (1 - rank) - 0.5 to within 5 percent (the tail of the Basel sum is 1/(tf + 0.5)). No unnesting of vectors.
+terms AS MATERIALIZED (
+    SELECT row_number() OVER () AS number, lexeme, max(tf) AS weight,
+           ('''' || replace(replace(lexeme, '\', '\\'), '''', '''''') || '''')::tsquery AS term
+    FROM unnest(%(languages)s::regconfig[]) AS language,
+         LATERAL (SELECT t.lexeme, coalesce(cardinality(t.positions), 1) AS tf
+                  FROM unnest(to_tsvector(language, %(query)s)) t) found
+    GROUP BY lexeme LIMIT {max_terms}
+),
+wanted AS MATERIALIZED (
+    SELECT string_agg(term::text, ' | ')::tsquery AS any_term, array_agg(term ORDER BY number) AS each_term FROM terms
+),
+matches AS MATERIALIZED (
+    SELECT c.document_id, c.chunk_id, c.tokens,
+           (SELECT array_agg(ts_rank('{{1,1,1,1}}', c.tsv, t.term) ORDER BY t.number)
+            FROM unnest(w.each_term) WITH ORDINALITY AS t (term, number)) AS ranks
+    FROM wanted w JOIN documents_chunk c ON c.tsv @@ w.any_term
+    WHERE c.retired_in_version IS NULL AND c.collection_id = ANY(%(collections)s)
+    LIMIT {max_matches}
+),
+occurrences AS (
+    SELECT m.document_id, m.chunk_id, m.tokens, r.number, 0.608 / greatest(1 - r.rank, 0.0001) - 0.5 AS tf
+    FROM matches m, unnest(m.ranks) WITH ORDINALITY AS r (rank, number) WHERE r.rank > 0
+),
+weights AS (
+    SELECT number, ln(1 + (greatest(%(chunks)s, count(*)) - count(*) + 0.5) / (count(*) + 0.5)) AS idf
+    FROM occurrences GROUP BY number
+),
+lexical AS MATERIALIZED (
+    SELECT o.document_id, o.chunk_id,
+           sum(t.weight * w.idf * o.tf * ({k1} + 1)
+               / (o.tf + {k1} * (1 - {b} + {b} * o.tokens / %(average)s))) AS relevance
+    FROM occurrences o JOIN weights w USING (number) JOIN terms t USING (number)
+    GROUP BY o.document_id, o.chunk_id
+    ORDER BY relevance DESC, o.chunk_id LIMIT %(candidates)s
+),
+
+-- name: fuse_dense
+SELECT document_id, chunk_id, similarity AS score, similarity AS dense_score, NULL::float8 AS lexical_score FROM dense
+
+-- name: fuse_lexical
+SELECT document_id, chunk_id, relevance::float8 AS score, NULL::float8 AS dense_score, relevance::float8 AS lexical_score
+FROM lexical
+
+-- name: fuse_hybrid
+-- Reciprocal rank fusion (Cormack, Clarke and Buettcher, 2009), k = 60.
+SELECT document_id, chunk_id,
+       (coalesce(1.0 / ({rrf} + dr.rank), 0) + coalesce(1.0 / ({rrf} + lr.rank), 0))::float8 AS score,
+       dr.similarity AS dense_score, lr.relevance::float8 AS lexical_score
+FROM (SELECT *, row_number() OVER (ORDER BY similarity DESC, chunk_id) AS rank FROM dense) dr
+FULL JOIN (SELECT *, row_number() OVER (ORDER BY relevance DESC, chunk_id) AS rank FROM lexical) lr
+     USING (document_id, chunk_id)

@@ -1,0 +1,45 @@
+"""`POST /api/v1/search`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from drf_spectacular.utils import extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from apps.access.problems import Problem
+from apps.access.views import TenantView
+from apps.documents.embedding import EmbeddingError
+
+from .search import search
+from .serializers import ResultSerializer, SearchSerializer
+from .types import SearchQuery
+
+
+class SearchView(TenantView):
+    scope_needed = "read"
+
+    @extend_schema(request=SearchSerializer, responses=ResultSerializer)
+    def post(self, request: Request) -> Response:
+        values = self.validated(SearchSerializer)
+        slugs = values.get("collections")
+        query = SearchQuery(
+            query=values["query"],
+            collections=tuple(slugs) if slugs is not None else None,
+            k=values["k"],
+            mode=values["mode"],
+        )
+        try:
+            found = search(tenant_id=self.caller.tenant_id, query=query)
+        except EmbeddingError as error:
+            raise Problem(503, "embedding_unavailable", f"The query cannot be embedded right now: {error.code}.")
+        return Response(
+            {
+                "results": [asdict(hit) for hit in found.hits],
+                "snapshot": found.snapshot,
+                "stale": found.stale,
+                "cached": found.cached,
+                "timings": found.timings,
+            }
+        )

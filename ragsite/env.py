@@ -1,0 +1,95 @@
+"""Reading the environment: one typed getter per kind, every failure names its variable.
+
+Used by settings alone. A bad value stops the process at start with one line, before anything is half-running.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from pathlib import Path
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from django.core.exceptions import ImproperlyConfigured
+
+#: Every variable a process has read, with its default: docs and the compose file are checked against it.
+READ: dict[str, str] = {}
+
+
+def text(name: str, default: str = "", *, choices: Collection[str] = ()) -> str:
+    """The variable, or `default` when it is unset or empty; one of `choices` where given."""
+    READ[name] = default
+    value = os.environ.get(name, "").strip() or default
+    if choices and value not in choices:
+        raise ImproperlyConfigured(f"{name} must be one of {', '.join(sorted(choices))}; it is {value!r}")
+    return value
+
+
+def integer(name: str, default: int, *, at_least: int = 0) -> int:
+    """The variable as a whole number not below `at_least`."""
+    raw = text(name, str(default))
+    try:
+        value = int(raw)
+    except ValueError:
+        raise ImproperlyConfigured(f"{name} must be a whole number; it is {raw!r}")
+    if value < at_least:
+        raise ImproperlyConfigured(f"{name} must be at least {at_least}; it is {value}")
+    return value
+
+
+def decimal(name: str, default: float) -> float:
+    """The variable as a number."""
+    raw = text(name, str(default))
+    try:
+        return float(raw)
+    except ValueError:
+        raise ImproperlyConfigured(f"{name} must be a number; it is {raw!r}")
+
+
+def boolean(name: str, default: bool) -> bool:
+    """The variable as a yes or no: 1/0, true/false, yes/no, on/off."""
+    raw = text(name, str(default)).lower()
+    if raw in {"1", "true", "yes", "on"}:
+        return True
+    if raw in {"0", "false", "no", "off"}:
+        return False
+    raise ImproperlyConfigured(f"{name} must be true or false; it is {raw!r}")
+
+
+def words(name: str, default: str = "") -> list[str]:
+    """The variable as a comma-separated list without blanks."""
+    return [word.strip() for word in text(name, default).split(",") if word.strip()]
+
+
+def path(name: str, default: Path | None) -> Path | None:
+    """The variable as an absolute path, `~` expanded."""
+    raw = text(name, str(default) if default else "")
+    return Path(raw).expanduser().resolve() if raw else None
+
+
+def database(name: str, url: str) -> dict[str, object]:
+    """A `postgresql://` URL as Django's connection settings.
+
+    A host that is a directory (`?host=/run/postgresql`) is a Unix socket; other query parameters become libpq
+    options such as `sslmode`.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in {"postgres", "postgresql"}:
+        raise ImproperlyConfigured(f"{name} must start with postgresql://; it starts with {parts.scheme!r}")
+    options: dict[str, object] = dict(parse_qsl(parts.query))
+    try:
+        port = parts.port
+    except ValueError:
+        raise ImproperlyConfigured(f"{name} has a port that is not a number")
+    if not parts.path.strip("/"):
+        raise ImproperlyConfigured(f"{name} must name a database: postgresql://user:password@host/NAME")
+    return {
+        "ENGINE": "django_prometheus.db.backends.postgresql",
+        "NAME": unquote(parts.path.lstrip("/")),
+        "USER": unquote(parts.username or ""),
+        "PASSWORD": unquote(parts.password or ""),
+        "HOST": str(options.pop("host", "") or parts.hostname or ""),
+        "PORT": str(port or options.pop("port", "")),
+        "CONN_MAX_AGE": 0,
+        "OPTIONS": options,
+    }

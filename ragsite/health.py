@@ -1,0 +1,75 @@
+"""`/healthz`: this process answers. `/readyz`: what it needs does too. `/metrics`: for Prometheus."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from django.core.cache import cache
+from django.db import connection
+from django.db.migrations.executor import MigrationExecutor
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from drf_spectacular.utils import extend_schema
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from rest_framework.request import Request
+from rest_framework.views import APIView
+
+from apps.access.authentication import ApiKeyAuthentication
+
+_migrated = False
+
+
+def healthz(request: HttpRequest) -> JsonResponse:
+    """200 as long as the process answers; asks nothing of anything else."""
+    return JsonResponse({"status": "ok"})
+
+
+def readyz(request: HttpRequest) -> JsonResponse:
+    """200 when every dependency answers, 503 otherwise; details for an admin key only."""
+    checks = {"postgres": _check(_postgres), "migrations": _check(_migrations), "redis": _check(_redis)}
+    # Without Redis nothing is lost and searches go on: it is reported, but does not take the process out of service.
+    ready = checks["postgres"] == checks["migrations"] == "ok"
+    body: dict[str, Any] = {"status": "ready" if ready else "not ready"}
+    try:
+        found = ApiKeyAuthentication().authenticate(Request(request))
+    except Exception:  # a bad key, or no database to ask
+        found = None
+    if found is not None and "admin" in found[0].scopes:
+        body["checks"] = checks
+    return JsonResponse(body, status=200 if ready else 503, headers={} if ready else {"Retry-After": "2"})
+
+
+class MetricsView(APIView):
+    """Prometheus' text format; needs the admin scope, because the numbers are of all tenants."""
+
+    scope_needed = "admin"
+
+    @extend_schema(exclude=True)
+    def get(self, request: Request) -> HttpResponse:
+        return HttpResponse(generate_latest(), content_type=CONTENT_TYPE_LATEST)
+
+
+def _check(probe: Callable[[], None]) -> str:
+    try:
+        probe()
+    except Exception as error:
+        return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:300]
+    return "ok"
+
+
+def _postgres() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+
+
+def _migrations() -> None:
+    global _migrated
+    if not _migrated:
+        executor = MigrationExecutor(connection)
+        if executor.migration_plan(executor.loader.graph.leaf_nodes()):
+            raise RuntimeError("migrations are missing; run manage.py migrate")
+        _migrated = True
+
+
+def _redis() -> None:
+    cache.get("ready")

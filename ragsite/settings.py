@@ -1,0 +1,238 @@
+"""The one settings file. Everything an operator may set is read here from the environment, nowhere else.
+
+A bad value fails at start and names its variable (see env.py). docs/settings.md lists them all; a test keeps
+that page, the compose file and this file in step.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from pathlib import Path
+
+from django.core.exceptions import ImproperlyConfigured
+
+from . import embedded, env
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+DATA_DIR = embedded.data_dir()
+VERSION = "0.1.0"
+
+
+def _secret_key() -> str:
+    """SECRET_KEY, or one made once and kept in the data directory (mode 0600)."""
+    key = env.text("SECRET_KEY")
+    if key:
+        return key
+    path = DATA_DIR / "secret_key"
+    try:
+        DATA_DIR.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600, exist_ok=False)
+        path.write_text(secrets.token_urlsafe(50))
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise ImproperlyConfigured(
+            f"SECRET_KEY is unset and {DATA_DIR} cannot keep one ({error.strerror}); "
+            "set SECRET_KEY, or RAGSITE_DATA_DIR to a writable directory"
+        )
+    return path.read_text()
+
+
+SECRET_KEY = _secret_key()
+DEBUG = env.boolean("DEBUG", False)
+ALLOWED_HOSTS = env.words("ALLOWED_HOSTS", "*")
+CSRF_TRUSTED_ORIGINS = env.words("CSRF_TRUSTED_ORIGINS")
+LOG_LEVEL = env.text("LOG_LEVEL", "INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
+
+INSTALLED_APPS = [
+    "unfold",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "whitenoise.runserver_nostatic",
+    "django.contrib.staticfiles",
+    "django.contrib.postgres",
+    "django_prometheus",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "apps.access",
+    "apps.documents",
+    "apps.retrieval",
+    "apps.generation",
+    "ragsite",
+]
+
+MIDDLEWARE = [
+    "django_prometheus.middleware.PrometheusBeforeMiddleware",
+    "ragsite.telemetry.RequestMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "apps.access.middleware.CuratorTenantMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_prometheus.middleware.PrometheusAfterMiddleware",
+]
+
+ROOT_URLCONF = "ragsite.urls"
+ASGI_APPLICATION = "ragsite.asgi.application"
+WSGI_APPLICATION = "ragsite.wsgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+
+# --- Postgres: the system of record ---------------------------------------------------------------------------
+# Two roles. The owner creates tables and is used by migrations and operator commands only. The application
+# connects as a role that owns nothing and is bound by row-level security (apps/access/tenancy.py).
+DATABASE_URL = env.text("DATABASE_URL") or embedded.owner_url(DATA_DIR)
+DATABASE_APP_ROLE = "ragsite_app"
+
+
+def _app_database() -> dict[str, object]:
+    """DATABASE_APP_URL, else the owner's address with the application role and a password derived from SECRET_KEY.
+
+    `migrate` creates that role with that password, so one URL is enough to point ragsite at a real server.
+    """
+    url = env.text("DATABASE_APP_URL")
+    if url:
+        return env.database("DATABASE_APP_URL", url)
+    return env.database("DATABASE_URL", DATABASE_URL) | {
+        "USER": DATABASE_APP_ROLE,
+        "PASSWORD": hmac.new(SECRET_KEY.encode(), b"ragsite_app role", hashlib.sha256).hexdigest(),
+    }
+
+
+DATABASES: dict[str, dict] = {"default": _app_database(), "owner": env.database("DATABASE_URL", DATABASE_URL)}
+DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
+DATABASES["default"]["OPTIONS"]["pool"] = {
+    "min_size": 1,
+    "max_size": env.integer("DATABASE_POOL_SIZE", 16, at_least=1),
+    "timeout": 10,
+}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# auto: Citus when its extension is in the database, hash partitions on one Postgres otherwise.
+SHARDING_ENGINE = env.text("SHARDING_ENGINE", "auto", choices=("auto", "postgres", "citus"))
+PARTITIONS = env.integer("PARTITIONS", 8, at_least=1)
+
+# --- Redis: wakes workers and caches; losing all of it loses nothing -------------------------------------------
+REDIS_URL = env.text("REDIS_URL") or embedded.redis_url(DATA_DIR)
+CACHES = {
+    "default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL, "KEY_PREFIX": "rs"}
+}
+CELERY_BROKER_URL = REDIS_URL.replace("unix://", "redis+socket://").replace("?db=", "?virtual_host=")
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_DEFAULT_QUEUE = "default"
+CELERY_TASK_ROUTES = {
+    "documents.prepare": {"queue": "prepare"},
+    "documents.embed": {"queue": "embed"},
+    "generation.*": {"queue": "generate"},
+}
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+# A lost broker must not stop a request: the row in the ledger is what counts, the message is a wake-up.
+CELERY_BROKER_TRANSPORT_OPTIONS = {"socket_timeout": 5, "socket_connect_timeout": 2, "max_retries": 0}
+CELERY_TASK_PUBLISH_RETRY = False
+
+# --- Ingestion ---------------------------------------------------------------------------------------------------
+MAX_DOCUMENT_BYTES = env.integer("MAX_DOCUMENT_BYTES", 128 * 2**20, at_least=1)
+WRITE_THROUGH_SECONDS = env.decimal("WRITE_THROUGH_SECONDS", 30.0)
+JOB_LEASE_SECONDS = env.integer("JOB_LEASE_SECONDS", 120, at_least=1)
+JOB_MAX_ATTEMPTS = env.integer("JOB_MAX_ATTEMPTS", 5, at_least=1)
+SWEEP_SECONDS = env.integer("SWEEP_SECONDS", 5, at_least=1)
+
+# --- Embedding -----------------------------------------------------------------------------------------------------
+EMBEDDING_BACKEND = env.text("EMBEDDING_BACKEND", "local", choices=("local", "openai", "fake"))
+EMBEDDING_MODEL = env.text("EMBEDDING_MODEL", "all-MiniLM-L6-v2")
+EMBEDDING_DIMENSIONS = env.integer("EMBEDDING_DIMENSIONS", 384, at_least=1)
+EMBEDDING_URL = env.text("EMBEDDING_URL")
+EMBEDDING_API_KEY = env.text("EMBEDDING_API_KEY")
+EMBEDDING_MODEL_DIR = env.path("EMBEDDING_MODEL_DIR", None)
+EMBEDDING_CACHE_DIR = env.path("EMBEDDING_CACHE_DIR", DATA_DIR / "models")
+EMBEDDING_THREADS = env.integer("EMBEDDING_THREADS", 0)
+
+# --- Search ------------------------------------------------------------------------------------------------------
+# Below this many live chunks in a search's collections an exact scan is as fast as the vector index, and complete.
+EXACT_SCAN_ROWS = env.integer("EXACT_SCAN_ROWS", 5_000)
+
+# --- Answers -----------------------------------------------------------------------------------------------------
+LLM_URL = env.text("LLM_URL")
+LLM_BACKEND = env.text("LLM_BACKEND", "openai" if LLM_URL else "extractive", choices=("openai", "extractive", "fake"))
+LLM_MODEL = env.text("LLM_MODEL")
+LLM_API_KEY = env.text("LLM_API_KEY")
+LLM_TIMEOUT_SECONDS = env.decimal("LLM_TIMEOUT_SECONDS", 60.0)
+LLM_CONTEXT_TOKENS = env.integer("LLM_CONTEXT_TOKENS", 8192, at_least=512)
+if LLM_BACKEND == "openai" and not LLM_URL:
+    raise ImproperlyConfigured("LLM_URL must be set (it ends in /v1) when LLM_BACKEND is openai")
+
+# --- Web -----------------------------------------------------------------------------------------------------------
+AUTH_USER_MODEL = "access.User"
+AUTHENTICATION_BACKENDS = ["apps.access.backends.TenantModelBackend"]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+LOGIN_URL = "admin:login"
+LANGUAGE_CODE = "en"
+TIME_ZONE = "UTC"
+USE_TZ = True
+STATIC_URL = "static/"
+STATIC_ROOT = BASE_DIR / "staticfiles"
+WHITENOISE_USE_FINDERS = True  # no collectstatic step on a laptop
+DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_DOCUMENT_BYTES * 2  # JSON escapes may double a text; the view checks the text itself
+FILE_UPLOAD_MAX_MEMORY_SIZE = 2**20
+SECURE_CONTENT_TYPE_NOSNIFF = True
+X_FRAME_OPTIONS = "DENY"
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["apps.access.authentication.ApiKeyAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["apps.access.permissions.HasScope"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "apps.access.problems.exception_handler",
+    "UNAUTHENTICATED_USER": None,
+    "UNAUTHENTICATED_TOKEN": None,
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "ragsite",
+    "DESCRIPTION": "Documents in, cited answers out. Errors are RFC 9457 problem documents.",
+    "VERSION": VERSION,
+    "SERVE_PERMISSIONS": [],
+    "SERVE_AUTHENTICATION": [],
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "COMPONENT_SPLIT_REQUEST": True,
+    "ENUM_NAME_OVERRIDES": {},
+}
+UNFOLD = {"SITE_TITLE": "ragsite", "SITE_HEADER": "ragsite", "SITE_SYMBOL": "menu_book", "SHOW_HISTORY": True}
+
+PROMETHEUS_METRICS_EXPORT_PORT = None
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "filters": {"request_id": {"()": "ragsite.telemetry.RequestIdFilter"}},
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s [%(request_id)s] %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["request_id"]}},
+    "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
+    "loggers": {"httpx": {"level": "WARNING"}, "openai": {"level": "WARNING"}},
+}

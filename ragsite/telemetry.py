@@ -1,0 +1,41 @@
+"""Request ids: accepted or made, echoed, and in every log line."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable
+from contextvars import ContextVar
+from uuid import uuid4
+
+from django.http import HttpRequest, HttpResponseBase
+
+_current: ContextVar[str] = ContextVar("request_id", default="-")
+_ACCEPTABLE = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+class RequestMiddleware:
+    """Takes a client's X-Request-ID when it is harmless, makes one otherwise, and sends it back."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        offered = request.headers.get("X-Request-ID", "")
+        request_id = offered if _ACCEPTABLE.fullmatch(offered) else str(uuid4())
+        request.request_id = request_id  # type: ignore[attr-defined]
+        token = _current.set(request_id)
+        try:
+            response = self.get_response(request)
+        finally:
+            _current.reset(token)
+        response["X-Request-ID"] = request_id
+        return response
+
+
+class RequestIdFilter(logging.Filter):
+    """Puts the current request id on each record."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.request_id = _current.get()
+        return True

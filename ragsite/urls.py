@@ -1,0 +1,42 @@
+"""Every URL of the site."""
+
+from __future__ import annotations
+
+from django.contrib import admin
+from django.http import HttpRequest, HttpResponseBase
+from django.urls import include, path
+from django.views.generic import RedirectView
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
+
+from apps.access.problems import Problem, page
+
+from . import health
+
+urlpatterns = [
+    path("", RedirectView.as_view(url="/api/docs/")),
+    path("admin/", admin.site.urls),
+    path("healthz", health.healthz),
+    path("readyz", health.readyz),
+    path("metrics", health.MetricsView.as_view()),
+    path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
+    path("api/docs/", SpectacularSwaggerView.as_view(url_name="schema")),
+    path("api/v1/", include("apps.documents.urls")),
+    path("api/v1/", include("apps.retrieval.urls")),
+    path("api/v1/", include("apps.generation.urls")),
+    path("v1/", include("apps.generation.openai_urls")),
+]
+
+
+def _not_found(request: HttpRequest, exception: Exception) -> HttpResponseBase:
+    return page(request, Problem(404, "not_found", "There is no such page."))
+
+
+def _failed(request: HttpRequest) -> HttpResponseBase:
+    return page(request, Problem(500, "internal", "Something went wrong on our side."))
+
+
+def _refused(request: HttpRequest, exception: Exception) -> HttpResponseBase:
+    return page(request, Problem(400, "bad_request", "The request cannot be understood."))
+
+
+handler400, handler404, handler500 = _refused, _not_found, _failed

@@ -1,0 +1,131 @@
+"""docs/settings.md lists what the settings read, no more and no less; a bad value stops the start by name."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+ELSEWHERE, COMPOSE = "Read outside the settings", "Only in docker-compose.yml"
+_ROW = re.compile(r"^\| `([A-Z_0-9]+)` \| ([^|]*) \| ([^|]*) \| ([^|]+) \|$", re.MULTILINE)
+_PRINT_READ = "import json; from ragsite import env, settings; print(json.dumps(env.READ))"
+
+
+def run(*arguments: str, data_dir: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Python with these arguments and an environment of these variables only."""
+    environment = {
+        "PATH": os.environ["PATH"],
+        "RAGSITE_DATA_DIR": str(data_dir),
+        "SECRET_KEY": "test",
+        **variables,
+    }
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
+    )
+
+
+def documented() -> dict[str, dict[str, str]]:
+    """The page's tables: {heading: {variable: default}}."""
+    sections = re.split(r"^## ", (ROOT / "docs/settings.md").read_text(), flags=re.MULTILINE)[1:]
+    return {text.partition("\n")[0]: {row[0]: row[1] for row in _ROW.findall(text)} for text in sections}
+
+
+@pytest.fixture(scope="module")
+def read(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What the settings read, with its defaults, in a clean environment."""
+    data_dir = tmp_path_factory.mktemp("data")
+    done = run("-c", _PRINT_READ, data_dir=data_dir)
+    assert done.returncode == 0, done.stderr
+    return {
+        name: value.replace(str(data_dir.resolve()), "<data directory>")
+        for name, value in json.loads(done.stdout).items()
+    }
+
+
+def test_every_row_of_the_page_is_understood_here() -> None:
+    rows = re.findall(r"^\| `", (ROOT / "docs/settings.md").read_text(), flags=re.MULTILINE)
+    assert len(rows) == sum(len(section) for section in documented().values())
+
+
+def test_every_setting_is_documented_and_nothing_else_is(read: dict[str, str]) -> None:
+    sections = documented()
+    names = {name for heading in sections.keys() - {ELSEWHERE, COMPOSE} for name in sections[heading]}
+    assert names == read.keys()
+
+
+def test_documented_defaults_are_the_real_ones(read: dict[str, str]) -> None:
+    sections = documented()
+    defaults = {
+        name: "" if cell == "unset" else cell.strip("`")
+        for heading in sections.keys() - {ELSEWHERE, COMPOSE}
+        for name, cell in sections[heading].items()
+    }
+    assert defaults == read
+
+
+def test_variables_read_outside_the_settings_exist() -> None:
+    sources = [path.read_text() for room in ("apps", "ragsite") for path in (ROOT / room).rglob("*.py")]
+    sources.append((ROOT / "pyproject.toml").read_text())
+    unknown = [name for name in documented()[ELSEWHERE] if not any(name in source for source in sources)]
+    assert not unknown
+
+
+def test_every_variable_of_the_compose_file_is_documented(read: dict[str, str]) -> None:
+    text = (ROOT / "docker-compose.yml").read_text()
+    used = set(re.findall(r"\$\{([A-Z_0-9]+)", text))
+    assert used - read.keys() == documented()[COMPOSE].keys()
+
+
+def test_the_example_environment_names_known_variables_and_every_required_one(read: dict[str, str]) -> None:
+    text = (ROOT / ".env.example").read_text()
+    named = set(re.findall(r"^#?([A-Z_0-9]+)=", text, flags=re.MULTILINE))
+    assert named <= read.keys() | documented()[COMPOSE].keys() | {"COMPOSE_PROFILES"}
+    active = set(re.findall(r"^([A-Z_0-9]+)=$", text, flags=re.MULTILINE))
+    required = set(re.findall(r"\$\{([A-Z_0-9]+):\?", (ROOT / "docker-compose.yml").read_text()))
+    assert active == required
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "why"),
+    [
+        pytest.param("LOG_LEVEL", "LOUD", "must be one of DEBUG, ERROR, INFO, WARNING", id="choice"),
+        pytest.param("JOB_MAX_ATTEMPTS", "five", "must be a whole number", id="integer"),
+        pytest.param("JOB_LEASE_SECONDS", "0", "must be at least 1", id="integer-too-small"),
+        pytest.param("LLM_TIMEOUT_SECONDS", "soon", "must be a number", id="decimal"),
+        pytest.param("DEBUG", "perhaps", "must be true or false", id="boolean"),
+        pytest.param("DATABASE_URL", "mysql://h/d", "must start with postgresql://", id="database-scheme"),
+        pytest.param("DATABASE_URL", "postgresql://h:p/d", "port that is not a number", id="database-port"),
+        pytest.param("DATABASE_APP_URL", "postgresql://h/", "must name a database", id="database-name"),
+        pytest.param("LLM_URL", "", "must be set", id="needed-by-another"),
+    ],
+)
+def test_a_bad_value_stops_the_start_and_names_its_variable(
+    tmp_path: Path, variable: str, value: str, why: str
+) -> None:
+    others = {"LLM_BACKEND": "openai"} if variable == "LLM_URL" else {}
+    done = run("manage.py", "diffsettings", data_dir=tmp_path, **others, **{variable: value})
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"ragsite: {variable} ") and why in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_without_a_secret_and_a_place_to_keep_one_the_start_stops(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = run("manage.py", "diffsettings", data_dir=tmp_path / "file" / "below", SECRET_KEY="")
+    assert done.returncode == 1
+    assert done.stderr.startswith("ragsite: SECRET_KEY is unset")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_made_secret_is_kept_and_private(tmp_path: Path) -> None:
+    show = ("-c", "from ragsite import settings; print(settings.SECRET_KEY)")
+    first, second = (run(*show, data_dir=tmp_path, SECRET_KEY="") for _ in range(2))
+    assert len(first.stdout) > 50
+    assert first.stdout == second.stdout
+    assert (tmp_path / "secret_key").stat().st_mode & 0o077 == 0
