@@ -6,16 +6,16 @@ from __future__ import annotations
 import os
 import sys
 
-from django.core.exceptions import ImproperlyConfigured
-from django.core.management import execute_from_command_line
-
-from ragsite import embedded
-
 #: Commands that never ask the database. `up` starts the servers itself, as a step the user can see.
 WITHOUT_SERVERS = {
     *("help", "version", "up", "check", "makemigrations", "spectacular", "collectstatic"),
     *("makemessages", "compilemessages", "diffsettings"),
 }
+
+
+def asks_for_help(arguments: list[str]) -> bool:
+    """Whether the command line (without the program's name) only wants to be told something."""
+    return not arguments or arguments[0].startswith("-") or bool({"-h", "--help"} & set(arguments))
 
 
 def data_dir_option(arguments: list[str]) -> str | None:
@@ -29,30 +29,36 @@ def data_dir_option(arguments: list[str]) -> str | None:
 
 
 def needs_servers(arguments: list[str]) -> bool:
-    """Whether the command line `arguments` (without the program's name) will talk to the servers."""
-    if not arguments or arguments[0].startswith("-") or {"-h", "--help"} & set(arguments):
+    """Whether the command will talk to the servers, and finds them running only if they are started first."""
+    if asks_for_help(arguments):
         return False
     asks_database = arguments[0] == "check" and any(a.startswith("--database") for a in arguments)
     return arguments[0] not in WITHOUT_SERVERS or asks_database
 
 
 def main(arguments: list[str]) -> None:
-    """Run one management command. An EmbeddedError is one line on stderr and exit status 1."""
+    """Run one management command. A bad setting and an unavailable server are one line and exit status 1."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "ragsite.settings")
     if arguments[:1] == ["up"] and (chosen := data_dir_option(arguments)):
         os.environ["RAGSITE_DATA_DIR"] = os.path.abspath(os.path.expanduser(chosen))
+
+    # Imported only now: importing the site may read its settings, and they the directory chosen above.
+    from django.core.exceptions import ImproperlyConfigured
+    from django.core.management import execute_from_command_line
+
     try:
-        if arguments[:1] == ["up"] and not {"-h", "--help"} & set(arguments):
-            embedded.prepare()  # The settings keep a secret there, and would fail less clearly.
+        from ragsite import embedded
+    except ImproperlyConfigured as error:
+        sys.exit(f"ragsite: {error}")
+    try:
+        if arguments[:1] == ["up"] and not asks_for_help(arguments):
+            embedded.prepare()
         if needs_servers(arguments):
             embedded.attach()
         execute_from_command_line([sys.argv[0], *arguments])
-    except ImproperlyConfigured as error:
-        # A value of the environment, and the message says which: the stack would tell less.
+    except (ImproperlyConfigured, embedded.EmbeddedError) as error:
         if "--traceback" in arguments:
             raise
-        sys.exit(f"ragsite: {error}")
-    except embedded.EmbeddedError as error:
         sys.exit(f"ragsite: {error}")
     except KeyboardInterrupt:
         sys.exit(130)

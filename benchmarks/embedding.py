@@ -1,4 +1,4 @@
-"""Throughput and latency of the local embedder: `python benchmarks/embedding.py [--passages 64] [--rounds 5]`.
+"""Throughput and latency of the local embedder: `python benchmarks/embedding.py [--rounds 5]`.
 
 Passages of about 205 tokens and short queries are cut from the Python manual that every interpreter
 carries (pydoc_data). Variants are interleaved round by round and the median is reported, so that a noisy
@@ -122,7 +122,7 @@ def seconds(call: Callable[[], object]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--passages", type=int, default=64)
+    parser.add_argument("--passages", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(
         "--cache-dir", type=Path, default=Path(tempfile.gettempdir()) / f"ragsite-bench-{os.getuid()}"

@@ -154,8 +154,8 @@ def _start_janitor(root: Path) -> None:
     # In its own session and away from this process's directory, streams and environment: it outlives them
     # all.
     subprocess.Popen(
-        [sys.executable, "-m", "ragsite.embedded", str(root)],
-        cwd=paths.REPOSITORY,
+        [sys.executable, "-I", str(Path(__file__).with_name("janitor.py")), str(root)],
+        cwd="/",
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

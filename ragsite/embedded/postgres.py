@@ -53,7 +53,8 @@ class Postgres:
         user = system.service_user(self.cluster)
         binaries = _binaries(user)
         self._initdb(binaries, user)
-        self._wait_for_orphans()
+        self.stop()  # One that is there but not ready: its starter was killed, or it was told to stop.
+        self._end_orphans()
         self._write_settings()
         with system.open_log(self.log) as log:
             self._process = subprocess.Popen(
@@ -80,6 +81,8 @@ class Postgres:
         """Stop "fast" (roll back, checkpoint, exit); after a minute "immediate" (recovery at next start)."""
         pid = self._pid()
         if pid is None:
+            if self._pid_file() is not None:
+                self._end_orphans()
             return
         for how, patience_s in ((signal.SIGINT, 60.0), (signal.SIGQUIT, 10.0), (signal.SIGKILL, 5.0)):
             with contextlib.suppress(ProcessLookupError):
@@ -186,20 +189,18 @@ class Postgres:
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             return False
 
-    def _wait_for_orphans(self) -> None:
-        """After a killed postmaster: wait for its backends, end those in a long query, clear the stale pid
-        file.
+    def _end_orphans(self) -> None:
+        """After a killed postmaster: let its backends leave, kill the rest, clear the stale pid file.
 
         A new server refuses to start while an old backend is attached to the shared memory. They leave by
         themselves once they wait for anything; killing the rest loses nothing that recovery does not restore.
-        A postmaster that is there but not ready (its starter was killed, someone else stops it) is stopped.
         """
-        self.stop()
         notice_by = time.monotonic() + _ORPHANS_NOTICE_S
         while orphans := list(system.processes_in(self.cluster)):
             if time.monotonic() > notice_by:
                 for orphan in orphans:
-                    orphan.kill()
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        orphan.kill()
             time.sleep(0.05)
         # A zombie postmaster that nobody collects would make the pid file look alive to the new server.
         (self.cluster / "postmaster.pid").unlink(missing_ok=True)

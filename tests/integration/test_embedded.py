@@ -165,6 +165,7 @@ def test_a_killed_postgres_comes_back_with_its_data(here):
     query(url, "CREATE TABLE kept AS SELECT 42 AS answer")
     busy = psycopg.connect(url)  # a backend that outlives its postmaster for a while
     os.kill(postmasters(here)[0], signal.SIGKILL)
+    until(lambda: not Postgres(here).alive())
     assert embedded.ensure_running() == ["PostgreSQL"]
     assert query(url, "SELECT answer FROM kept") == [(42,)]
     assert embedded.ensure_running() == []
@@ -178,6 +179,7 @@ def test_orphans_in_a_long_query_do_not_keep_postgres_down(here):
     busy.pgconn.send_query(b"DO $$ BEGIN LOOP END LOOP; END $$")
     until(lambda: query(url, "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'DO %' AND state = 'active'"))
     os.kill(postmasters(here)[0], signal.SIGKILL)
+    until(lambda: not Postgres(here).alive())
     assert embedded.ensure_running() == ["PostgreSQL"]
     assert query(url, "SELECT 1") == [(1,)]
 
@@ -235,7 +237,7 @@ def test_a_url_in_the_environment_means_no_server_is_started(root):
     env = environment(root, DATABASE_URL="postgresql://elsewhere/x", REDIS_URL="redis://elsewhere")
     done = subprocess.run(program, env=env, cwd=REPOSITORY, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "[]\n")
-    assert sorted(p.name for p in root.iterdir()) == ["postgres"], "not even a directory is made"
+    assert not {"run", "logs"} & {p.name for p in root.iterdir()}, "not even a directory is made"
 
 
 @pytest.mark.parametrize("where", ["file/below", "/proc/nowhere"])
@@ -247,7 +249,7 @@ def test_an_unwritable_directory_is_one_line(tmp_path, where):
     )
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
-    assert f"{tmp_path / where} cannot be written" in done.stderr
+    assert str(tmp_path / where) in done.stderr and "RAGSITE_DATA_DIR" in done.stderr
 
 
 def test_a_cluster_of_another_release_is_one_line(root):

@@ -102,9 +102,8 @@ def test_vectors_agree_with_a_plain_numpy_forward_pass(local):
 
 def test_similarities_are_those_published_for_the_model(local):
     # sbert.net, quickstart: model.similarity() of these sentences with all-MiniLM-L6-v2.
-    vectors = local.embed(
-        ["The weather is lovely today.", "It's so sunny outside!", "He drove to the stadium."]
-    )
+    sentences = ["The weather is lovely today.", "It's so sunny outside!", "He drove to the stadium."]
+    vectors = local.embed(sentences)
     published = [[1.0, 0.6660, 0.1046], [0.6660, 1.0, 0.1411], [0.1046, 0.1411, 1.0]]
     np.testing.assert_allclose(vectors @ vectors.T, published, atol=6e-5)
 

@@ -31,7 +31,7 @@ class Handler(BaseHTTPRequestHandler):
         if isinstance(step, int):
             return self.answer(step, {"error": {"message": f"echo: {body['input'][0]}"}})
         if step == "stall":
-            time.sleep(1.5)
+            time.sleep(3)
         if step == "hang up":
             return self.connection.close()
         vectors = 3 * FakeEmbedder(dimensions=DIMENSIONS).embed(body["input"])
@@ -133,7 +133,7 @@ def test_nothing_sends_nothing(server, connect):
 @pytest.mark.parametrize("step", [429, 500, 503, "hang up", "stall"])
 def test_a_passing_failure_is_retried(server, connect, step):
     server.script.append(step)
-    vectors = connect(timeout=0.6).embed(TEXTS[:3])
+    vectors = connect(timeout=1 if step == "stall" else 20).embed(TEXTS[:3])
     np.testing.assert_allclose(vectors, EXPECTED[:3], atol=1e-6)
     assert len(server.requests) == 2
 
@@ -145,7 +145,7 @@ def test_a_passing_failure_is_retried(server, connect, step):
 def test_a_lasting_failure_ends_after_bounded_retries(server, connect, step, code):
     server.script.extend([step] * 10)
     with pytest.raises(EmbeddingError) as caught:
-        connect(timeout=0.3, max_retries=1).embed(TEXTS[:3])
+        connect(timeout=0.5 if step == "stall" else 20, max_retries=1).embed(TEXTS[:3])
     assert (caught.value.code, caught.value.retryable) == (code, True)
     assert len(server.requests) == 2
 

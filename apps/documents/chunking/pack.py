@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator
 from apps.documents.chunking.measure import Weighed
 from apps.documents.chunking.units import WIDE_GAP, Cut
 
-# Price of ending a chunk there, in units of the hash's mean. Tuned on edits of real documents (see the tests).
+# Price of ending a chunk there, in units of the hash's mean. Tuned on edits of real documents.
 CUT_PRICE = {
     Cut.PARAGRAPH: 0.0,
     Cut.ITEM: 0.25,

@@ -54,7 +54,7 @@ def _overlapped(groups: Iterator[list[Weighed]], overlap: int) -> Iterator[tuple
 
 
 def _spans(text: str, batch: list[tuple[int, list[Weighed]]], limit: int, count: Count) -> Iterator[Span]:
-    """Count the chunks' real texts: a whole may differ from the sum of its parts. Too long ones are halved."""
+    """Count the chunks' real texts, which may differ from the sum of their units; too long ones are cut."""
     if not batch:
         return
     counts = count([text[start : group[-1].unit.end] for start, group in batch])

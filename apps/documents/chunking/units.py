@@ -51,7 +51,7 @@ _BLANK_LINE = re.compile(r"\n[^\S\n]*\n\s*")
 _ITEM = re.compile(r"\n\s*(?=(?:[-*+•‣–]|\d{1,9}[.)])\s)")
 _LINE = re.compile(r"\n\s*")
 _SENTENCE = re.compile(
-    # Latin and its neighbours: an end mark, closing quotes, white space, and no small letter after it ("e.g. this").
+    # Latin and its neighbours: an end mark, closing quotes, white space, then no small letter ("e.g. this").
     r"(?<!\b\w)(?<!\bMr)(?<!\bDr)(?<!\bMs)(?<!\bMrs)(?<!\bSt)(?<!\bvs)(?<!\bNo)(?<!\bFig)"
     r"[.!?…؟۔।॥]+[\"'”’»)\]*_]*(?=\s)(?!\s+[a-zß-öø-ÿ])"
     # Chinese and Japanese: an end mark and closing brackets, no white space needed.

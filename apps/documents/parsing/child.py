@@ -5,6 +5,7 @@ Reads requests from stdin, answers on the stdout it was started with, and stays 
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
 import os
@@ -67,9 +68,9 @@ def _answer(
         return {"ok": False, "code": error.code, "detail": error.detail}, b""
     except MemoryError:
         return _fatal("too_large", "The document needs more memory than parsing may use.")
-    except OSError:  # EFBIG past RLIMIT_FSIZE, EMFILE past RLIMIT_NOFILE
-        return _fatal("too_large", "The document's text is larger than parsing may write.")
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.EFBIG:  # past RLIMIT_FSIZE
+            return _fatal("too_large", "The document's text is larger than parsing may write.")
         return _fatal("crashed", "The parser failed.")
 
 

@@ -1,0 +1,214 @@
+"""From a finished answer to citations: for each marker the verbatim words of the passage that support it. Pure.
+
+A citation's `start` and `end` are code points of the version's text (hit.start + offset in the hit's text), and
+`sha256` is that of the quote's UTF-8; `quote == version text[start:end]` by construction, which verify.py proves.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from apps.retrieval.types import Hit
+
+from .markers import MARKER
+from .types import Passage
+from .units import CODE, HEADING, ITEM, ROW, RULE, Unit, around, units
+from .words import coverage, words
+
+#: A quote covers at most this many consecutive units, and characters unless one unit is longer.
+MAX_UNITS = 6
+MAX_QUOTE = 800
+#: A sentence is supported when at least this share of its distinct content words stands in what it cites.
+SUPPORT = 0.6
+
+_NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
+_EDGES = re.compile(r"^(?:[-*+•‣]|\d{1,3}[.)])\s+")
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """A sentence of an answer: answer[start:end] with its markers, the text without them, the passages it cites."""
+
+    start: int
+    end: int
+    text: str
+    markers: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """hit.text[start:end] and how much of the sentence's words it holds, 0..1."""
+
+    start: int
+    end: int
+    score: float
+
+
+def split(answer: str) -> list[Sentence]:
+    """The claims of an answer: its sentences, items, rows and code lines; headings claim nothing.
+
+    A marker belongs to the sentence whose last words it follows, on either side of the full stop.
+    """
+    plain, origin, found = _without_markers(answer)
+    claims = [unit for unit in units(plain) if unit.kind not in (HEADING, RULE)]
+    cited: list[list[int]] = [[] for _ in claims]
+    ends = [origin[unit.end - 1] + 1 for unit in claims]
+    for number, at, after in found:
+        index = max(0, around(claims, at - 1))
+        if claims:
+            cited[index].append(number)
+            ends[index] = max(ends[index], after)
+    return [
+        Sentence(origin[unit.start], end, plain[unit.start : unit.end], tuple(dict.fromkeys(numbers)))
+        for unit, end, numbers in zip(claims, ends, cited, strict=True)
+    ]
+
+
+def _without_markers(answer: str) -> tuple[str, list[int], list[tuple[int, int, int]]]:
+    """(text without markers, each character's place in the answer, [(number, place in the text, end in the answer)])."""
+    text: list[str] = []
+    origin: list[int] = []
+    found: list[tuple[int, int, int]] = []
+    at = 0
+    for marker in MARKER.finditer(answer):
+        text.append(answer[at : marker.start()])
+        origin.extend(range(at, marker.start()))
+        found.append((int(marker.group(1)), len(origin), marker.end()))
+        at = marker.end()
+    text.append(answer[at:])
+    origin.extend(range(at, len(answer)))
+    return "".join(text), origin, found
+
+
+def support(sentence: str, hit: Hit) -> Span:
+    """The words of a passage that best support a sentence: verbatim where it quotes, else the closest units.
+
+    The closest are the consecutive units that hold the largest share of the sentence's content words; of equals the
+    shortest. A passage without sentences is quoted whole.
+    """
+    verbatim = _verbatim(sentence, hit.text)
+    if verbatim is not None:
+        return verbatim
+    found = quotable(hit)
+    if not found:
+        start = len(hit.text) - len(hit.text.lstrip())
+        return Span(start, max(start, len(hit.text.rstrip())), 0.0)
+    wanted = set(words(sentence))
+    have = [set(words(hit.text[unit.start : unit.end])) for unit in found]
+    best = Span(found[0].start, found[0].end, -1.0)
+    for first in range(len(found)):
+        together: set[str] = set()
+        for last in range(first, min(len(found), first + MAX_UNITS)):
+            start, end = found[first].start, found[last].end
+            if last > first and end - start > MAX_QUOTE:
+                break
+            together |= have[last]
+            score = coverage(wanted, together)
+            # One more unit must bring a real part of the sentence, or every quote would grow to the limit.
+            if score > best.score + 0.1 or (score > best.score and last == first):
+                best = Span(start, end, score)
+    return Span(best.start, best.end, max(0.0, best.score))
+
+
+def _verbatim(sentence: str, text: str) -> Span | None:
+    """Where the passage holds the sentence word for word, white space aside."""
+    parts = _EDGES.sub("", sentence.strip().strip("`")).split()
+    if len(parts) < 3:
+        return None
+    found = re.search(r"\s+".join(map(re.escape, parts)), text)
+    return Span(found.start(), found.end(), 1.0) if found else None
+
+
+def cite(answer: str, passages: Iterable[Passage]) -> list[dict[str, Any]]:
+    """One citation per marker in the answer, in order of first appearance."""
+    by_marker = {passage.marker: passage.hit for passage in passages}
+    spans: dict[int, list[Span]] = {}
+    for sentence in split(answer):
+        for marker in sentence.markers:
+            if marker in by_marker:
+                spans.setdefault(marker, []).append(support(sentence.text, by_marker[marker]))
+    for found in MARKER.finditer(answer):
+        # A marker under a heading belongs to no sentence, and is cited all the same.
+        marker = int(found.group(1))
+        if marker in by_marker and marker not in spans:
+            spans[marker] = [support("", by_marker[marker])]
+    order = list(dict.fromkeys(int(found.group(1)) for found in MARKER.finditer(answer)))
+    return [citation(marker, by_marker[marker], _join(spans[marker])) for marker in order if marker in spans]
+
+
+def _join(spans: Sequence[Span]) -> Span:
+    """One quote for all sentences that cite a passage: from first to last when they stand close, else the best."""
+    start, end = min(span.start for span in spans), max(span.end for span in spans)
+    if end - start <= MAX_QUOTE:
+        return Span(start, end, max(span.score for span in spans))
+    return max(spans, key=lambda span: span.score)
+
+
+def citation(marker: int, hit: Hit, span: Span) -> dict[str, Any]:
+    """The citation of API.md for a span of a hit's text."""
+    quote = hit.text[span.start : span.end]
+    return {
+        "marker": marker,
+        "chunk_id": str(hit.chunk_id),
+        "document_id": str(hit.document_id),
+        "version": hit.version,
+        "start": hit.start + span.start,
+        "end": hit.start + span.end,
+        "quote": quote,
+        "sha256": hashlib.sha256(quote.encode()).hexdigest(),
+        "source_uri": hit.source_uri,
+        "title": hit.title,
+    }
+
+
+def ground(answer: str, passages: Iterable[Passage]) -> tuple[list[dict[str, Any]], float]:
+    """([{text, supported, citations}] of each sentence, share 0..1 of supported ones).
+
+    A sentence is supported when the closest words of one passage it cites hold at least SUPPORT of its content words
+    and every number in it stands in the passages it cites: a wrong figure is the usual invention. A sentence without
+    a marker is judged by all passages that the answer cites. Words are stemmed; paraphrases without shared words
+    count as unsupported, so the figure errs downwards. An answer without sentences is grounded 0.
+    """
+    by_marker = {passage.marker: passage.hit for passage in passages}
+    claims = split(answer)
+    everywhere = tuple(dict.fromkeys(marker for claim in claims for marker in claim.markers))
+    judged = [
+        {
+            "text": answer[claim.start : claim.end],
+            "supported": _supported(claim.text, claim.markers or everywhere, by_marker),
+            "citations": [marker for marker in claim.markers if marker in by_marker],
+        }
+        for claim in claims
+    ]
+    share = sum(1 for sentence in judged if sentence["supported"]) / len(judged) if judged else 0.0
+    return judged, round(share, 4)
+
+
+def _supported(text: str, cited: Iterable[int], by_marker: Mapping[int, Hit]) -> bool:
+    hits = [by_marker[marker] for marker in cited if marker in by_marker]
+    known = {number for hit in hits for number in _NUMBER.findall(f"{hit.title} {' '.join(hit.heading_path)} {hit.text}")}
+    if not hits or not known.issuperset(_NUMBER.findall(_EDGES.sub("", text))):
+        return False
+    wanted = set(words(text))
+    if not wanted:
+        return True
+    for hit in hits:
+        span = support(text, hit)
+        have = set(words(f"{hit.title} {' '.join(hit.heading_path)} {hit.text[span.start : span.end]}"))
+        if span.score == 1.0 or coverage(wanted, have) >= SUPPORT:
+            return True
+    return False
+
+
+def quotable(hit: Hit) -> list[Unit]:
+    """The units of a hit that can answer something: headings and rules cannot."""
+    return [unit for unit in units(hit.text, hit.heading_path) if unit.kind not in (HEADING, RULE)]
+
+
+def is_block(unit: Unit) -> bool:
+    """Whether a unit is a line of a list, a table or code, which the sentence before it may introduce."""
+    return unit.kind in (ITEM, ROW, CODE)

@@ -1,0 +1,34 @@
+"""The seam between ragsite and whatever writes answers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Protocol
+
+from ..types import Delta, Task
+
+
+class LLMError(Exception):
+    """The model did not write an answer, or not all of it.
+
+    `code` is a stable snake_case word for metrics and error events: timeout, unreachable, rate_limited, server_error,
+    unauthorized, rejected, cut_off, bad_response. The message never holds a prompt, a response body or an API key.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class LLM(Protocol):
+    """One way of writing answers. Safe to share between threads and event loops."""
+
+    @property
+    def backend(self) -> str:
+        """Which kind: openai, extractive or fake; the label of its metrics."""
+
+    async def model(self) -> str:
+        """The model's own name, as a client may ask for it. Raises LLMError when a server must tell and does not."""
+
+    def stream(self, task: Task) -> AsyncGenerator[Delta, None]:
+        """Write the answer piece by piece; closing the generator stops the work. Raises LLMError."""

@@ -1,0 +1,151 @@
+"""A served model behind any OpenAI-compatible `/v1/chat/completions`: vLLM, or whoever speaks it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from ..types import Delta, Task, Usage
+from .base import LLMError
+
+#: How long the name that /models told is believed, in seconds: a sidecar may be restarted with another model.
+MODEL_SECONDS = 300
+CONNECT_SECONDS = 5.0
+
+
+class OpenAICompatibleLLM:
+    """Implements `LLM` over HTTP with the official client.
+
+    429, 5xx and lost connections are tried `max_retries` more times, with the client's jittered backoff, before the
+    first token; after it nothing is tried again, for a reader has seen the beginning. `timeout` in seconds bounds the
+    wait for the first token, tries included, and then the wait for each next one.
+    """
+
+    backend = "openai"
+
+    def __init__(
+        self, *, url: str, model: str = "", api_key: str = "", timeout: float = 60.0, max_retries: int = 2
+    ) -> None:
+        self._url = url
+        self._model = model
+        self._api_key = api_key
+        self._timeout = timeout
+        self._max_retries = max_retries
+        self._told: tuple[str, float] | None = None
+        # A client's connections belong to the event loop that opened them, and a process may have several.
+        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = WeakKeyDictionary()
+
+    async def model(self) -> str:
+        """The configured model, else the first that the server lists."""
+        if self._model:
+            return self._model
+        if self._told and time.monotonic() < self._told[1]:
+            return self._told[0]
+        try:
+            async with asyncio.timeout(self._timeout):
+                listed = await self._client().models.list()
+                name = str(listed.data[0].id)
+        except Exception as error:
+            raise _as_llm_error(error) from None
+        self._told = (name, time.monotonic() + MODEL_SECONDS)
+        return name
+
+    async def stream(self, task: Task) -> AsyncGenerator[Delta, None]:
+        """The completion's deltas; the last carries the server's usage and why it stopped."""
+        usage: Usage | None = None
+        reason: str | None = None
+        chunks: Any = None
+        try:
+            async with asyncio.timeout(self._timeout) as patience:
+                chunks = await self._client().chat.completions.create(**await self._request(task))
+                loop = asyncio.get_running_loop()
+                async for chunk in _checked(chunks):
+                    patience.reschedule(loop.time() + self._timeout)
+                    usage = _usage(chunk) or usage
+                    for choice in chunk.choices[:1]:
+                        reason = choice.finish_reason or reason
+                        if choice.delta and choice.delta.content:
+                            # The consumer's time is not the server's.
+                            patience.reschedule(None)
+                            yield Delta(choice.delta.content)
+                            patience.reschedule(loop.time() + self._timeout)
+            if reason is None:
+                raise LLMError("cut_off", "The language model's stream ended before its answer did.")
+        except LLMError:
+            raise
+        except Exception as error:
+            raise _as_llm_error(error) from None
+        finally:
+            if chunks is not None:
+                await asyncio.shield(chunks.close())
+        yield Delta(usage=usage, finish_reason=reason)
+
+    async def _request(self, task: Task) -> dict[str, Any]:
+        options = task.options
+        chosen = {
+            "temperature": options.temperature if options.temperature is not None else 0.0,
+            "top_p": options.top_p,
+            "stop": list(options.stop) or None,
+            "seed": options.seed,
+        }
+        return {
+            "model": await self.model(),
+            "messages": list(task.messages),
+            "max_tokens": options.max_tokens,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        } | {name: value for name, value in chosen.items() if value is not None}
+
+    def _client(self) -> Any:
+        # Imported here: the client takes a second to import, and most processes never ask a model.
+        import openai
+
+        loop = asyncio.get_running_loop()
+        if loop not in self._clients:
+            self._clients[loop] = openai.AsyncOpenAI(
+                base_url=self._url,
+                api_key=self._api_key or "none",  # the client insists on one
+                timeout=openai.Timeout(self._timeout, connect=CONNECT_SECONDS),
+                max_retries=self._max_retries,
+            )
+        return self._clients[loop]
+
+
+async def _checked(chunks: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    """The chunks, as long as they are chunks."""
+    async for chunk in chunks:
+        if not isinstance(getattr(chunk, "choices", None), list):
+            raise LLMError("bad_response", "The language model sent something that is no completion.")
+        yield chunk
+
+
+def _usage(chunk: Any) -> Usage | None:
+    found = getattr(chunk, "usage", None)
+    return Usage(int(found.prompt_tokens or 0), int(found.completion_tokens or 0)) if found else None
+
+
+def _as_llm_error(error: Exception) -> LLMError:
+    """What went wrong in a word: the client raises its own errors before a stream and its transport's within one."""
+    import openai
+
+    match error:
+        case TimeoutError() | openai.APITimeoutError():
+            return LLMError("timeout", "The language model did not answer in time.")
+        case openai.RateLimitError():
+            return LLMError("rate_limited", "The language model limits the rate (429).")
+        case openai.AuthenticationError() | openai.PermissionDeniedError():
+            return LLMError("unauthorized", f"The language model refuses LLM_API_KEY ({error.status_code}).")
+        case openai.APIStatusError() if error.status_code >= 500:
+            return LLMError("server_error", f"The language model failed ({error.status_code}).")
+        case openai.APIStatusError():
+            return LLMError("rejected", f"The language model rejects the request ({error.status_code}).")
+        case openai.APIConnectionError():
+            return LLMError("unreachable", "The language model cannot be reached.")
+        case openai.APIError():
+            return LLMError("server_error", "The language model reported an error in its stream.")
+        case ValueError() | TypeError() | AttributeError() | IndexError():
+            return LLMError("bad_response", "The language model sent something that is no completion.")
+    return LLMError("cut_off", f"The connection to the language model broke ({type(error).__name__}).")

@@ -1,0 +1,106 @@
+"""What an answer is asked with and made from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from apps.retrieval.types import Hit
+
+#: texts -> float32 [len(texts), dimensions] with unit L2 norm; raises EmbeddingError.
+Embed = Callable[[Sequence[str]], npt.NDArray[np.float32]]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How the model is to write. None leaves a choice to the server. max_tokens bounds the answer."""
+
+    max_tokens: int = 1024
+    temperature: float | None = None
+    top_p: float | None = None
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerRequest:
+    """A question about some or (None) all collections of a tenant. k: passages to find, 1..200."""
+
+    question: str
+    collections: tuple[str, ...] | None = None
+    k: int = 8
+    model: str = "auto"
+    options: Options = Options()
+
+    def as_json(self) -> dict[str, Any]:
+        """What is stored with the answer, so that it can be replayed."""
+        return {
+            "question": self.question,
+            "collections": None if self.collections is None else list(self.collections),
+            "k": self.k,
+            "model": self.model,
+            "max_tokens": self.options.max_tokens,
+            "temperature": self.options.temperature,
+            "top_p": self.options.top_p,
+            "stop": list(self.options.stop),
+            "seed": self.options.seed,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A hit under the number by which the answer cites it."""
+
+    marker: int
+    hit: Hit
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """All that a backend may need to answer: messages for a model, passages and an embedder for quoting.
+
+    embed is None where the collections' embedding model cannot be told; a backend then goes by words alone.
+    """
+
+    question: str
+    passages: tuple[Passage, ...]
+    messages: tuple[dict[str, str], ...]
+    options: Options = Options()
+    embed: Embed | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens read and written, as the server counts them, else as `estimate_tokens` does."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+    def as_json(self) -> dict[str, int]:
+        total = self.prompt_tokens + self.completion_tokens
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": total,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A piece of what a backend writes; the last one may carry usage and the reason for stopping (stop, length)."""
+
+    text: str = ""
+    usage: Usage | None = None
+    finish_reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event of an answer's stream: search_results, message, citation, final_answer or error."""
+
+    name: str
+    data: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,111 @@
+"""Real processes for tests: the web server, Celery workers, beat."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for(condition: Callable[[], Any], *, seconds: float = 60, what: str = "condition") -> Any:
+    """Poll until the condition is truthy, and return it. Raises AssertionError with `what` after a while."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = condition()
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
+        time.sleep(0.05)
+
+
+class Process:
+    """A child process of this repository with its output in a log file."""
+
+    def __init__(self, data: Path, name: str, *argv: str, **environment: str) -> None:
+        self.log = data / f"{name}.log"
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", *argv],
+                cwd=ROOT,
+                env=os.environ | environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def kill(self) -> None:
+        """kill -9 of the process and all that it started."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(15)
+            except subprocess.TimeoutExpired:
+                self.kill()
+
+
+class Server:
+    """uvicorn, ready to answer; `url` is its base."""
+
+    def __init__(self, data: Path, **environment: str) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        argv = ("uvicorn", "ragsite.asgi:application", "--port", str(self.port), "--no-access-log")
+        self.running = Process(data, "web", *argv, **environment)
+
+    def __enter__(self) -> Server:
+        wait_for(self._ready, seconds=60, what=f"the web server; see {self.running.log}")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.running.stop()
+
+    def _ready(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/readyz", timeout=2).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+
+def worker(data: Path, *queues: str, name: str = "worker", pool: str = "solo", **environment: str) -> Process:
+    """One Celery worker process."""
+    argv = ("celery", "-A", "ragsite", "worker", "-Q", ",".join(queues), "-P", pool, "-c", "2", "-n", f"{name}@%h")
+    return Process(data, name, *argv, "--without-mingle", "--without-gossip", "-l", "INFO", **environment)
+
+
+class Workers:
+    """One worker for preparing, one for embedding, and beat."""
+
+    def __init__(self, data: Path) -> None:
+        beat = ("celery", "-A", "ragsite", "beat", "-s", str(data / "beat"), "--pidfile=")
+        self.processes = [
+            worker(data, "prepare", "default", "generate", name="main", pool="threads"),
+            worker(data, "embed", name="embed"),
+            Process(data, "beat", *beat),
+        ]
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self.processes:
+            process.stop()
