@@ -60,9 +60,10 @@ def main(arguments: list[str]) -> None:
         if "--traceback" in arguments:
             raise
         sys.exit(f"ragsite: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    try:
+        main(sys.argv[1:])
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -20,41 +20,62 @@ class StrictSerializer(serializers.Serializer):
         return super().to_internal_value(data)
 
 
+class TextField(serializers.CharField):
+    """A JSON string; unlike its parent it does not take a number for one."""
+
+    def to_internal_value(self, data: Any) -> str:
+        if not isinstance(data, str):
+            raise serializers.ValidationError("Must be a string.")
+        return super().to_internal_value(data)
+
+
+class WholeField(serializers.IntegerField):
+    """A JSON integer; a string of digits only where everything is a string (multipart, query strings)."""
+
+    def to_internal_value(self, data: Any) -> int:
+        if isinstance(data, bool | float) or (isinstance(data, str) and not self.context.get("form")):
+            raise serializers.ValidationError("Must be a whole number.")
+        return super().to_internal_value(data)
+
+
 class ObjectField(serializers.DictField):
     """A JSON object to be kept as JSONB: no NUL or lone surrogate in any string, bounded depth, finite numbers."""
 
     def to_internal_value(self, data: Any) -> dict[str, Any]:
-        value = super().to_internal_value(data)
-        errors: dict[str, Any] = {}
-        for key, item in value.items():
-            problem = _unstorable(key, 0) or _unstorable(item, 1)
-            if problem:
-                errors[key] = [problem]
+        if not isinstance(data, dict):
+            raise serializers.ValidationError("Must be a JSON object.")
+        errors = _unstorable(data, 0)
         if errors:
             raise serializers.ValidationError(errors)
-        return value
+        return data
 
 
-def _unstorable(value: Any, depth: int) -> str | None:
+def _unstorable(value: Any, depth: int) -> Any:
+    """What Postgres cannot store in a JSON value, as nested error details; empty when it can."""
     if depth > MAX_DEPTH:
-        return f"Nested more than {MAX_DEPTH} deep."
+        return [f"Nested more than {MAX_DEPTH} deep."]
     if isinstance(value, str):
-        return unstorable_text(value)
+        problem = unstorable_text(value)
+        return [problem] if problem else []
     if isinstance(value, float) and not math.isfinite(value):
-        return "Numbers must be finite."
+        return ["Numbers must be finite."]
     if isinstance(value, dict):
-        parts = [*value.keys(), *value.values()]
+        if any(unstorable_text(key) for key in value):
+            return ["A key holds a character that cannot be stored."]
+        found = {key: _unstorable(item, depth + 1) for key, item in value.items()}
     elif isinstance(value, list):
-        parts = value
+        found = {str(index): _unstorable(item, depth + 1) for index, item in enumerate(value)}
     else:
-        return None
-    return next((problem for part in parts if (problem := _unstorable(part, depth + 1))), None)
+        return []
+    return {key: problem for key, problem in found.items() if problem}
 
 
 def unstorable_text(value: str) -> str | None:
     """Why Postgres cannot store this text, or None."""
     if "\x00" in value:
         return "Null characters are not allowed."
-    if any(0xD800 <= ord(char) <= 0xDFFF for char in value) if not value.isascii() else False:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
         return "Lone surrogates are not allowed."
     return None

@@ -190,15 +190,17 @@ def _upsert(
                 now=now,
             )
     except (ProgrammingError, InternalError) as error:
-        # The row exists behind another tenant's wall. Nothing more may be said of it.
         if isinstance(error.__cause__, pg.InsufficientPrivilege):
-            raise Problem(
-                409, "id_unavailable", "This id cannot be used.", errors=[{"pointer": "/id", "detail": "Choose another."}]
-            )
+            raise _unavailable()
         raise
     if not accepted:
         current = Document.objects.filter(id=document_id).values_list("version", flat=True).first()
-        raise _stale(current or version)
+        raise _unavailable() if current is None else _stale(current)
+
+
+def _unavailable() -> Problem:
+    """The row exists behind another tenant's wall. Nothing more may be said of it."""
+    return invalid("/id", "This id cannot be used; choose another.", status=409, code="id_unavailable")
 
 
 def _stale(current: int) -> Problem:

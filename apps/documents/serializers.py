@@ -8,7 +8,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from apps.access.models import SLUG
-from apps.access.serializers import ObjectField, StrictSerializer
+from apps.access.serializers import ObjectField, StrictSerializer, TextField, WholeField
 
 from .models import Collection, Document, DocumentVersion, IngestionJob
 
@@ -19,27 +19,27 @@ MAX_VERSION = 2**63 - 1
 
 class ChunkingSerializer(StrictSerializer):
     strategy = serializers.ChoiceField(choices=Collection.Strategy.choices, required=False)
-    max_tokens = serializers.IntegerField(min_value=16, max_value=8192, required=False)
-    overlap_tokens = serializers.IntegerField(min_value=0, max_value=4096, required=False)
+    max_tokens = WholeField(min_value=16, max_value=8192, required=False)
+    overlap_tokens = WholeField(min_value=0, max_value=4096, required=False)
 
 
 class ConsistencySerializer(StrictSerializer):
     mode = serializers.ChoiceField(choices=Collection.Mode.choices, required=False)
-    window_seconds = serializers.IntegerField(min_value=0, max_value=86_400, required=False)
+    window_seconds = WholeField(min_value=0, max_value=86_400, required=False)
 
 
 class CollectionPatchSerializer(StrictSerializer):
-    name = serializers.CharField(max_length=200, required=False)
-    description = serializers.CharField(max_length=10_000, required=False, allow_blank=True)
-    language = serializers.CharField(max_length=40, required=False)
+    name = TextField(max_length=200, required=False)
+    description = TextField(max_length=10_000, required=False, allow_blank=True)
+    language = TextField(max_length=40, required=False)
     chunking = ChunkingSerializer(required=False)
     consistency = ConsistencySerializer(required=False)
-    space = serializers.CharField(max_length=40, required=False, help_text="slug of an embedding space")
+    space = TextField(max_length=40, required=False, help_text="slug of an embedding space")
 
 
 class CollectionCreateSerializer(CollectionPatchSerializer):
-    slug = serializers.CharField(max_length=64, validators=[SLUG])
-    name = serializers.CharField(max_length=200)
+    slug = TextField(max_length=64, validators=[SLUG])
+    name = TextField(max_length=200)
 
 
 class CollectionSerializer(serializers.Serializer):
@@ -62,14 +62,14 @@ class CollectionSerializer(serializers.Serializer):
 class SubmissionSerializer(StrictSerializer):
     """`POST /documents`: exactly one of text and file."""
 
-    collection = serializers.CharField(max_length=64)
-    text = serializers.CharField(required=False, trim_whitespace=False)
+    collection = TextField(max_length=64)
+    text = TextField(required=False, trim_whitespace=False)
     file = serializers.FileField(required=False, allow_empty_file=True)
-    source_uri = serializers.CharField(required=False, max_length=MAX_URI)
+    source_uri = TextField(required=False, max_length=MAX_URI)
     id = serializers.UUIDField(required=False)
-    title = serializers.CharField(required=False, max_length=MAX_TITLE, allow_blank=True)
+    title = TextField(required=False, max_length=MAX_TITLE, allow_blank=True)
     metadata = ObjectField(required=False)
-    version = serializers.IntegerField(required=False, min_value=1, max_value=MAX_VERSION)
+    version = WholeField(required=False, min_value=1, max_value=MAX_VERSION)
     media_type = serializers.RegexField(
         r"^[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+(\s*;.*)?$", required=False, max_length=200
     )
@@ -87,7 +87,7 @@ class SubmissionSerializer(StrictSerializer):
 
 
 class DocumentPatchSerializer(StrictSerializer):
-    title = serializers.CharField(required=False, max_length=MAX_TITLE, allow_blank=True)
+    title = TextField(required=False, max_length=MAX_TITLE, allow_blank=True)
     metadata = ObjectField(required=False)
 
 

@@ -7,14 +7,13 @@ import json
 from typing import Any
 
 from django.conf import settings
+from django.http import QueryDict
 from rest_framework.request import Request
 
 from apps.access.problems import Problem, invalid
 
 from .accept import Submission
 from .serializers import SubmissionSerializer
-
-FILE_TYPES = {"text/plain", "text/markdown", "text/x-markdown", "text/html", "application/xhtml+xml", "application/pdf"}
 
 
 def from_request(request: Request) -> tuple[str, str | None, Submission, int]:
@@ -23,21 +22,20 @@ def from_request(request: Request) -> tuple[str, str | None, Submission, int]:
     Raises ValidationError or Problem 400, 413 `too_large` and 415 `unsupported`.
     """
     data: Any = request.data
-    if request.FILES:
-        data = {name: request.data[name] for name in request.data}
+    if isinstance(data, QueryDict):
         repeated = sorted(name for name in request.data if len(request.data.getlist(name)) > 1)
         if repeated:
             raise invalid(f"/{repeated[0]}", "Sent more than once.")
+        data = data.dict()
     elif not isinstance(data, dict):
         raise Problem(400, "invalid", "The body must be a JSON object.")
-    else:
-        data = {name: data[name] for name in data}
-    if isinstance(data.get("metadata"), str) and (request.content_type or "").startswith("multipart/"):
+    form = (request.content_type or "").startswith("multipart/")
+    if form and isinstance(data.get("metadata"), str):
         try:
             data["metadata"] = json.loads(data["metadata"])
         except ValueError:
             raise invalid("/metadata", "metadata must be a JSON object.")
-    checked = SubmissionSerializer(data=data)
+    checked = SubmissionSerializer(data=data, context={"form": form})
     checked.is_valid(raise_exception=True)
     values = checked.validated_data
     slug, mode = values.pop("collection"), values.pop("mode", None)

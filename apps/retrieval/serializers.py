@@ -6,7 +6,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from apps.access.serializers import StrictSerializer
+from apps.access.serializers import StrictSerializer, TextField, WholeField
 
 MAX_QUERY = 8_000
 #: Named by the contract, built by later work: refused by name rather than silently ignored.
@@ -14,11 +14,11 @@ NOT_YET = ("filters", "as_of", "min_versions", "rerank", "diversify", "expand", 
 
 
 class SearchSerializer(StrictSerializer):
-    query = serializers.CharField(max_length=MAX_QUERY)
+    query = TextField(max_length=MAX_QUERY)
     collections = serializers.ListField(
-        child=serializers.CharField(max_length=64), required=False, min_length=1, max_length=100
+        child=TextField(max_length=64), required=False, min_length=1, max_length=100
     )
-    k = serializers.IntegerField(min_value=1, max_value=200, default=10)
+    k = WholeField(min_value=1, max_value=200, default=10)
     mode = serializers.ChoiceField(choices=["hybrid", "dense", "lexical"], default="hybrid")
     consistency = serializers.ChoiceField(choices=["eventual"], required=False)
 

@@ -18,9 +18,9 @@ from .redis import Redis
 
 Server = Postgres | Redis
 
-# What this process holds: the locks' file descriptors (holders, watched) by data directory. Emptied in a forked child, which
-# shares the parent's lock through the inherited descriptor and must neither count as a holder nor give the
-# lock up.
+# What this process holds: the locks' file descriptors (holders, watched) by data directory. Emptied in a
+# forked child, which shares the parent's lock through the inherited descriptor and must neither count as a
+# holder nor give the lock up.
 _held: dict[Path, tuple[int, int]] = {}
 _servers: dict[Path, list[Server]] = {}
 

@@ -51,7 +51,30 @@ def test_a_text_leaves_with_known_markers_only(written: str, leaves: str) -> Non
 
 PIECES = st.lists(
     st.one_of(
-        st.sampled_from(["[", "]", "[1]", "[9]", " ", "\n", "`", "```", "1", "9", "٣", "3", "【", "】", ",", "-", "[1, 2]", "a", "é", "。"]),
+        st.sampled_from(
+            [
+                "[",
+                "]",
+                "[1]",
+                "[9]",
+                " ",
+                "\n",
+                "`",
+                "```",
+                "1",
+                "9",
+                "٣",
+                "3",
+                "【",
+                "】",
+                ",",
+                "-",
+                "[1, 2]",
+                "a",
+                "é",
+                "。",
+            ]
+        ),
         st.text(max_size=4),
     ),
     max_size=30,

@@ -168,7 +168,8 @@ def test_the_children_die_with_a_killed_supervisor(tmp_path):
         from pathlib import Path
         from ragsite.supervisor import Child, Supervisor
         one = Supervisor(
-            [Child(n, [sys.executable, "-c", {FOREVER!r}], Path({str(tmp_path)!r}) / n) for n in "ab"], say=print
+            [Child(n, [sys.executable, "-c", {FOREVER!r}], Path({str(tmp_path)!r}) / n) for n in "ab"],
+            say=print,
         )
         one.start()
         print(*one.pids().values(), flush=True)

@@ -13,7 +13,7 @@ from itertools import islice
 from typing import NamedTuple
 from zlib import crc32
 
-from apps.documents.chunking.measure import Count
+from apps.documents.chunking.measure import Count, WordCounts
 from apps.documents.chunking.types import Span
 from apps.documents.chunking.units import LONG_WORD, WIDE_GAP, WORD, Cut, finer, units
 from apps.documents.parsing.types import Block
@@ -21,7 +21,6 @@ from apps.documents.parsing.types import Block
 _ANCHOR_ODDS = 12
 _ANCHOR_CHARS = 256
 _BATCH = 512
-_CACHE = 65_536  # distinct words whose counts are kept; natural language repeats itself
 
 
 class _Word(NamedTuple):
@@ -39,7 +38,7 @@ def fixed(
     window: list[_Word] = []
     weight = fresh = 0  # tokens in the window; words at its end that no earlier span holds
     end = -1
-    for word in _counted(text, _words(text, blocks), count, max_tokens):
+    for word in _counted(text, _words(text, blocks), WordCounts(count), max_tokens):
         anew = word.opens or word.start - end > WIDE_GAP
         end = word.end
         while fresh and (anew or weight + word.tokens > max_tokens):
@@ -99,21 +98,14 @@ def _words(text: str, blocks: Sequence[Block]) -> Iterator[_Word]:
                 opens = False
 
 
-def _counted(text: str, words: Iterable[_Word], count: Count, limit: int) -> Iterator[_Word]:
-    """Words with their token counts, from a cache of bounded size; one over `limit` tokens is halved."""
-    known: dict[str, int] = {}
+def _counted(text: str, words: Iterable[_Word], counts: WordCounts, limit: int) -> Iterator[_Word]:
+    """Words with their token counts; one over `limit` tokens is halved."""
     words = iter(words)
     while batch := list(islice(words, _BATCH)):
-        new = list({text[word.start : word.end] for word in batch} - known.keys())
-        if len(known) + len(new) > _CACHE:
-            known.clear()
-            new = list({text[word.start : word.end] for word in batch})
-        known.update(zip(new, count(new) if new else (), strict=True))
-        for word in batch:
-            tokens = known[text[word.start : word.end]]
+        for word, tokens in zip(batch, counts.of([text[w.start : w.end] for w in batch]), strict=True):
             if tokens > limit and word.end - word.start > 1:
                 middle = (word.start + word.end) // 2
                 halves = (word._replace(end=middle), word._replace(start=middle, opens=False))
-                yield from _counted(text, halves, count, limit)
+                yield from _counted(text, halves, counts, limit)
             else:
                 yield word._replace(tokens=tokens)

@@ -13,6 +13,8 @@ Count = Callable[[Sequence[str]], list[int]]
 
 BATCH_UNITS = 256
 BATCH_CHARS = 128 * 1024
+_CACHE = 65_536  # words
+_CACHED_CHARS = 64  # longer ones are data and do not come back
 _DEEPEST = 64  # halvings; far more than any unit needs
 
 
@@ -24,52 +26,68 @@ class Weighed(NamedTuple):
     luck: float
 
 
+class WordCounts:
+    """Token counts as sums over words, remembered: natural language repeats its words.
+
+    Exact for tokenizers that split at white space first (BERT, SentencePiece); for byte-level ones close,
+    since each word is counted with the space before it. The final count of a chunk never comes from here.
+    """
+
+    def __init__(self, count: Count) -> None:
+        self._count = count
+        self._known: dict[str, int] = {}
+        one, two = count(["a", "a\n\na"])
+        self.blank_line = max(0, two - 2 * one)  # tokens of a paragraph break
+
+    def of(self, texts: Sequence[str]) -> list[int]:
+        """Estimated tokens of each string; the caller bounds the batch."""
+        split = [text.split() for text in texts]
+        known = self._known
+        new = list({word for words in split for word in words if word not in known})
+        if len(known) + len(new) > _CACHE:
+            known.clear()
+            new = list({word for words in split for word in words})
+        known.update(zip(new, self._count([" " + word for word in new]) if new else (), strict=True))
+        sums = [sum(map(known.__getitem__, words)) for words in split]
+        for word in new:
+            if len(word) > _CACHED_CHARS:
+                del known[word]
+        return sums
+
+
 def weigh(text: str, units: Iterable[Unit], *, count: Count, limit: int) -> Iterator[Weighed]:
     """Weigh units in batches; one over `limit` tokens (or 16 characters a token) is cut finer first.
 
     Only a single character can stay over the limit.
     """
-    return _weigh(text, units, count, limit, 0)
+    return _weigh(text, units, WordCounts(count), limit, 0)
 
 
-def _weigh(text: str, units: Iterable[Unit], count: Count, limit: int, depth: int) -> Iterator[Weighed]:
+def _weigh(text: str, units: Iterable[Unit], counts: WordCounts, limit: int, depth: int) -> Iterator[Weighed]:
     batch: list[Unit] = []
     size = 0
     for unit in units:
-        length = unit.end - unit.start
         batch.append(unit)
-        size += min(length, limit * CHARS_PER_TOKEN + 1)
+        size += min(unit.end - unit.start, limit * CHARS_PER_TOKEN)
         if len(batch) >= BATCH_UNITS or size >= BATCH_CHARS:
-            yield from _weigh_batch(text, batch, count, limit, depth)
+            yield from _weigh_batch(text, batch, counts, limit, depth)
             batch, size = [], 0
-    yield from _weigh_batch(text, batch, count, limit, depth)
+    yield from _weigh_batch(text, batch, counts, limit, depth)
 
 
-def _weigh_batch(text: str, batch: list[Unit], count: Count, limit: int, depth: int) -> Iterator[Weighed]:
-    fits = [unit for unit in batch if unit.end - unit.start <= limit * CHARS_PER_TOKEN]
-    # The white space after a unit is counted with it: to some tokenizers a newline is a token.
-    counts = iter(
-        count(
-            [
-                text[unit.start : unit.end + 2] if _spaced(text, unit) else text[unit.start : unit.end]
-                for unit in fits
-            ]
-        )
-        if fits
-        else ()
-    )
-    for unit in batch:
-        length = unit.end - unit.start
-        tokens = next(counts) if length <= limit * CHARS_PER_TOKEN else limit + 1
-        weight = max(1, tokens, -(-length // CHARS_PER_TOKEN))
-        if weight <= limit or length == 1 or depth > _DEEPEST:
-            yield Weighed(unit, min(weight, limit), luck(text[unit.start : unit.end]))
+def _weigh_batch(
+    text: str, batch: list[Unit], counts: WordCounts, limit: int, depth: int
+) -> Iterator[Weighed]:
+    # Of a unit too long anyway nothing is read: it may be the whole document.
+    contents = [text[u.start : u.end] if u.end - u.start <= limit * CHARS_PER_TOKEN else "" for u in batch]
+    for unit, content, tokens in zip(batch, contents, counts.of(contents), strict=True):
+        weight = max(1, tokens, -(-len(content) // CHARS_PER_TOKEN))
+        if content and (weight <= limit or len(content) == 1 or depth > _DEEPEST):
+            if unit.cut is Cut.PARAGRAPH:
+                weight += counts.blank_line
+            yield Weighed(unit, min(weight, limit), luck(content))
         else:
-            yield from _weigh(text, _finer_units(text, unit, depth), count, limit, depth + 1)
-
-
-def _spaced(text: str, unit: Unit) -> bool:
-    return text[unit.end : unit.end + 2] == "\n\n"
+            yield from _weigh(text, _finer_units(text, unit, depth), counts, limit, depth + 1)
 
 
 def _finer_units(text: str, unit: Unit, depth: int) -> Iterator[Unit]:

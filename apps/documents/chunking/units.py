@@ -51,11 +51,13 @@ _BLANK_LINE = re.compile(r"\n[^\S\n]*\n\s*")
 _ITEM = re.compile(r"\n\s*(?=(?:[-*+•‣–]|\d{1,9}[.)])\s)")
 _LINE = re.compile(r"\n\s*")
 _SENTENCE = re.compile(
-    # Latin and its neighbours: an end mark, closing quotes, white space, then no small letter ("e.g. this").
-    r"(?<!\b\w)(?<!\bMr)(?<!\bDr)(?<!\bMs)(?<!\bMrs)(?<!\bSt)(?<!\bvs)(?<!\bNo)(?<!\bFig)"
-    r"[.!?…؟۔।॥]+[\"'”’»)\]*_]*(?=\s)(?!\s+[a-zß-öø-ÿ])"
+    # One leading set, so that the engine scans for it at full speed; everything else looks around it.
+    r"[.!?…؟۔।॥。！？｡．](?:"
     # Chinese and Japanese: an end mark and closing brackets, no white space needed.
-    r"|[。！？｡．]+[」』”’）】〉》\])]*"
+    r"(?<=[。！？｡．])[。！？｡．]*[」』”’）】〉》\])]*"
+    # Latin and its neighbours: an end mark, closing quotes, white space, then no small letter ("e.g. this").
+    r"|(?<!\b\w.)(?<!\bMr.)(?<!\bDr.)(?<!\bMs.)(?<!\bMrs.)(?<!\bSt.)(?<!\bvs.)(?<!\bNo.)(?<!\bFig.)"
+    r"[.!?…؟۔।॥]*[\"'”’»)\]*_]*(?=\s)(?!\s+[a-zß-öø-ÿ]))"
 )
 _CLAUSE = re.compile(r"[,;:،؛—–](?=\s)|[、，；：]")
 WORD = re.compile(r"\S+")

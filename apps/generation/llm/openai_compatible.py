@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -58,20 +58,23 @@ class OpenAICompatibleLLM:
         usage: Usage | None = None
         reason: str | None = None
         chunks: Any = None
+        loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(self._timeout) as patience:
+            deadline = loop.time() + self._timeout
+            async with asyncio.timeout_at(deadline):
                 chunks = await self._client().chat.completions.create(**await self._request(task))
-                loop = asyncio.get_running_loop()
-                async for chunk in _checked(chunks):
-                    patience.reschedule(loop.time() + self._timeout)
-                    usage = _usage(chunk) or usage
-                    for choice in chunk.choices[:1]:
-                        reason = choice.finish_reason or reason
-                        if choice.delta and choice.delta.content:
-                            # The consumer's time is not the server's.
-                            patience.reschedule(None)
-                            yield Delta(choice.delta.content)
-                            patience.reschedule(loop.time() + self._timeout)
+            iterator = aiter(chunks)
+            while True:
+                async with asyncio.timeout_at(deadline):
+                    chunk = await anext(iterator, None)
+                if chunk is None:
+                    break
+                usage = _usage(chunk) or usage
+                for choice in _choices(chunk)[:1]:
+                    reason = choice.finish_reason or reason
+                    if choice.delta and choice.delta.content:
+                        yield Delta(choice.delta.content)
+                        deadline = loop.time() + self._timeout  # from here: the reader's time is not the server's
             if reason is None:
                 raise LLMError("cut_off", "The language model's stream ended before its answer did.")
         except LLMError:
@@ -114,12 +117,11 @@ class OpenAICompatibleLLM:
         return self._clients[loop]
 
 
-async def _checked(chunks: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    """The chunks, as long as they are chunks."""
-    async for chunk in chunks:
-        if not isinstance(getattr(chunk, "choices", None), list):
-            raise LLMError("bad_response", "The language model sent something that is no completion.")
-        yield chunk
+def _choices(chunk: Any) -> list[Any]:
+    found = getattr(chunk, "choices", None)
+    if not isinstance(found, list):
+        raise LLMError("bad_response", "The language model sent something that is no completion.")
+    return found
 
 
 def _usage(chunk: Any) -> Usage | None:

@@ -15,7 +15,7 @@ import time
 from argparse import ArgumentParser
 from collections.abc import Iterator
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO, cast
 
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
@@ -96,7 +96,7 @@ class Command(BaseCommand):
             except OperationalError as error:
                 raise CommandError(f"the database cannot be used: {str(error).strip().splitlines()[0]}")
         with self._step("first start"):
-            made = first_start.run(self.stdout, sample=sample)
+            made = first_start.run(cast(TextIO, self.stdout), sample=sample)
         _close_connections()
         with self._step("web server, workers, beat"):
             self.supervisor.start()
