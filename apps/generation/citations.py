@@ -1,7 +1,9 @@
-"""From a finished answer to citations: for each marker the verbatim words of the passage that support it. Pure.
+"""From a finished answer to citations: for each marker the verbatim words of the passage that support it.
+Pure.
 
-A citation's `start` and `end` are code points of the version's text (hit.start + offset in the hit's text), and
-`sha256` is that of the quote's UTF-8; `quote == version text[start:end]` by construction, which verify.py proves.
+A citation's `start` and `end` are code points of the version's text (hit.start + offset in the hit's text),
+and `sha256` is that of the quote's UTF-8; `quote == version text[start:end]` by construction, which verify.py
+proves.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ _EDGES = re.compile(r"^(?:[-*+•‣]|\d{1,3}[.)])\s+")
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """A sentence of an answer: answer[start:end] with its markers, the text without them, the passages it cites."""
+    """A sentence of an answer: answer[start:end] with its markers, the text without them, the passages it
+    cites.
+    """
 
     start: int
     end: int
@@ -69,7 +73,9 @@ def split(answer: str) -> list[Sentence]:
 
 
 def _without_markers(answer: str) -> tuple[str, list[int], list[tuple[int, int, int]]]:
-    """(text without markers, each character's place in the answer, [(number, place in the text, end in the answer)])."""
+    """(text without markers, each character's place in the answer, [(number, place in the text, end in the
+    answer)]).
+    """
     text: list[str] = []
     origin: list[int] = []
     found: list[tuple[int, int, int]] = []
@@ -87,8 +93,8 @@ def _without_markers(answer: str) -> tuple[str, list[int], list[tuple[int, int, 
 def support(sentence: str, hit: Hit) -> Span:
     """The words of a passage that best support a sentence: verbatim where it quotes, else the closest units.
 
-    The closest are the consecutive units that hold the largest share of the sentence's content words; of equals the
-    shortest. A passage without sentences is quoted whole.
+    The closest are the consecutive units that hold the largest share of the sentence's content words; of
+    equals the shortest. A passage without sentences is quoted whole.
     """
     verbatim = _verbatim(sentence, hit.text)
     if verbatim is not None:
@@ -141,7 +147,9 @@ def cite(answer: str, passages: Iterable[Passage]) -> list[dict[str, Any]]:
 
 
 def _join(spans: Sequence[Span]) -> Span:
-    """One quote for all sentences that cite a passage: from first to last when they stand close, else the best."""
+    """One quote for all sentences that cite a passage: from first to last when they stand close, else the
+    best.
+    """
     start, end = min(span.start for span in spans), max(span.end for span in spans)
     if end - start <= MAX_QUOTE:
         return Span(start, end, max(span.score for span in spans))
@@ -168,10 +176,11 @@ def citation(marker: int, hit: Hit, span: Span) -> dict[str, Any]:
 def ground(answer: str, passages: Iterable[Passage]) -> tuple[list[dict[str, Any]], float]:
     """([{text, supported, citations}] of each sentence, share 0..1 of supported ones).
 
-    A sentence is supported when the closest words of one passage it cites hold at least SUPPORT of its content words
-    and every number in it stands in the passages it cites: a wrong figure is the usual invention. A sentence without
-    a marker is judged by all passages that the answer cites. Words are stemmed; paraphrases without shared words
-    count as unsupported, so the figure errs downwards. An answer without sentences is grounded 0.
+    A sentence is supported when the closest words of one passage it cites hold at least SUPPORT of its
+    content words and every number in it stands in the passages it cites: a wrong figure is the usual
+    invention. A sentence without a marker is judged by all passages that the answer cites. Words are stemmed;
+    paraphrases without shared words count as unsupported, so the figure errs downwards. An answer without
+    sentences is grounded 0.
     """
     by_marker = {passage.marker: passage.hit for passage in passages}
     claims = split(answer)
@@ -190,7 +199,11 @@ def ground(answer: str, passages: Iterable[Passage]) -> tuple[list[dict[str, Any
 
 def _supported(text: str, cited: Iterable[int], by_marker: Mapping[int, Hit]) -> bool:
     hits = [by_marker[marker] for marker in cited if marker in by_marker]
-    known = {number for hit in hits for number in _NUMBER.findall(f"{hit.title} {' '.join(hit.heading_path)} {hit.text}")}
+    known = {
+        number
+        for hit in hits
+        for number in _NUMBER.findall(f"{hit.title} {' '.join(hit.heading_path)} {hit.text}")
+    }
     if not hits or not known.issuperset(_NUMBER.findall(_EDGES.sub("", text))):
         return False
     wanted = set(words(text))

@@ -1,8 +1,9 @@
 """Citation markers `[n]`: found, neutralised, and kept in order while an answer streams. Pure.
 
-The one form that means something is `[n]` with the number of a passage. Whatever else looks like it never leaves:
-`MarkerFilter` repairs what models write instead (`[1, 2]`, `[1-3]`, `[Source 1]`, `【1】`) and drops numbers that name
-no passage. In code, where `items[0]` is an index, and in text that comes from a passage, `[0]` is written `[ 0 ]`.
+The one form that means something is `[n]` with the number of a passage. Whatever else looks like it never
+leaves: `MarkerFilter` repairs what models write instead (`[1, 2]`, `[1-3]`, `[Source 1]`, `【1】`) and drops
+numbers that name no passage. In code, where `items[0]` is an index, and in text that comes from a passage,
+`[0]` is written `[ 0 ]`.
 """
 
 from __future__ import annotations
@@ -35,15 +36,16 @@ def markers(answer: str) -> list[int]:
 
 
 def neutralise(text: str) -> str:
-    """The text with every `[3]` written `[ 3 ]`, which is no marker and reads the same to people and models."""
+    """The text with every `[3]` written `[ 3 ]`, which is no marker and reads the same."""
     return MARKER.sub(r"[ \1 ]", text)
 
 
 class MarkerFilter:
     """Turns what a model writes into what may leave, whatever pieces it comes in.
 
-    feed(piece) returns the text that is settled; close() the rest. The concatenation depends on the concatenated
-    input alone, not on how it was cut. White space at both ends is dropped. Every `[n]` in the output has n in `valid`.
+    feed(piece) returns the text that is settled; close() the rest. The concatenation depends on the
+    concatenated input alone, not on how it was cut. White space at both ends is dropped. Every `[n]` in the
+    output has n in `valid`.
     """
 
     def __init__(self, valid: Collection[int]) -> None:
@@ -98,7 +100,7 @@ class MarkerFilter:
             self._code = ""
 
     def _bracket(self, at: int, *, final: bool) -> tuple[int, str] | None:
-        """(where the input goes on, text to leave) for an opening bracket; None when more input must be seen."""
+        """(where the input goes on, text to leave) after an opening bracket; None: more must be seen."""
         digits = _DIGITS.match(self._held, at + 1)
         limit = max(at + 1 + LONGEST, digits.end() + 1 if digits else 0)
         stop = _STOP.search(self._held, at + 1, limit)
@@ -120,7 +122,9 @@ class MarkerFilter:
         return stop.end(), ""
 
     def _drop(self) -> None:
-        """A dropped marker takes the space before it along, unless its neighbours would then meet as a new marker."""
+        """A dropped marker takes the space before it along, unless its neighbours would then meet as a new
+        marker.
+        """
         if self._open:
             self._space = self._space or " "
         elif "\n" not in self._space:

@@ -12,7 +12,7 @@ from .types import Passage
 
 ABSTENTION = "The sources do not answer this question."
 
-SYSTEM = f"""You answer questions from the numbered passages that the user's message contains, and from nothing else.
+SYSTEM = f"""You answer questions from the numbered passages in the user's message, and from nothing else.
 
 Rules:
 - Use only what the passages say. Do not add what you know from elsewhere, and do not guess.
@@ -40,14 +40,18 @@ def passage_text(passage: Passage) -> str:
     title = _attribute(hit.title or hit.source_uri)
     section = f' section="{_attribute(where)}"' if where else ""
     body = neutralise(hit.text).replace("</passage", "<\\/passage").replace("<passage", "<\\passage")
-    return f'[{passage.marker}] <passage title="{title}"{section} version="{hit.version}">\n{body}\n</passage>'
+    return (
+        f'[{passage.marker}] <passage title="{title}"{section} version="{hit.version}">\n{body}\n</passage>'
+    )
 
 
-def fit(passages: Sequence[Passage], *, question: str, context_tokens: int, max_tokens: int) -> tuple[Passage, ...]:
+def fit(
+    passages: Sequence[Passage], *, question: str, context_tokens: int, max_tokens: int
+) -> tuple[Passage, ...]:
     """The passages that fit the model's context beside the rules, the question and the answer.
 
-    Counted with `estimate_tokens`, which errs upwards. From the first passage that does not fit on, all are dropped
-    whole: a passage cut in the middle could be cited for what its end takes back. May be empty.
+    Counted with `estimate_tokens`, which errs upwards. From the first passage that does not fit on, all are
+    dropped whole: a passage cut in the middle could be cited for what its end takes back. May be empty.
     """
     room = context_tokens - max_tokens - 2 * MESSAGE_OVERHEAD
     room -= estimate_tokens(SYSTEM) + estimate_tokens(user_message(question, ()))
@@ -80,4 +84,6 @@ def is_abstention(answer: str) -> bool:
 
 
 def _attribute(value: str) -> str:
-    return neutralise(" ".join(value.split())).replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+    return (
+        neutralise(" ".join(value.split())).replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+    )

@@ -91,7 +91,9 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """A piece of what a backend writes; the last one may carry usage and the reason for stopping (stop, length)."""
+    """A piece of what a backend writes; the last one may carry usage and the reason for stopping (stop,
+    length).
+    """
 
     text: str = ""
     usage: Usage | None = None

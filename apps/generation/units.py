@@ -1,7 +1,7 @@
 """Text to units - sentences, list items, table rows, code lines - each with its exact place in the text.
 
-The answerer quotes units and the citations are made of them, so a unit is always `text[start:end]`, never a cleaned
-copy. Offsets are Unicode code points, end-exclusive. Pure functions.
+The answerer quotes units and the citations are made of them, so a unit is always `text[start:end]`, never a
+cleaned copy. Offsets are Unicode code points, end-exclusive. Pure functions.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class Unit:
 def units(text: str, headings: Collection[str] = ()) -> list[Unit]:
     """The units of a text in reading order; they never overlap and only white space lies between them.
 
-    headings: titles of the sections that the text stands in; a line that repeats one is a heading even without a
-    mark, as in text that came from HTML or PDF.
+    headings: titles of the sections that the text stands in; a line that repeats one is a heading even
+    without a mark, as in text that came from HTML or PDF.
     """
     known = {_plain(heading) for heading in headings if heading.strip()}
     lines = list(_lines(text))
@@ -154,7 +154,9 @@ def _sentences(text: str, start: int, end: int) -> Iterator[Unit]:
 
 
 def _is_end(text: str, start: int, stop: int, after: int, end: int) -> bool:
-    """Whether a stop ends its sentence: not after an abbreviation or a lone number, nor before a lower-case word."""
+    """Whether a stop ends its sentence: not after an abbreviation or a lone number, nor before a lower-case
+    word.
+    """
     if text[stop] not in ".…":
         return True
     rest = text[after : min(end, after + 40)].lstrip()
@@ -164,12 +166,18 @@ def _is_end(text: str, start: int, stop: int, after: int, end: int) -> bool:
         return False
     before = text[max(start, stop - 12) : stop + 1]
     if _ABBREVIATION.search(before):
-        return before.lower().endswith(_ENDS_LIST) and rest[:1].isupper() and rest.split(None, 1)[0].lower() in _OPENERS
+        return (
+            before.lower().endswith(_ENDS_LIST)
+            and rest[:1].isupper()
+            and rest.split(None, 1)[0].lower() in _OPENERS
+        )
     return not re.fullmatch(r"\s*\d{1,3}\.", text[start : stop + 1])
 
 
-#: Words that open a new sentence even after an abbreviation that may stand inside one ("... in the U.S. The ...").
-_OPENERS = frozenset(
-    "the a an it its in on at he she they we this that these those there as for by when while after before but "
-    "however although if since some many most all both each no his her their our one two".split()
-)
+#: Words that open a new sentence even after an abbreviation that may stand inside one ("... in the U.S. The
+#: ...").
+_OPENING = """
+    the a an it its in on at he she they we this that these those there as for by when while after before but
+    however although if since some many most all both each no his her their our one two
+"""
+_OPENERS = frozenset(_OPENING.split())

@@ -1,1 +1,9 @@
-urlpatterns: list = []
+from django.urls import path
+
+from . import views
+
+urlpatterns = [
+    path("answers", views.AnswerList.as_view()),
+    path("answers/<uuid:answer_id>", views.AnswerDetail.as_view()),
+    path("answers/<uuid:answer_id>/verify", views.AnswerVerification.as_view()),
+]

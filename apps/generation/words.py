@@ -1,7 +1,7 @@
 """Words for comparing a question, an answer's sentence and a passage: tokens, stems, stop words, idf.
 
-Deliberately small: it must treat every language the same (scripts without spaces by character pairs) and needs no
-data. Only English has stop words and stems; elsewhere idf alone decides what matters.
+Deliberately small: it must treat every language the same (scripts without spaces by character pairs) and
+needs no data. Only English has stop words and stems; elsewhere idf alone decides what matters.
 """
 
 from __future__ import annotations
@@ -15,19 +15,38 @@ _UNSPACED = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\u0e00-\u0e7f"
 _WORD = re.compile(rf"[{_UNSPACED}]+|[^\W_{_UNSPACED}]+")
 _IS_UNSPACED = re.compile(rf"[{_UNSPACED}]")
 
-STOP_WORDS = frozenset(
-    "a about after all also am an and any are as at be because been before being between both but by can could did do "
-    "does doing down during each few for from further had has have having he her here hers him his how i if in into is "
-    "it its just me more most my no nor not now of off on once only or other our out over own s same she should so some "
-    "such t than that the their them then there these they this those through to too under until up use used very was we "
-    "were what when where which while who whom whose why will with would you your please tell give list name explain "
-    "describe".split()
+_STOP = """
+    a about after all also am an and any are as at be because been before being between both but by can
+    could did do does doing down during each few for from further had has have having he her here hers him
+    his how i if in into is it its just me more most my no nor not now of off on once only or other our
+    out over own s same she should so some such t than that the their them then there these they this
+    those through to too under until up use used very was we were what when where which while who whom
+    whose why will with would you your please tell give list name explain describe
+"""
+STOP_WORDS = frozenset(_STOP.split())
+_SUFFIXES = (
+    "ingly",
+    "edly",
+    "ings",
+    "ies",
+    "ied",
+    "ing",
+    "ely",
+    "est",
+    "ed",
+    "es",
+    "ly",
+    "er",
+    "s",
+    "e",
+    "y",
 )
-_SUFFIXES = ("ingly", "edly", "ings", "ies", "ied", "ing", "ely", "est", "ed", "es", "ly", "er", "s", "e", "y")
 
 
 def words(text: str) -> list[str]:
-    """Stemmed, case-folded tokens without stop words, in order; CJK and Thai runs as overlapping character pairs."""
+    """Stemmed, case-folded tokens without stop words, in order; CJK and Thai runs as overlapping character
+    pairs.
+    """
     found: list[str] = []
     for word in _WORD.findall(text.casefold()):
         if _IS_UNSPACED.match(word):

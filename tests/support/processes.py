@@ -58,7 +58,7 @@ class Process:
         if self.process.poll() is None:
             self.process.terminate()
             try:
-                self.process.wait(15)
+                self.process.wait(5)
             except subprocess.TimeoutExpired:
                 self.kill()
 
@@ -106,6 +106,12 @@ class Workers:
     def __enter__(self) -> Workers:
         return self
 
+    def ready(self) -> bool:
+        """Have both workers connected?"""
+        return all(b"ready." in process.log.read_bytes() for process in self.processes[:2])
+
     def __exit__(self, *_: object) -> None:
+        for process in self.processes:
+            process.process.terminate()
         for process in self.processes:
             process.stop()

@@ -32,25 +32,31 @@ def recursive(
 
 def _overlapped(groups: Iterator[list[Weighed]], overlap: int) -> Iterator[tuple[int, list[Weighed]]]:
     """(start with overlap, group): whole sentences before the group, from the same section only."""
-    before: deque[Weighed] = deque()
+    before: deque[tuple[Weighed, bool]] = deque()  # with: does it begin a sentence?
     held = 0
+    begins, end, previous = True, -1, -1
     for group in groups:
         first = group[0].unit
-        if first.opens or (before and first.start - before[-1].unit.end > WIDE_GAP):
+        if first.opens or first.start - end > WIDE_GAP:
             before.clear()
-            held = 0
+            held, begins, previous = 0, True, -1
         start, taken = first.start, 0
-        for weighed in reversed(before):
+        for weighed, sentence in reversed(before):
             taken += weighed.weight
-            if taken > overlap:
+            if taken > overlap or weighed.unit.start <= previous:
                 break
-            start = weighed.unit.start
+            if sentence:
+                start = weighed.unit.start
         yield start, group
-        if overlap:
-            before.extend(group)
-            held += sum(weighed.weight for weighed in group)
-            while before and held - before[0].weight > overlap:
-                held -= before.popleft().weight
+        previous, end = start, group[-1].unit.end
+        if not overlap:
+            continue
+        for weighed in group:
+            before.append((weighed, begins))
+            begins = weighed.unit.cut in _WHOLE
+            held += weighed.weight
+        while before and held - before[0][0].weight > overlap:
+            held -= before.popleft()[0].weight
 
 
 def _spans(text: str, batch: list[tuple[int, list[Weighed]]], limit: int, count: Count) -> Iterator[Span]:

@@ -11,8 +11,9 @@ from ..types import Delta, Task
 class LLMError(Exception):
     """The model did not write an answer, or not all of it.
 
-    `code` is a stable snake_case word for metrics and error events: timeout, unreachable, rate_limited, server_error,
-    unauthorized, rejected, cut_off, bad_response. The message never holds a prompt, a response body or an API key.
+    `code` is a stable snake_case word for metrics and error events: timeout, unreachable, rate_limited,
+    server_error, unauthorized, rejected, cut_off, bad_response. The message never holds a prompt, a response
+    body or an API key.
     """
 
     def __init__(self, code: str, message: str) -> None:
@@ -28,7 +29,9 @@ class LLM(Protocol):
         """Which kind: openai, extractive or fake; the label of its metrics."""
 
     async def model(self) -> str:
-        """The model's own name, as a client may ask for it. Raises LLMError when a server must tell and does not."""
+        """The model's own name, as a client may ask for it. Raises LLMError when a server must tell and does
+        not.
+        """
 
     def stream(self, task: Task) -> AsyncGenerator[Delta, None]:
         """Write the answer piece by piece; closing the generator stops the work. Raises LLMError."""

@@ -1,8 +1,8 @@
 """Answers without a language model: the best supporting sentences of the passages, quoted and cited.
 
-Measured on 240 questions of SQuADShifts new_wiki (benchmarks say how), hits = the gold passage and the four that
-share most words with the question: the answer contains a gold answer in 91 % of them with 1.7 sentences (94 % among
-four random passages); one sentence alone 82 %, by similarity alone 78 %, by words alone 74 %.
+Measured on 240 questions of SQuADShifts new_wiki (benchmarks say how), hits = the gold passage and the four
+that share most words with the question: the answer contains a gold answer in 91 % of them with 1.7 sentences
+(94 % among four random passages); one sentence alone 82 %, by similarity alone 78 %, by words alone 74 %.
 """
 
 from __future__ import annotations
@@ -35,14 +35,17 @@ EMBEDDED = 40
 RATIO, MOST = 0.8, 3
 #: Two sentences that share this much of their words (Jaccard) say the same.
 SAME = 0.7
-#: Below this best score the passages are taken not to answer. Of the sample's questions 2 % fall below it although
-#: the answer is there; of those whose passages lack the answer 27 % (same topic) to 99 % (any topic) do.
+#: Below this best score the passages are taken not to answer. Of the sample's questions 2 % fall below it
+#: although the answer is there; of those whose passages lack the answer 27 % (same topic) to 99 % (any topic)
+#: do.
 THRESHOLD = 0.8
 #: What a sentence that ends in a colon introduces is quoted along, up to this many lines.
 INTRODUCED = 5
 LONG = 200  # characters at which a sentence is no longer too short to say something
 
-_ASKS_NUMBER = re.compile(r"\b(when|how (many|much|long|old|often|large|big|far|fast)|what (year|date|time|port|number))\b", re.I)
+_ASKS_NUMBER = re.compile(
+    r"\b(when|how (many|much|long|old|often|large|big|far|fast)|what (year|date|time|port|number))\b", re.I
+)
 _BULLET = re.compile(r"^\s*(?:[-*+•‣]|\d{1,3}[.)])\s+")
 _FOOTNOTE = re.compile(r"(?<=[.,;:!?\"'”’)])\[\d{1,3}\]")
 
@@ -65,7 +68,7 @@ class Candidate:
 
 
 class ExtractiveLLM:
-    """Implements `LLM` by quoting. Temperature and the like mean nothing to it; max_tokens bounds the answer."""
+    """Implements `LLM` by quoting. Only max_tokens means something to it."""
 
     backend = "extractive"
 
@@ -78,12 +81,15 @@ class ExtractiveLLM:
         pieces = compose(chosen, max_tokens=task.options.max_tokens) or [ABSTENTION]
         for piece in pieces:
             yield Delta(piece)
-        read = estimate_tokens(task.question) + sum(estimate_tokens(passage.hit.text) for passage in task.passages)
+        read = estimate_tokens(task.question) + sum(
+            estimate_tokens(passage.hit.text) for passage in task.passages
+        )
         yield Delta(usage=Usage(read, estimate_tokens("".join(pieces))), finish_reason="stop")
 
 
 def choose(question: str, passages: Sequence[Passage], embed: Embed | None) -> list[Candidate]:
-    """The 1 to 3 candidates that answer best, in the order of their passages and places; none below THRESHOLD.
+    """The 1 to 3 candidates that answer best, in the order of their passages and places; none below
+    THRESHOLD.
 
     Without `embed`, or when it fails, words alone decide.
     """
@@ -105,11 +111,13 @@ def choose(question: str, passages: Sequence[Passage], embed: Embed | None) -> l
 
 
 def compose(chosen: Sequence[Candidate], *, max_tokens: int) -> list[str]:
-    """The answer in pieces: each quote, its white space collapsed, with its marker. The first quote always fits."""
+    """The answer in pieces: each quote, its white space collapsed, with its marker. The first quote always
+    fits.
+    """
     pieces: list[str] = []
     left = max_tokens
     for candidate in chosen:
-        block = candidate.kind in (CODE, ROW) or "\n" in candidate.text.strip() and _has_block(candidate)
+        block = candidate.kind in (CODE, ROW) or ("\n" in candidate.text and _has_block(candidate))
         text = _shown(candidate.text, lines=block)
         left -= estimate_tokens(text) + 3
         if pieces and left < 0:
@@ -162,8 +170,12 @@ def _score(question: str, candidates: Sequence[Candidate], embed: Embed | None) 
         candidate.score += SIMILARITY * (direct[index] if similar is None else similar.get(index, 0.0))
 
 
-def _similarities(question: str, candidates: Sequence[Candidate], embed: Embed | None) -> dict[int, float] | None:
-    """Cosine of the question with the EMBEDDED best candidates by words, by index; None when nothing can embed."""
+def _similarities(
+    question: str, candidates: Sequence[Candidate], embed: Embed | None
+) -> dict[int, float] | None:
+    """Cosine of the question with the EMBEDDED best candidates by words, by index; None when nothing can
+    embed.
+    """
     if embed is None:
         return None
     # Stable: of equals the better hit's sentences are embedded.
@@ -179,7 +191,11 @@ def _similarities(question: str, candidates: Sequence[Candidate], embed: Embed |
 def _same(left: Candidate, right: Candidate) -> bool:
     """Whether two candidates say the same, or the one is a part of the other."""
     a, b = left.passage.hit, right.passage.hit
-    if a.document_id == b.document_id and a.start + left.start < b.start + right.end and b.start + right.start < a.start + left.end:
+    if (
+        a.document_id == b.document_id
+        and a.start + left.start < b.start + right.end
+        and b.start + right.start < a.start + left.end
+    ):
         return True
     return overlap(left.words, right.words) > SAME
 
@@ -190,7 +206,7 @@ def _has_block(candidate: Candidate) -> bool:
 
 
 def _shown(text: str, *, lines: bool) -> str:
-    """A quote as the answer shows it: one line of prose, or its lines; footnote marks go, `[3]` is no marker."""
+    """A quote as the answer shows it: one line of prose, or its lines, without markers of its own."""
     kept = _FOOTNOTE.sub("", text)
     if lines:
         return neutralise("\n".join(line.rstrip() for line in kept.splitlines() if line.strip()))

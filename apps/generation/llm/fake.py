@@ -14,7 +14,9 @@ Script = Callable[[Task], Iterable[Step]]
 
 
 def quote_first(task: Task) -> Iterable[Step]:
-    """The first words of each of the first two passages with their markers, in pieces that cut through the markers."""
+    """The first words of each of the first two passages with their markers, in pieces that cut through the
+    markers.
+    """
     for passage in task.passages[:2]:
         yield from (word + " " for word in passage.hit.text.split()[:12])
         yield f"[{passage.marker}"

@@ -19,9 +19,9 @@ CONNECT_SECONDS = 5.0
 class OpenAICompatibleLLM:
     """Implements `LLM` over HTTP with the official client.
 
-    429, 5xx and lost connections are tried `max_retries` more times, with the client's jittered backoff, before the
-    first token; after it nothing is tried again, for a reader has seen the beginning. `timeout` in seconds bounds the
-    wait for the first token, tries included, and then the wait for each next one.
+    429, 5xx and lost connections are tried `max_retries` more times, with the client's jittered backoff,
+    before the first token; after it nothing is tried again, for a reader has seen the beginning. `timeout` in
+    seconds bounds the wait for the first token, tries included, and then the wait for each next one.
     """
 
     backend = "openai"
@@ -74,7 +74,9 @@ class OpenAICompatibleLLM:
                     reason = choice.finish_reason or reason
                     if choice.delta and choice.delta.content:
                         yield Delta(choice.delta.content)
-                        deadline = loop.time() + self._timeout  # from here: the reader's time is not the server's
+                        deadline = (
+                            loop.time() + self._timeout
+                        )  # from here: the reader's time is not the server's
             if reason is None:
                 raise LLMError("cut_off", "The language model's stream ended before its answer did.")
         except LLMError:
@@ -130,7 +132,9 @@ def _usage(chunk: Any) -> Usage | None:
 
 
 def _as_llm_error(error: Exception) -> LLMError:
-    """What went wrong in a word: the client raises its own errors before a stream and its transport's within one."""
+    """What went wrong in a word: the client raises its own errors before a stream and its transport's within
+    one.
+    """
     import openai
 
     match error:

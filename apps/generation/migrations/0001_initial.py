@@ -1,0 +1,46 @@
+"""Answers, behind the wall."""
+
+import uuid
+
+import django.core.serializers.json
+import django.db.models.deletion
+from django.db import migrations, models
+
+from apps.access.tenancy import TenantWall
+
+
+class Migration(migrations.Migration):
+    initial = True
+
+    dependencies = [
+        ("access", "0001_initial"),
+    ]
+
+    operations = [
+        migrations.CreateModel(
+            name="Answer",
+            fields=[
+                (
+                    "id",
+                    models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False),
+                ),
+                ("question", models.TextField()),
+                ("answer", models.TextField()),
+                ("model", models.CharField(max_length=200)),
+                ("request", models.JSONField(encoder=django.core.serializers.json.DjangoJSONEncoder)),
+                ("result", models.JSONField(encoder=django.core.serializers.json.DjangoJSONEncoder)),
+                ("context", models.JSONField(encoder=django.core.serializers.json.DjangoJSONEncoder)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                (
+                    "tenant",
+                    models.ForeignKey(
+                        db_index=False, on_delete=django.db.models.deletion.CASCADE, to="access.tenant"
+                    ),
+                ),
+            ],
+            options={
+                "indexes": [models.Index(fields=["tenant", "created_at"], name="answer_tenant_time")],
+            },
+        ),
+        TenantWall("generation_answer"),
+    ]

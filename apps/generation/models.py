@@ -1,0 +1,35 @@
+"""What was answered, from exactly which words."""
+
+from __future__ import annotations
+
+import uuid
+
+from django.core.serializers.json import DjangoJSONEncoder
+from django.db import models
+
+from apps.access.models import Tenant
+
+
+class Answer(models.Model):
+    """An answer with all that it was made from, so that it can be audited, verified and replayed.
+
+    request: the fields it was asked with. result: the body of API.md without `id`. context: the passages in
+    the order of their markers {chunk_id, document_id, version, start, end, sha256} and the messages given to
+    the model. A plain local table on Citus: an answer is written once and read by its id.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, db_index=False)
+    question = models.TextField()
+    answer = models.TextField()
+    model = models.CharField(max_length=200)
+    request = models.JSONField(encoder=DjangoJSONEncoder)
+    result = models.JSONField(encoder=DjangoJSONEncoder)
+    context = models.JSONField(encoder=DjangoJSONEncoder)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        indexes = [models.Index(fields=["tenant", "created_at"], name="answer_tenant_time")]
+
+    def __str__(self) -> str:
+        return self.question[:80]

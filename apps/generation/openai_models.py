@@ -1,0 +1,81 @@
+"""What `/v1/models` lists, and what a model's name stands for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from asgiref.sync import async_to_sync
+
+from apps.access import tenancy
+from apps.access.problems import invalid
+from apps.documents.models import Collection, EmbeddingSpace
+
+from .llm import LLMError, configured
+
+PREFIX = "ragsite/"
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Whom a chat asks: collections (None: all of the tenant's) and, for a raw model, its name; else auto."""
+
+    collections: tuple[str, ...] | None
+    model: str = "auto"
+
+
+def listed(*, tenant_id: UUID) -> list[dict[str, Any]]:
+    """One model per collection, the raw language model where it can be told, the embedding models."""
+    with tenancy.scope(tenant_id):
+        collections = list(Collection.objects.order_by("slug").values_list("slug", "created_at"))
+        spaces = list(EmbeddingSpace.objects.filter(state=EmbeddingSpace.State.LIVE).order_by("created_at"))
+    models = [_model(PREFIX + slug, int(created.timestamp()), "ragsite") for slug, created in collections]
+    raw = raw_model()
+    names = {raw: 0} if raw else {}
+    names |= {space.model: int(space.created_at.timestamp()) for space in spaces if space.model not in names}
+    return models + [_model(name, created, "system") for name, created in names.items()]
+
+
+def raw_model() -> str | None:
+    """The language model's own name; None while its server does not tell."""
+    try:
+        return async_to_sync(configured().model)()
+    except LLMError:
+        return None
+
+
+def choose(*, tenant_id: UUID, model: str | None, collections: list[str] | None) -> Chosen:
+    """What a chat request asks for. `collections` overrides the collection that the model names.
+
+    Raises Problem 404 `model_not_found`, and 400 `model_required` when the model is omitted and the tenant
+    has not exactly one collection.
+    """
+    with tenancy.scope(tenant_id):
+        slugs = list(Collection.objects.order_by("slug").values_list("slug", flat=True))
+    wanted = tuple(collections) if collections else None
+    if not model:
+        if wanted:
+            return Chosen(wanted)
+        if len(slugs) != 1:
+            count = "no collection" if not slugs else f"{len(slugs)} collections"
+            raise invalid("/model", f"Name a model: this key sees {count}.", code="model_required")
+        return Chosen((slugs[0],))
+    slug = model.removeprefix(PREFIX)
+    if model.startswith(PREFIX) and slug in slugs:
+        return Chosen(wanted or (slug,))
+    if not model.startswith(PREFIX) and model == raw_model():
+        return Chosen(wanted, model)
+    raise invalid("/model", f"The model {model!r} does not exist.", status=404, code="model_not_found")
+
+
+def embedding_space(model: str) -> EmbeddingSpace:
+    """The live space whose model has this name. Raises Problem 404 `model_not_found`."""
+    space = EmbeddingSpace.objects.filter(state=EmbeddingSpace.State.LIVE, model=model).first()
+    if space is None:
+        raise invalid("/model", f"The model {model!r} does not exist.", status=404, code="model_not_found")
+    return space
+
+
+def _model(name: str, created: int, owner: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": created, "owned_by": owner}

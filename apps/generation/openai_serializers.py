@@ -1,0 +1,153 @@
+"""OpenAI's request bodies, as far as ragsite reads them; other fields are tolerated, wrong types are not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework import serializers
+
+from apps.access.problems import Problem, invalid
+from apps.access.serializers import TextField, WholeField, unstorable_text
+from apps.retrieval.serializers import MAX_QUERY
+
+from .serializers import MAX_TOKENS, FlagField, NumberField, refuse_unbuilt, slugs_field
+
+MAX_MESSAGES = 1_000
+MAX_INPUTS = 2_048  # OpenAI's own limit
+
+
+class StopField(serializers.Field):
+    """A string or up to four of them."""
+
+    def to_internal_value(self, data: Any) -> list[str]:
+        found = [data] if isinstance(data, str) else data
+        if not isinstance(found, list) or len(found) > 4 or not all(isinstance(item, str) for item in found):
+            raise serializers.ValidationError("Must be a string or a list of up to four.")
+        return [item for item in found if item]
+
+    def to_representation(self, value: Any) -> Any:
+        return value
+
+
+class StreamOptionsSerializer(serializers.Serializer):
+    include_usage = FlagField(required=False, default=False)
+
+
+class MessageSerializer(serializers.Serializer):
+    role = TextField()
+    content = serializers.JSONField(required=False, allow_null=True)
+
+
+class ChatSerializer(serializers.Serializer):
+    """validated_data holds `question`, `slug` (the collection that the model names) or `model` (a raw model)."""
+
+    model = TextField(required=False, allow_null=True, max_length=200)
+    messages = MessageSerializer(many=True, allow_empty=False, max_length=MAX_MESSAGES)
+    collections = slugs_field()
+    k = WholeField(required=False, min_value=1, max_value=200)
+    consistency = serializers.ChoiceField(choices=["eventual", "bounded"], required=False, allow_null=True)
+    stream = FlagField(required=False, allow_null=True)
+    stream_options = StreamOptionsSerializer(required=False, allow_null=True)
+    n = WholeField(required=False, allow_null=True)
+    temperature = NumberField(required=False, allow_null=True, min_value=0, max_value=2)
+    top_p = NumberField(required=False, allow_null=True, min_value=0, max_value=1)
+    max_tokens = WholeField(required=False, allow_null=True, min_value=1, max_value=MAX_TOKENS)
+    max_completion_tokens = WholeField(required=False, allow_null=True, min_value=1, max_value=MAX_TOKENS)
+    stop = StopField(required=False, allow_null=True)
+    seed = WholeField(required=False, allow_null=True, min_value=-(2**63), max_value=2**63 - 1)
+    user = TextField(required=False, allow_null=True, allow_blank=True)
+    metadata = serializers.DictField(required=False, allow_null=True)
+
+    def to_internal_value(self, data: Any) -> Any:
+        refuse_unbuilt(_without_text_format(data))
+        return super().to_internal_value(data)
+
+    def validate(self, values: dict[str, Any]) -> dict[str, Any]:
+        if (values.get("n") or 1) != 1:
+            raise invalid("/n", "n must be 1: one answer per question.", code="unsupported_value")
+        values["question"] = question(values["messages"])
+        values["max_tokens"] = values.get("max_completion_tokens") or values.get("max_tokens")
+        values = {name: value for name, value in values.items() if value is not None}
+        return values
+
+
+def _without_text_format(data: Any) -> Any:
+    """`response_format: {"type": "text"}` is OpenAI's default, spelled out by some clients."""
+    if isinstance(data, dict) and data.get("response_format") == {"type": "text"}:
+        return {name: value for name, value in data.items() if name != "response_format"}
+    return data
+
+
+def question(messages: list[dict[str, Any]]) -> str:
+    """The text of the last user message: a string, or the text parts of a list. Raises Problem 400."""
+    for index in range(len(messages) - 1, -1, -1):
+        if messages[index]["role"] == "user":
+            return _text(messages[index].get("content"), f"/messages/{index}/content")
+    raise invalid("/messages", "There is no message with the role 'user'.")
+
+
+def _text(content: Any, pointer: str) -> str:
+    if isinstance(content, list):
+        for position, part in enumerate(content):
+            if (
+                not isinstance(part, dict)
+                or part.get("type") != "text"
+                or not isinstance(part.get("text"), str)
+            ):
+                raise invalid(f"{pointer}/{position}", "Only parts of type 'text' are read.")
+        content = "\n".join(part["text"] for part in content)
+    if not isinstance(content, str):
+        raise invalid(pointer, "Must be a string or a list of text parts.")
+    problem = unstorable_text(content)
+    if problem:
+        raise invalid(pointer, problem)
+    if not content.strip():
+        raise invalid(pointer, "The question is empty.")
+    if len(content) > MAX_QUERY:
+        raise invalid(pointer, f"A question has at most {MAX_QUERY} characters.")
+    return content.strip()
+
+
+class InputField(serializers.Field):
+    """A non-empty string or a list of them; lists of token ids are another model's and are refused."""
+
+    def to_internal_value(self, data: Any) -> list[str]:
+        texts = [data] if isinstance(data, str) else data
+        if not isinstance(texts, list) or not texts:
+            raise serializers.ValidationError("Must be a string or a non-empty list of strings.")
+        if len(texts) > MAX_INPUTS:
+            raise serializers.ValidationError(f"At most {MAX_INPUTS} texts.")
+        for index, text in enumerate(texts):
+            if not isinstance(text, str) or not text.strip():
+                raise Problem(
+                    400,
+                    "invalid",
+                    "Each text must be a non-empty string.",
+                    errors=[{"pointer": f"/input/{index}", "detail": "Must be a non-empty string."}],
+                )
+            if problem := unstorable_text(text):
+                raise invalid(f"/input/{index}", problem)
+        return texts
+
+    def to_representation(self, value: Any) -> Any:
+        return value
+
+
+class EmbeddingsSerializer(serializers.Serializer):
+    model = TextField(max_length=200)
+    input = InputField()
+    encoding_format = serializers.ChoiceField(choices=["float", "base64"], default="float")
+    dimensions = WholeField(required=False, allow_null=True, min_value=1)
+    user = TextField(required=False, allow_null=True, allow_blank=True)
+
+
+class ModelSerializer(serializers.Serializer):
+    id = serializers.CharField()
+    object = serializers.CharField(default="model")
+    created = serializers.IntegerField()
+    owned_by = serializers.CharField()
+
+
+class ModelListSerializer(serializers.Serializer):
+    object = serializers.CharField(default="list")
+    data = ModelSerializer(many=True)

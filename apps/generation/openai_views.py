@@ -1,0 +1,176 @@
+"""OpenAI's protocol under `/v1/`: a collection is a model, its answers carry citations.
+
+Citations stand in the message as `annotations` (url_citation, one per marker in the text) and, whole, as
+`citations`; in a stream both come with the last content-free delta.
+"""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+from django.http.response import HttpResponseBase
+from drf_spectacular.utils import OpenApiTypes, extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from apps.access.problems import Problem, invalid, openai_document
+from apps.access.views import TenantView
+from apps.documents.embedding import EmbeddingError
+from apps.documents.spaces import embedder_for
+
+from . import answers, openai_models, sse
+from .answers import Prepared
+from .markers import MARKER
+from .openai_serializers import (
+    ChatSerializer,
+    EmbeddingsSerializer,
+    ModelListSerializer,
+    ModelSerializer,
+)
+from .serializers import answer_request
+
+
+class OpenAIView(TenantView):
+    scope_needed = "read"
+    content_negotiation_class = sse.AlwaysJson
+
+
+class ModelList(OpenAIView):
+    @extend_schema(responses=ModelListSerializer)
+    def get(self, request: Request) -> Response:
+        models = openai_models.listed(tenant_id=self.caller.tenant_id)
+        return Response({"object": "list", "data": models})
+
+
+class ModelDetail(OpenAIView):
+    @extend_schema(responses=ModelSerializer)
+    def get(self, request: Request, name: str) -> Response:
+        for model in openai_models.listed(tenant_id=self.caller.tenant_id):
+            if model["id"] == name:
+                return Response(model)
+        raise invalid("/model", f"The model {name!r} does not exist.", status=404, code="model_not_found")
+
+
+class ChatCompletions(OpenAIView):
+    @extend_schema(
+        request=ChatSerializer,
+        responses={
+            (200, "application/json"): OpenApiTypes.OBJECT,
+            (200, "text/event-stream"): OpenApiTypes.STR,
+        },
+    )
+    def post(self, request: Request) -> HttpResponseBase:
+        """Answer the last user message from the collection that the model names."""
+        values = self.validated(ChatSerializer)
+        tenant_id = self.caller.tenant_id
+        chosen = openai_models.choose(
+            tenant_id=tenant_id, model=values.get("model"), collections=values.get("collections")
+        )
+        asked = answer_request(values | {"collections": chosen.collections, "model": chosen.model})
+        model = values.get("model") or openai_models.PREFIX + (chosen.collections or ("",))[0]
+        if not values.get("stream"):
+            return Response(completion(answers.answer(tenant_id=tenant_id, request=asked), model))
+        prepared = answers.prepare(tenant_id=tenant_id, request=asked)
+        with_usage = (values.get("stream_options") or {}).get("include_usage", False)
+        return sse.response(_chunks(prepared, model, with_usage=with_usage))
+
+
+class Embeddings(OpenAIView):
+    @extend_schema(request=EmbeddingsSerializer, responses=OpenApiTypes.OBJECT)
+    def post(self, request: Request) -> Response:
+        """Embed texts with the model that the documents are embedded with."""
+        values = self.validated(EmbeddingsSerializer)
+        with self.scope():
+            space = openai_models.embedding_space(values["model"])
+        if values.get("dimensions") not in (None, space.dimensions):
+            raise invalid("/dimensions", f"This model has {space.dimensions} dimensions.")
+        embedder = embedder_for(space)
+        try:
+            vectors = embedder.embed(values["input"]).astype("<f4")
+            tokens = sum(embedder.count(values["input"]))
+        except EmbeddingError as error:
+            raise Problem(503, "embedding_unavailable", f"The texts cannot be embedded now: {error.code}.")
+        packed = values["encoding_format"] == "base64"
+        rows = [base64.b64encode(row.tobytes()).decode() if packed else row.tolist() for row in vectors]
+        return Response(
+            {
+                "object": "list",
+                "data": [
+                    {"object": "embedding", "index": index, "embedding": row}
+                    for index, row in enumerate(rows)
+                ],
+                "model": space.model,
+                "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+            }
+        )
+
+
+def completion(final: dict[str, Any], model: str) -> dict[str, Any]:
+    """A final answer as OpenAI's chat.completion."""
+    message = {"role": "assistant", "content": final["answer"], "refusal": None} | _sources(final)
+    choice = {"index": 0, "message": message, "finish_reason": final["finish_reason"], "logprobs": None}
+    return {
+        "id": f"chatcmpl-{final['id']}",
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": model,
+        "choices": [choice],
+        "usage": final["usage"] or _no_usage(),
+    }
+
+
+def annotations(final: dict[str, Any]) -> list[dict[str, Any]]:
+    """One url_citation per marker in the answer's text; indexes are of the marker, in code points."""
+    by_marker = {citation["marker"]: citation for citation in final["citations"]}
+    found = []
+    for marker in MARKER.finditer(final["answer"]):
+        citation = by_marker[int(marker.group(1))]
+        place = {"start_index": marker.start(), "end_index": marker.end()}
+        source = {"url": citation["source_uri"], "title": citation["title"]}
+        found.append({"type": "url_citation", "url_citation": place | source})
+    return found
+
+
+def _sources(final: dict[str, Any]) -> dict[str, Any]:
+    return {"annotations": annotations(final), "citations": final["citations"]}
+
+
+async def _chunks(prepared: Prepared, model: str, *, with_usage: bool) -> AsyncGenerator[str, None]:
+    """OpenAI's chat.completion.chunk stream of an answer's events."""
+    head = {
+        "id": f"chatcmpl-{prepared.id}",
+        "object": "chat.completion.chunk",
+        "created": int(time.time()),
+        "model": model,
+    }
+
+    def chunk(delta: dict[str, Any], reason: str | None = None) -> str:
+        choice = {"index": 0, "delta": delta, "finish_reason": reason, "logprobs": None}
+        return _data(head | {"choices": [choice]} | ({"usage": None} if with_usage else {}))
+
+    yield chunk({"role": "assistant", "content": ""})
+    async with aclosing(answers.events(prepared)) as events:
+        async for event in events:
+            if event.name == "message":
+                yield chunk({"content": event.data["delta"]})
+            elif event.name == "error":
+                problem = Problem(event.data["status"], event.data["code"], event.data["detail"])
+                yield _data(openai_document(problem))
+                return
+            elif event.name == "final_answer":
+                yield chunk(_sources(event.data), event.data["finish_reason"])
+                if with_usage:
+                    yield _data(head | {"choices": [], "usage": event.data["usage"] or _no_usage()})
+    yield "data: [DONE]\n\n"
+
+
+def _data(body: dict[str, Any]) -> str:
+    return f"data: {sse.dumps(body)}\n\n"
+
+
+def _no_usage() -> dict[str, int]:
+    return {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}

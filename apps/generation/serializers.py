@@ -1,0 +1,148 @@
+"""Request and response of `/api/v1/answers`. Field names are the HTTP contract."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+from rest_framework import serializers
+
+from apps.access.problems import Problem
+from apps.access.serializers import StrictSerializer, TextField, WholeField
+from apps.retrieval.serializers import MAX_QUERY
+
+from .types import AnswerRequest, Options
+
+#: Named by the contract, built by later work: refused by name rather than silently ignored.
+NOT_YET = ("filters", "as_of", "min_versions", "response_format", "conversation", "rerank")
+DEFAULT_K = AnswerRequest.__dataclass_fields__["k"].default
+MAX_TOKENS = 1_000_000
+
+
+class FlagField(serializers.BooleanField):
+    """A JSON boolean; unlike its parent it does not take a string or a number for one."""
+
+    def to_internal_value(self, data: Any) -> bool:
+        if not isinstance(data, bool):
+            raise serializers.ValidationError("Must be true or false.")
+        return data
+
+
+class NumberField(serializers.FloatField):
+    """A finite JSON number; unlike its parent it does not take a string or a boolean for one."""
+
+    def to_internal_value(self, data: Any) -> float:
+        if isinstance(data, bool) or not isinstance(data, int | float):
+            raise serializers.ValidationError("Must be a number.")
+        return super().to_internal_value(data)
+
+
+def slugs_field() -> serializers.ListField:
+    return serializers.ListField(
+        child=TextField(max_length=64), required=False, allow_null=True, min_length=1, max_length=100
+    )
+
+
+class AnswerRequestSerializer(StrictSerializer):
+    question = TextField(max_length=MAX_QUERY)
+    collections = slugs_field()
+    k = WholeField(min_value=1, max_value=200, default=DEFAULT_K)
+    model = TextField(default="auto", max_length=200)
+    stream = FlagField(default=False)
+    consistency = serializers.ChoiceField(choices=["eventual", "bounded"], required=False)
+    max_tokens = WholeField(min_value=1, max_value=MAX_TOKENS, required=False, allow_null=True)
+    temperature = NumberField(min_value=0, max_value=2, required=False, allow_null=True)
+
+    def to_internal_value(self, data: Any) -> Any:
+        refuse_unbuilt(data)
+        if isinstance(data, dict) and data.get("model") in ("fast", "large"):
+            raise _unbuilt(["model"])
+        return super().to_internal_value(data)
+
+
+def refuse_unbuilt(data: Any) -> None:
+    """Raise Problem 400 `not_supported` with a pointer per field of the contract that is not built yet."""
+    if not isinstance(data, dict):
+        return
+    asked = [name for name in NOT_YET if data.get(name) is not None]
+    if data.get("consistency") == "strong":
+        asked.append("consistency")
+    if asked:
+        raise _unbuilt(asked)
+
+
+def _unbuilt(names: list[str]) -> Problem:
+    detail = "Not supported by this version."
+    errors = [{"pointer": f"/{name}", "detail": detail} for name in names]
+    return Problem(400, "not_supported", f"{', '.join(names)}: not supported by this version.", errors=errors)
+
+
+def answer_request(values: dict[str, Any]) -> AnswerRequest:
+    """What an AnswerRequestSerializer or a ChatSerializer validated, as the service takes it."""
+    slugs = values.get("collections")
+    return AnswerRequest(
+        question=values["question"],
+        collections=tuple(slugs) if slugs is not None else None,
+        k=values.get("k", DEFAULT_K),
+        model=values.get("model") or "auto",
+        options=Options(
+            max_tokens=values.get("max_tokens") or min(1024, settings.LLM_CONTEXT_TOKENS // 4),
+            temperature=values.get("temperature"),
+            top_p=values.get("top_p"),
+            stop=tuple(values.get("stop") or ()),
+            seed=values.get("seed"),
+        ),
+    )
+
+
+class CitationSerializer(serializers.Serializer):
+    marker = serializers.IntegerField(help_text="the n of [n] in the answer")
+    chunk_id = serializers.UUIDField()
+    document_id = serializers.UUIDField()
+    version = serializers.IntegerField()
+    start = serializers.IntegerField(help_text="code points of the version's text")
+    end = serializers.IntegerField()
+    quote = serializers.CharField()
+    sha256 = serializers.CharField(help_text="hex SHA-256 of the quote's UTF-8")
+    source_uri = serializers.CharField()
+    title = serializers.CharField()
+
+
+class SentenceSerializer(serializers.Serializer):
+    text = serializers.CharField()
+    supported = serializers.BooleanField()
+    citations = serializers.ListField(child=serializers.IntegerField(), help_text="markers")
+
+
+class UsageSerializer(serializers.Serializer):
+    prompt_tokens = serializers.IntegerField()
+    completion_tokens = serializers.IntegerField()
+    total_tokens = serializers.IntegerField()
+
+
+class AnswerSerializer(serializers.Serializer):
+    id = serializers.UUIDField()
+    answer = serializers.CharField()
+    citations = CitationSerializer(many=True)
+    sentences = SentenceSerializer(many=True)
+    grounded = serializers.FloatField(help_text="share of supported sentences")
+    abstained = serializers.BooleanField(help_text="the sources do not answer the question")
+    model = serializers.CharField()
+    cached = serializers.BooleanField()
+    degraded = serializers.ChoiceField(choices=["extractive", "cached"], allow_null=True)
+    usage = UsageSerializer(allow_null=True)
+    finish_reason = serializers.CharField()
+    timings = serializers.DictField(child=serializers.FloatField())
+
+
+class JudgedSerializer(serializers.Serializer):
+    marker = serializers.IntegerField()
+    verified = serializers.BooleanField()
+    reason = serializers.ChoiceField(
+        choices=["version_missing", "document_deleted", "text_differs"], required=False
+    )
+
+
+class VerificationSerializer(serializers.Serializer):
+    verified = serializers.BooleanField()
+    citations = JudgedSerializer(many=True)

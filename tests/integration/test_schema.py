@@ -1,0 +1,128 @@
+"""Facts of the schema, proved by asking the planner."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from django.conf import settings
+from django.db import connection, connections
+from django.test import override_settings
+
+from apps.access import tenancy
+from apps.access.models import Tenant
+from apps.documents import spaces
+from apps.documents.db import vector_text
+from apps.documents.models import Collection, EmbeddingSpace
+from apps.retrieval.search import compose, index_settings, search
+from apps.retrieval.types import SearchQuery
+from tests.conftest import make_collection
+
+ROWS = 8_000
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", []):
+        yield from nodes(child)
+
+
+def explain(collection: Collection, query: SearchQuery, vector: list[float] | None) -> list[dict[str, Any]]:
+    """Every node of the search's plan, as the application's role sees it."""
+    statement, parameters = compose([collection], query, vector)
+    with tenancy.scope(collection.tenant_id), connection.cursor() as cursor:
+        for setting in index_settings(collection.space, parameters["candidates"]):
+            cursor.execute(setting)
+        cursor.execute("EXPLAIN (FORMAT JSON) " + statement, parameters)
+        found = cursor.fetchone()[0]
+    plan = json.loads(found) if isinstance(found, str) else found
+    return list(nodes(plan[0]["Plan"]))
+
+
+def fill(collection: Collection, count: int) -> list[float]:
+    """Random live vectors straight into the space's table; returns one to ask for."""
+    numbers = np.random.default_rng(7).standard_normal((count, 8))
+    with tenancy.scope(collection.tenant_id), connection.cursor() as cursor:
+        cursor.execute(
+            f"INSERT INTO {collection.space.table} SELECT gen_random_uuid(), gen_random_uuid(), %s, %s, true, v::halfvec(8)"
+            " FROM unnest(%s::text[]) v",
+            [collection.tenant_id, collection.id, [vector_text(row.tolist()) for row in numbers]],
+        )
+        Collection.objects.filter(id=collection.id).update(chunks=count)
+    with connections["owner"].cursor() as cursor:
+        cursor.execute(f"ANALYZE {collection.space.table}")
+    collection.chunks = count
+    return numbers[0].tolist()
+
+
+@pytest.mark.parametrize("method", ["hnsw", "ivfflat"])
+def test_every_partitions_vector_index_is_used(tenant: Tenant, method: str) -> None:
+    space = spaces.create(slug=f"plan-{method}", backend="fake", model="fake", dimensions=8, index_method=method)
+    collection = make_collection(tenant, space=space.slug)
+    vector = fill(collection, ROWS)
+    if method == "ivfflat":
+        assert spaces.build_index(space=space)["lists"] >= 1
+        collection.space = EmbeddingSpace.objects.get(id=space.id)
+    plan = explain(collection, SearchQuery("anything", mode="dense"), vector)
+    used = [node["Index Name"] for node in plan if node["Node Type"] == "Index Scan" and "Order By" in node]
+    assert len(used) == settings.PARTITIONS and len(set(used)) == settings.PARTITIONS
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam"
+            " WHERE c.relname = ANY(%s) AND a.amname = %s AND i.indisvalid",
+            [used, method],
+        )
+        assert cursor.fetchone()[0] == settings.PARTITIONS
+
+
+def test_few_rows_are_scanned_exactly_and_completely(tenant: Tenant) -> None:
+    space = spaces.create(slug="plan-exact", backend="fake", model="fake", dimensions=8)
+    small, large = make_collection(tenant, space=space.slug, slug="small"), make_collection(tenant, space=space.slug, slug="large")
+    fill(large, ROWS)
+    vector = fill(small, 300)
+    plan = explain(small, SearchQuery("anything", mode="dense"), vector)
+    assert not [node for node in plan if node["Node Type"] == "Index Scan" and "Order By" in node]
+    dense = [node for node in plan if node.get("Subplan Name") == "CTE dense"]
+    assert dense and dense[0]["Plan Rows"] >= 100
+
+
+def test_lexical_search_uses_the_gin_index_under_the_wall(collection: Collection, ingest: Callable) -> None:
+    text = "\n\n".join(f"Filler paragraph number {n} about gardens and tools and weather in region {n}." for n in range(1200))
+    ingest(collection, text + "\n\nA singular okapi appeared.")
+    with connections["owner"].cursor() as cursor:
+        cursor.execute("ANALYZE documents_chunk")
+    with tenancy.scope(collection.tenant_id):
+        stored = Collection.objects.select_related("space").get(id=collection.id)
+    plan = explain(stored, SearchQuery("okapi", mode="lexical"), None)
+    scans = [node for node in plan if node["Node Type"] == "Bitmap Index Scan" and "tsv" in node.get("Index Cond", "")]
+    assert scans, "the GIN index must serve @@ under row-level security"
+
+
+@pytest.mark.parametrize("table", ["documents_document", "documents_documentversion", "documents_blob", "documents_chunk", "documents_stagedchunk", "embedding_default"])
+def test_big_tables_have_the_promised_partitions(database: None, table: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_inherits WHERE inhparent = %s::regclass", [table])
+        assert cursor.fetchone()[0] == settings.PARTITIONS
+
+
+def test_a_document_is_read_from_one_partition(collection: Collection, ingest: Callable) -> None:
+    accepted = ingest(collection, "One partition.")
+    with tenancy.scope(collection.tenant_id), connection.cursor() as cursor:
+        cursor.execute("EXPLAIN (FORMAT JSON) SELECT * FROM documents_chunk WHERE document_id = %s", [accepted.document.id])
+        found = cursor.fetchone()[0]
+    plan = json.loads(found) if isinstance(found, str) else found
+    tables = {node["Relation Name"] for node in nodes(plan[0]["Plan"]) if "Relation Name" in node}
+    assert len(tables) == 1
+
+
+def test_dense_search_through_the_index_finds_what_the_exact_scan_finds(collection: Collection, ingest: Callable) -> None:
+    for number in range(30):
+        ingest(collection, f"Note {number} speaks of subject{number} and of subject{number * 7}.", source_uri=f"n{number}")
+    query = SearchQuery("subject21", mode="dense", k=5)
+    exact = [hit.chunk_id for hit in search(tenant_id=collection.tenant_id, query=query).hits]
+    with override_settings(EXACT_SCAN_ROWS=0):
+        indexed = [hit.chunk_id for hit in search(tenant_id=collection.tenant_id, query=query).hits]
+    assert indexed == exact and len(exact) == 5
