@@ -8,12 +8,6 @@ from celery import Celery
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "ragsite.settings")
 
-from django.conf import settings
-
 app = Celery("ragsite")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks(["apps.documents"])
-app.conf.beat_schedule = {
-    "sweep": {"task": "documents.sweep", "schedule": settings.SWEEP_SECONDS, "options": {"expires": 30}},
-}
-

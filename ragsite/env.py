@@ -5,6 +5,7 @@ Used by settings alone. A bad value stops the process at start with one line, be
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Collection
 from pathlib import Path
@@ -41,9 +42,12 @@ def decimal(name: str, default: float) -> float:
     """The variable as a number."""
     raw = text(name, str(default))
     try:
-        return float(raw)
+        value = float(raw)
     except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
         raise ImproperlyConfigured(f"{name} must be a number; it is {raw!r}")
+    return value
 
 
 def boolean(name: str, default: bool) -> bool:

@@ -27,23 +27,35 @@ def run(stdout: TextIO, sample: bool) -> dict[str, Any]:
         known = User.objects.filter(is_superuser=True).exists()
     if known:
         return {"admin": None, "api_key": None}
-    password = secrets.token_urlsafe(12)
-    User.objects.create_superuser("admin", password=password, tenant_id=tenant.id)
-    _, api_key = keys.create_key(tenant_id=tenant.id, name="first key", scopes=["read", "write", "admin"])
     if sample:
         count = load_sample(tenant_id=tenant.id)
         stdout.write(f"  sample collection {SAMPLE!r}: {count} documents accepted, workers will index them\n")
+    # Last, because what is made here is shown once: a start that fails before shows it the next time.
+    password = secrets.token_urlsafe(12)
+    User.objects.create_superuser("admin", password=password, tenant_id=tenant.id)
+    _, api_key = keys.create_key(tenant_id=tenant.id, name="first key", scopes=["read", "write", "admin"])
     return {"admin": {"username": "admin", "password": password}, "api_key": api_key}
 
 
 def load_sample(*, tenant_id: Any) -> int:
     """The project's own documentation, so that the product can be asked about itself. Returns how many documents."""
     with tenancy.scope(tenant_id):
-        collection = Collection.objects.select_related("space").filter(slug=SAMPLE).first() or collections.create(
-            tenant_id=tenant_id, slug=SAMPLE, name="About ragsite", description="This product's own documentation"
+        collection = Collection.objects.select_related("space").filter(
+            slug=SAMPLE
+        ).first() or collections.create(
+            tenant_id=tenant_id,
+            slug=SAMPLE,
+            name="About ragsite",
+            description="This product's own documentation",
         )
     root = settings.BASE_DIR
-    paths = [root / "README.md", root / "ARCHITECTURE.md", root / "CHANGELOG.md", *sorted(root.glob("docs/**/*.md"))]
+    pages = [
+        root / "README.md",
+        root / "ARCHITECTURE.md",
+        root / "CHANGELOG.md",
+        *sorted(root.glob("docs/**/*.md")),
+    ]
+    paths = [path for path in pages if path.exists()]
     for path in paths:
         submission = Submission(
             content=io.BytesIO(path.read_bytes()),

@@ -6,9 +6,12 @@ that page, the compose file and this file in step.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
+import os
 import secrets
+import tempfile
 from pathlib import Path
 
 from django.core.exceptions import ImproperlyConfigured
@@ -28,16 +31,19 @@ def _secret_key() -> str:
     path = DATA_DIR / "secret_key"
     try:
         DATA_DIR.mkdir(parents=True, exist_ok=True)
-        path.touch(mode=0o600, exist_ok=False)
-        path.write_text(secrets.token_urlsafe(50))
-    except FileExistsError:
-        pass
+        if not path.exists():
+            # Written whole under another name, then linked: a process that starts now reads all of it or nothing.
+            with tempfile.NamedTemporaryFile("w", dir=DATA_DIR) as draft:
+                draft.write(secrets.token_urlsafe(50))
+                draft.flush()
+                with contextlib.suppress(FileExistsError):
+                    os.link(draft.name, path)
+        return path.read_text()
     except OSError as error:
         raise ImproperlyConfigured(
             f"SECRET_KEY is unset and {DATA_DIR} cannot keep one ({error.strerror}); "
             "set SECRET_KEY, or RAGSITE_DATA_DIR to a writable directory"
         )
-    return path.read_text()
 
 
 SECRET_KEY = _secret_key()
@@ -136,7 +142,11 @@ PARTITIONS = env.integer("PARTITIONS", 8, at_least=1)
 # --- Redis: wakes workers and caches; losing all of it loses nothing -------------------------------------------
 REDIS_URL = env.text("REDIS_URL") or embedded.redis_url(DATA_DIR)
 CACHES = {
-    "default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL, "KEY_PREFIX": "rs"}
+    "default": {
+        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "LOCATION": REDIS_URL,
+        "KEY_PREFIX": "rs",
+    }
 }
 CELERY_BROKER_URL = REDIS_URL.replace("unix://", "redis+socket://").replace("?db=", "?virtual_host=")
 CELERY_TASK_IGNORE_RESULT = True
@@ -159,6 +169,9 @@ WRITE_THROUGH_SECONDS = env.decimal("WRITE_THROUGH_SECONDS", 30.0)
 JOB_LEASE_SECONDS = env.integer("JOB_LEASE_SECONDS", 120, at_least=1)
 JOB_MAX_ATTEMPTS = env.integer("JOB_MAX_ATTEMPTS", 5, at_least=1)
 SWEEP_SECONDS = env.integer("SWEEP_SECONDS", 5, at_least=1)
+CELERY_BEAT_SCHEDULE = {
+    "sweep": {"task": "documents.sweep", "schedule": SWEEP_SECONDS, "options": {"expires": 30}},
+}
 
 # --- Embedding -----------------------------------------------------------------------------------------------------
 EMBEDDING_BACKEND = env.text("EMBEDDING_BACKEND", "local", choices=("local", "openai", "fake"))
@@ -176,7 +189,9 @@ EXACT_SCAN_ROWS = env.integer("EXACT_SCAN_ROWS", 5_000)
 
 # --- Answers -----------------------------------------------------------------------------------------------------
 LLM_URL = env.text("LLM_URL")
-LLM_BACKEND = env.text("LLM_BACKEND", "openai" if LLM_URL else "extractive", choices=("openai", "extractive", "fake"))
+LLM_BACKEND = env.text(
+    "LLM_BACKEND", "openai" if LLM_URL else "extractive", choices=("openai", "extractive", "fake")
+)
 LLM_MODEL = env.text("LLM_MODEL")
 LLM_API_KEY = env.text("LLM_API_KEY")
 LLM_TIMEOUT_SECONDS = env.decimal("LLM_TIMEOUT_SECONDS", 60.0)
@@ -198,7 +213,9 @@ USE_TZ = True
 STATIC_URL = "static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"
 WHITENOISE_USE_FINDERS = True  # no collectstatic step on a laptop
-DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_DOCUMENT_BYTES * 2  # JSON escapes may double a text; the view checks the text itself
+DATA_UPLOAD_MAX_MEMORY_SIZE = (
+    MAX_DOCUMENT_BYTES * 2
+)  # JSON escapes may double a text; the view checks the text itself
 FILE_UPLOAD_MAX_MEMORY_SIZE = 2**20
 SECURE_CONTENT_TYPE_NOSNIFF = True
 X_FRAME_OPTIONS = "DENY"
@@ -232,7 +249,9 @@ LOGGING = {
     "disable_existing_loggers": False,
     "filters": {"request_id": {"()": "ragsite.telemetry.RequestIdFilter"}},
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s [%(request_id)s] %(message)s"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["request_id"]}},
+    "handlers": {
+        "stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["request_id"]}
+    },
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
     "loggers": {"httpx": {"level": "WARNING"}, "openai": {"level": "WARNING"}},
 }

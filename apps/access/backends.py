@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.contrib.auth.backends import ModelBackend
 from django.db import connection
+from django.http import HttpRequest
 
 from . import tenancy
 from .models import User
@@ -12,6 +15,20 @@ from .models import User
 class TenantModelBackend(ModelBackend):
     """Django's own backend; finding the user also sets its tenant for the rest of the request's transaction
     (opened by CuratorTenantMiddleware)."""
+
+    def authenticate(
+        self,
+        request: HttpRequest | None,
+        username: str | None = None,
+        password: str | None = None,
+        **kwargs: Any,
+    ) -> User | None:
+        user = super().authenticate(request, username=username, password=password, **kwargs)
+        if user is None and connection.in_atomic_block:
+            # Looking a name up enters its tenant, and a savepoint's end does not leave it: whoever gave a wrong
+            # password must not see the rest of this request from inside.
+            tenancy.enter("")
+        return user if isinstance(user, User) else None
 
     def get_user(self, user_id: int) -> User | None:
         tenant_id = tenancy.tenant_of_user(user_id=user_id)

@@ -79,7 +79,10 @@ def recognise(secret: str) -> Caller | None:
     A key has 256 bits of entropy, so one SHA-256 is enough: there is nothing to brute-force.
     """
     with connection.cursor() as cursor:
-        cursor.execute("SELECT id, tenant_id, name, scopes, requests_per_minute FROM access_recognise(%s)", [_digest(secret)])
+        cursor.execute(
+            "SELECT id, tenant_id, name, scopes, requests_per_minute FROM access_recognise(%s)",
+            [_digest(secret)],
+        )
         row = cursor.fetchone()
     if row is None:
         return None

@@ -77,7 +77,9 @@ def document(problem: Problem, *, request_id: str = "") -> dict[str, Any]:
 def openai_document(problem: Problem) -> dict[str, Any]:
     """The same refusal as OpenAI's clients expect it."""
     kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
-    kind = kinds.get(problem.status_code, "server_error" if problem.status_code >= 500 else "invalid_request_error")
+    kind = kinds.get(
+        problem.status_code, "server_error" if problem.status_code >= 500 else "invalid_request_error"
+    )
     param = problem.errors[0]["pointer"].strip("/").replace("/", ".") if problem.errors else None
     return {"error": {"message": problem.sentence, "type": kind, "param": param, "code": problem.code}}
 
@@ -112,7 +114,10 @@ def as_problem(error: Exception) -> Problem:
         case Problem():
             return error
         case exceptions.ValidationError():
-            found = [{"pointer": pointer or "/", "detail": detail} for pointer, detail in _pointers(error.detail, "")]
+            found = [
+                {"pointer": pointer or "/", "detail": detail}
+                for pointer, detail in _pointers(error.detail, "")
+            ]
             return Problem(400, "invalid", found[0]["detail"] if found else "Invalid input.", errors=found)
         case DjangoValidationError():
             return Problem(400, "invalid", " ".join(error.messages))
@@ -120,9 +125,13 @@ def as_problem(error: Exception) -> Problem:
             return Problem(400, "malformed_json", str(error.detail))
         case exceptions.Throttled():
             wait = int(error.wait or 1)
-            return Problem(429, "too_many_requests", f"Too many requests; retry in {wait} s.", retry_after=wait)
+            return Problem(
+                429, "too_many_requests", f"Too many requests; retry in {wait} s.", retry_after=wait
+            )
         case exceptions.NotAuthenticated():
-            return Problem(401, "not_authenticated", "Send an API key: Authorization: Bearer <key>, or X-API-Key.")
+            return Problem(
+                401, "not_authenticated", "Send an API key: Authorization: Bearer <key>, or X-API-Key."
+            )
         case exceptions.APIException():
             code = error.get_codes()
             return Problem(error.status_code, code if isinstance(code, str) else "error", str(error.detail))
@@ -134,7 +143,9 @@ def as_problem(error: Exception) -> Problem:
             return Problem(413, "too_large", "The request body is too large.")
         case PoolTimeout() | InterfaceError() | OperationalError():
             logger.warning("database unavailable: %s", error)
-            return Problem(503, "database_unavailable", "The database cannot be reached right now; nothing was changed.")
+            return Problem(
+                503, "database_unavailable", "The database cannot be reached right now; nothing was changed."
+            )
     logger.error("unexpected error", exc_info=error)
     return Problem(500, "internal", "Something went wrong on our side. The request id finds it in the log.")
 
@@ -143,7 +154,11 @@ def _pointers(detail: Any, pointer: str) -> Iterator[tuple[str, str]]:
     """(JSON pointer, message) of each leaf in a serializer's error detail."""
     if isinstance(detail, dict):
         for key, value in detail.items():
-            here = "" if key == api_settings.NON_FIELD_ERRORS_KEY else "/" + str(key).replace("~", "~0").replace("/", "~1")
+            here = (
+                ""
+                if key == api_settings.NON_FIELD_ERRORS_KEY
+                else "/" + str(key).replace("~", "~0").replace("/", "~1")
+            )
             yield from _pointers(value, pointer + here)
     elif isinstance(detail, list):
         for index, value in enumerate(detail):

@@ -36,7 +36,7 @@ def ensure_app_role(*, using: str = "owner") -> None:
     """
     target = settings.DATABASES["default"]
     if target["USER"] == settings.DATABASES[using]["USER"]:
-        return  # reported by the system check access.W001
+        return  # reported by the system check access.E002
     role, password = sql.Identifier(target["USER"]), sql.Literal(target["PASSWORD"])
     with connections[using].cursor() as cursor:
         cursor.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [target["USER"]])

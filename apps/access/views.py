@@ -8,7 +8,6 @@ from typing import Any
 
 from django.db.models import QuerySet
 from rest_framework.pagination import CursorPagination
-from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import Serializer
 from rest_framework.views import APIView
@@ -65,5 +64,3 @@ class TenantView(APIView):
         with self.scope():
             found = pages.paginate_queryset(rows, self.request, view=self) or []
             return pages.get_paginated_response([show(row) for row in found])
-
-

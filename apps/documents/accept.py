@@ -109,7 +109,9 @@ def accept(*, tenant_id: UUID, collection: Collection, submission: Submission, w
     return Accepted(document, job)
 
 
-def _identify(collection: Collection, submission: Submission, source_uri: str) -> tuple[UUID, Document | None]:
+def _identify(
+    collection: Collection, submission: Submission, source_uri: str
+) -> tuple[UUID, Document | None]:
     """Which document a submission is about, its row locked: by the client's id, else by source URI, else a new one."""
     by_uri = Document.objects.select_for_update().filter(collection=collection, source_uri=source_uri).first()
     if submission.id is None:

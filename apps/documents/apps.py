@@ -7,7 +7,7 @@ class DocumentsConfig(AppConfig):
     verbose_name = "Documents"
 
     def ready(self) -> None:
-        from . import metrics, spaces
+        from . import checks, metrics, spaces  # noqa: F401  checks registers itself
 
         metrics.register()
         post_migrate.connect(spaces.ensure_default_after_migrate, sender=self, dispatch_uid="documents.space")

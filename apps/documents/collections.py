@@ -20,7 +20,9 @@ def find(slug: str, *, writing: bool = False) -> Collection:
     """Inside a scope: the tenant's collection. Raises Problem 404, or 422 with the field's pointer when writing."""
     found = Collection.objects.select_related("space").filter(slug=slug).first()
     if found is None and writing:
-        raise invalid("/collection", f"There is no collection {slug!r}.", status=422, code="unknown_collection")
+        raise invalid(
+            "/collection", f"There is no collection {slug!r}.", status=422, code="unknown_collection"
+        )
     if found is None:
         raise Problem(404, "unknown_collection", f"There is no collection {slug!r}.")
     return found
@@ -49,7 +51,9 @@ def change(*, collection: Collection, values: dict[str, Any]) -> Collection:
 
 def remove(*, collection: Collection) -> None:
     """Inside a scope: delete every document, then the collection with all that it holds, in this transaction."""
-    for document_id in Document.objects.filter(collection=collection, deleted_at=None).values_list("id", flat=True):
+    for document_id in Document.objects.filter(collection=collection, deleted_at=None).values_list(
+        "id", flat=True
+    ):
         delete(tenant_id=collection.tenant_id, document_id=document_id)
     with connection.cursor() as cursor:
         cursor.execute(f'DELETE FROM "{collection.space.table}" WHERE collection_id = %s', [collection.id])  # noqa: S608
@@ -112,7 +116,9 @@ def _assign(collection: Collection, values: dict[str, Any]) -> None:
         if space is None:
             raise invalid("/space", f"There is no embedding space {values['space']!r}.")
         if collection.chunks and space.id != collection.space_id:
-            raise invalid("/space", "The collection holds chunks; its space cannot be changed this way.", status=409)
+            raise invalid(
+                "/space", "The collection holds chunks; its space cannot be changed this way.", status=409
+            )
         collection.space = space
     if "language" in values and not _text_search_exists(values["language"]):
         raise invalid("/language", f"Postgres has no text search configuration {values['language']!r}.")

@@ -89,7 +89,9 @@ def embed_texts(tenant_id: UUID, space: EmbeddingSpace, claims: list[Claim], *, 
             unseen: dict[bytes, str] = {bytes(row[3]): row[4] for row in pending}
             vectors: dict[bytes, str] = {
                 bytes(digest): vector
-                for digest, vector in db.rows("known_vectors", table=space.table, tenant=tenant_id, sha256s=list(unseen))
+                for digest, vector in db.rows(
+                    "known_vectors", table=space.table, tenant=tenant_id, sha256s=list(unseen)
+                )
             }
         texts = {digest: text for digest, text in unseen.items() if digest not in vectors}
         if texts:

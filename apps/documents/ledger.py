@@ -68,7 +68,12 @@ def claim(*, stage: str, limit: int = 1, job_id: UUID | None = None) -> list[Cla
     with transaction.atomic():
         relax_durability()
         found = db.rows(
-            "claim", stage=stage, worker=worker_name(), lease=settings.JOB_LEASE_SECONDS, limit=limit, job=job_id
+            "claim",
+            stage=stage,
+            worker=worker_name(),
+            lease=settings.JOB_LEASE_SECONDS,
+            limit=limit,
+            job=job_id,
         )
     claims = []
     for row in found:
@@ -102,7 +107,9 @@ def fail(held: Claim, error: dict[str, Any], *, retryable: bool) -> None:
     encoded = json.dumps(error)
     with tenancy.scope(held.tenant_id):
         if retryable and held.attempts < settings.JOB_MAX_ATTEMPTS:
-            delay = min(BACKOFF_LIMIT_SECONDS, BACKOFF_SECONDS * 2 ** (held.attempts - 1)) * random.uniform(0.5, 1.5)
+            delay = min(BACKOFF_LIMIT_SECONDS, BACKOFF_SECONDS * 2 ** (held.attempts - 1)) * random.uniform(
+                0.5, 1.5
+            )
             db.run("retry_later", id=held.id, fence=held.fence, error=encoded, delay=delay)
             logger.warning("job %s will be retried in %.1f s: %s", held.id, delay, error["code"])
             return
@@ -173,15 +180,21 @@ def leased(held: Claim) -> Iterator[None]:
 
 def retry(*, job_id: UUID) -> bool:
     """Inside a scope: give a dead or cancelled job another try. False when it is in neither state."""
-    done = bool(db.run("retry_dead", id=job_id))
-    if done:
+    again = db.rows("retry_dead", id=job_id)
+    for document, version in again:
+        db.run("forget_failure", document=document, version=version)
+        db.run("await_again", document=document, version=version)
         transaction.on_commit(lambda: wake(Stage.PREPARE))
-    return done
+    return bool(again)
 
 
 def cancel(*, job_id: UUID) -> bool:
-    """Inside a scope: end a job that has not ended. False when it has."""
-    return bool(db.run("cancel", id=job_id))
+    """Inside a scope: end a job that has not ended; its document goes on as it was. False when it has ended."""
+    ended = db.rows("cancel", id=job_id)
+    for document, version in ended:
+        db.run("clear_stage", document=document, version=version)
+        db.run("withdraw", document=document, version=version)
+    return bool(ended)
 
 
 def wake(stage: str, *, times: int = 1) -> None:

@@ -82,7 +82,9 @@ class Collection(models.Model):
     name = models.CharField(max_length=200)
     description = models.TextField(blank=True)
     language = models.CharField(
-        max_length=40, default="english", help_text="text search configuration of Postgres, e.g. english, german, simple"
+        max_length=40,
+        default="english",
+        help_text="text search configuration of Postgres, e.g. english, german, simple",
     )
     chunking_strategy = models.CharField(max_length=20, choices=Strategy.choices, default=Strategy.RECURSIVE)
     chunking_max_tokens = models.PositiveIntegerField(default=200)
@@ -139,7 +141,9 @@ class Document(models.Model):
             # URI in its collection is kept by an advisory lock in accept.py.
             models.Index(fields=["collection", "source_uri"], name="document_source"),
             models.Index(fields=["tenant", "id"], name="document_tenant"),
-            models.Index(fields=["collection"], name="document_waiting", condition=Q(pending_since__isnull=False)),
+            models.Index(
+                fields=["collection"], name="document_waiting", condition=Q(pending_since__isnull=False)
+            ),
         ]
 
     def __str__(self) -> str:
@@ -268,7 +272,9 @@ class IngestionJob(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, db_index=False)
     collection_id = models.UUIDField()
-    document_id = models.UUIDField()  # no foreign key: on Citus the ledger is local and documents are distributed
+    document_id = (
+        models.UUIDField()
+    )  # no foreign key: on Citus the ledger is local and documents are distributed
     version = models.BigIntegerField()
     stage = models.CharField(max_length=10, choices=Stage.choices, default=Stage.PREPARE)
     state = models.CharField(max_length=10, choices=State.choices, default=State.QUEUED)
@@ -278,7 +284,9 @@ class IngestionJob(models.Model):
     worker = models.CharField(max_length=100, blank=True)
     lease_until = models.DateTimeField(null=True)
     not_before = models.DateTimeField()
-    base_version = models.BigIntegerField(null=True)  # the live version that the staged chunks were compared with
+    base_version = models.BigIntegerField(
+        null=True
+    )  # the live version that the staged chunks were compared with
     outcome = models.CharField(max_length=12, choices=Outcome.choices, blank=True)
     error = models.JSONField(null=True)
     timings = models.JSONField(default=dict)
@@ -288,7 +296,9 @@ class IngestionJob(models.Model):
     class Meta:
         indexes = [
             models.Index(
-                fields=["stage", "priority", "created_at"], name="job_open", condition=Q(state__in=["queued", "running"])
+                fields=["stage", "priority", "created_at"],
+                name="job_open",
+                condition=Q(state__in=["queued", "running"]),
             ),
             models.Index(fields=["document_id", "version"], name="job_document"),
             models.Index(fields=["tenant", "state", "created_at"], name="job_tenant_state"),

@@ -18,7 +18,7 @@ from apps.access import tenancy
 
 from . import db, ledger, metrics
 from .chunking import CHUNKERS, Span, chunk
-from .errors import IngestError, LostLease
+from .errors import IngestError
 from .ledger import Claim
 from .models import Collection, Document, DocumentVersion, IngestionJob
 from .parsing import Parsed
@@ -50,11 +50,14 @@ def prepare(held: Claim) -> None:
     with tenancy.scope(held.tenant_id):
         if db.rows("superseded", document=held.document_id, version=held.version)[0][0]:
             ledger.own(held)
+            db.run("clear_stage", document=held.document_id, version=held.version)
             ledger.finish(held, outcome=IngestionJob.Outcome.SUPERSEDED)
             return
         version = DocumentVersion.objects.get(document_id=held.document_id, version=held.version)
         collection = Collection.objects.select_related("space").get(id=held.collection_id)
-        original = b"".join(bytes(row[0]) for row in db.rows("blob", document=held.document_id, version=held.version))
+        original = b"".join(
+            bytes(row[0]) for row in db.rows("blob", document=held.document_id, version=held.version)
+        )
     with ledger.leased(held):
         parsed = parse_sandboxed(original, media_type=version.media_type, filename=version.filename or None)
         del original
@@ -64,7 +67,9 @@ def prepare(held: Claim) -> None:
     ledger.wake(ledger.Stage.EMBED)
 
 
-def _stage(held: Claim, collection: Collection, version: DocumentVersion, parsed: Parsed, parse_seconds: float) -> None:
+def _stage(
+    held: Claim, collection: Collection, version: DocumentVersion, parsed: Parsed, parse_seconds: float
+) -> None:
     started = time.monotonic()
     with tenancy.scope(held.tenant_id):
         ledger.own(held)
@@ -100,7 +105,12 @@ def _stage(held: Claim, collection: Collection, version: DocumentVersion, parsed
         if not ordinal:
             raise IngestError("empty", "The document has no text.")
         timings = {
-            "queued_ms": _ms(max(0.0, time.time() - held.created_at.timestamp() - (time.monotonic() - started) - parse_seconds)),
+            "queued_ms": _ms(
+                max(
+                    0.0,
+                    time.time() - held.created_at.timestamp() - (time.monotonic() - started) - parse_seconds,
+                )
+            ),
             "parse_ms": _ms(parse_seconds),
             "chunk_ms": _ms(time.monotonic() - started),
             "chunks": ordinal,
@@ -109,7 +119,11 @@ def _stage(held: Claim, collection: Collection, version: DocumentVersion, parsed
 
 
 def _stage_rows(
-    held: Claim, text: str, spans: list[Span], first: int, live: dict[tuple[bytes, tuple[str, ...]], deque[UUID]]
+    held: Claim,
+    text: str,
+    spans: list[Span],
+    first: int,
+    live: dict[tuple[bytes, tuple[str, ...]], deque[UUID]],
 ) -> None:
     """Write spans to the stage; one that is live already keeps its row and carries no text."""
     rows = list(_staged(held, text, spans, first, live))
@@ -125,7 +139,11 @@ def _stage_rows(
 
 
 def _staged(
-    held: Claim, text: str, spans: list[Span], first: int, live: dict[tuple[bytes, tuple[str, ...]], deque[UUID]]
+    held: Claim,
+    text: str,
+    spans: list[Span],
+    first: int,
+    live: dict[tuple[bytes, tuple[str, ...]], deque[UUID]],
 ) -> Iterator[tuple]:
     for ordinal, span in enumerate(spans, first):
         passage = text[span.start : span.end]
@@ -134,7 +152,17 @@ def _staged(
         kept = bool(same)
         chunk_id = same.popleft() if same else uuid5(held.document_id, f"{held.version}/{ordinal}")
         headings = json.dumps(span.heading_path)
-        yield ordinal, chunk_id, kept, span.start, span.end, None if kept else passage, digest, span.tokens, headings
+        yield (
+            ordinal,
+            chunk_id,
+            kept,
+            span.start,
+            span.end,
+            None if kept else passage,
+            digest,
+            span.tokens,
+            headings,
+        )
 
 
 def chunker_fingerprint(collection: Collection) -> str:

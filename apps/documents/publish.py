@@ -48,10 +48,18 @@ def publish(held: Claim, collection: Collection, *, embed_ms: float = 0.0) -> No
             live, title = db.rows("same_content", **at)[0]
             added, added_tokens = db.rows("added", **at)[0]
             db.run("insert_chunks", **at, collection=collection.id, language=collection.language, now=now)
-            db.run("insert_embeddings", **at, table=table, type=column_type(collection.space), collection=collection.id)
+            db.run(
+                "insert_embeddings",
+                **at,
+                table=table,
+                type=column_type(collection.space),
+                collection=collection.id,
+            )
             retired = db.rows("retire_chunks", **at, now=now)
             if retired:
-                db.run("retire_embeddings", table=table, document=document, chunks=[row[0] for row in retired])
+                db.run(
+                    "retire_embeddings", table=table, document=document, chunks=[row[0] for row in retired]
+                )
             db.run("place_chunks", **at, now=now)
             if not db.run("set_live", document=document, live=live, title=title, now=now):
                 raise ledger.LostLease(str(held.id))

@@ -37,7 +37,9 @@ def documents(parameters: dict[str, str]) -> QuerySet[Document]:
     for name, value in parameters.items():
         if name.startswith("metadata."):
             key = name.removeprefix("metadata.")
-            found = found.filter(metadata__contains={key: value}) | found.filter(metadata__contains={key: _json(value)})
+            found = found.filter(metadata__contains={key: value}) | found.filter(
+                metadata__contains={key: _json(value)}
+            )
     return found
 
 
@@ -90,11 +92,15 @@ def text(document_id: UUID, number: int, *, start: int | None, end: int | None) 
     if first < 0 or first > last:
         raise invalid("/start", "0 <= start <= end must hold.")
     first, last = min(first, found.characters), min(last, found.characters)
-    span = db.rows("version_text", document=document_id, version=number, start=first, length=last - first)[0][0]
+    span = db.rows("version_text", document=document_id, version=number, start=first, length=last - first)[0][
+        0
+    ]
     return {"text": span, "start": first, "end": last, "sha256": hashlib.sha256(span.encode()).hexdigest()}
 
 
-def chunks(document_id: UUID, number: int | None, *, after: int, limit: int) -> tuple[list[dict[str, Any]], int | None]:
+def chunks(
+    document_id: UUID, number: int | None, *, after: int, limit: int
+) -> tuple[list[dict[str, Any]], int | None]:
     """Chunks of a version (the live one when None) in reading order with that version's offsets, from ordinal `after`.
 
     Returns (rows, the ordinal to go on from, or None at the end). Raises Problem 404 for an unknown version.

@@ -23,7 +23,10 @@ def delete(*, tenant_id: UUID, document_id: UUID, version: int | None = None) ->
             raise Problem(404, "not_found", "There is no such document.")
         if version is not None and version < document.version:
             raise Problem(
-                409, "stale_version", f"The stored version is {document.version}.", current_version=document.version
+                409,
+                "stale_version",
+                f"The stored version is {document.version}.",
+                current_version=document.version,
             )
         number = version or document.version
         if not db.run("delete_document", document=document_id, version=number):

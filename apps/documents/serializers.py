@@ -80,7 +80,9 @@ class SubmissionSerializer(StrictSerializer):
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         given = [name for name in ("text", "file") if name in attrs]
         if len(given) != 1:
-            raise serializers.ValidationError({given[-1] if given else "text": ["Send exactly one of text and file."]})
+            raise serializers.ValidationError(
+                {given[-1] if given else "text": ["Send exactly one of text and file."]}
+            )
         if "text" in attrs and not attrs["text"].strip():
             raise serializers.ValidationError({"text": ["The text is empty."]})
         return attrs

@@ -88,7 +88,8 @@ def create(
             editor.execute(statement, params=None)
         # The exact path: all live vectors of a few collections (see retrieval).
         editor.execute(
-            f'CREATE INDEX "{space.table}_collection" ON "{space.table}" (collection_id) WHERE live', params=None
+            f'CREATE INDEX "{space.table}_collection" ON "{space.table}" (collection_id) WHERE live',
+            params=None,
         )
         if index_method == EmbeddingSpace.Index.HNSW:
             _create_index(editor, space)
@@ -108,7 +109,9 @@ def build_index(*, space: EmbeddingSpace, using: str = "owner") -> dict[str, Any
     with connection.schema_editor() as editor:
         editor.execute(f'DROP INDEX IF EXISTS "{index_name(space)}"', params=None)
         _create_index(editor, space)
-        EmbeddingSpace.objects.using(using).filter(pk=space.pk).update(index_parameters=space.index_parameters)
+        EmbeddingSpace.objects.using(using).filter(pk=space.pk).update(
+            index_parameters=space.index_parameters
+        )
     return space.index_parameters
 
 

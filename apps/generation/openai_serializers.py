@@ -39,10 +39,10 @@ class MessageSerializer(serializers.Serializer):
 
 
 class ChatSerializer(serializers.Serializer):
-    """validated_data holds `question`, `slug` (the collection that the model names) or `model` (a raw model)."""
+    """validated_data also holds `question`: the last user message's text."""
 
     model = TextField(required=False, allow_null=True, max_length=200)
-    messages = MessageSerializer(many=True, allow_empty=False, max_length=MAX_MESSAGES)
+    messages = serializers.ListField(child=MessageSerializer(), allow_empty=False, max_length=MAX_MESSAGES)
     collections = slugs_field()
     k = WholeField(required=False, min_value=1, max_value=200)
     consistency = serializers.ChoiceField(choices=["eventual", "bounded"], required=False, allow_null=True)
@@ -150,4 +150,4 @@ class ModelSerializer(serializers.Serializer):
 
 class ModelListSerializer(serializers.Serializer):
     object = serializers.CharField(default="list")
-    data = ModelSerializer(many=True)
+    data = ModelSerializer(many=True)  # type: ignore[assignment]

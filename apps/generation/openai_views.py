@@ -123,7 +123,7 @@ def completion(final: dict[str, Any], model: str) -> dict[str, Any]:
     }
 
 
-def annotations(final: dict[str, Any]) -> list[dict[str, Any]]:
+def url_citations(final: dict[str, Any]) -> list[dict[str, Any]]:
     """One url_citation per marker in the answer's text; indexes are of the marker, in code points."""
     by_marker = {citation["marker"]: citation for citation in final["citations"]}
     found = []
@@ -136,7 +136,7 @@ def annotations(final: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _sources(final: dict[str, Any]) -> dict[str, Any]:
-    return {"annotations": annotations(final), "citations": final["citations"]}
+    return {"annotations": url_citations(final), "citations": final["citations"]}
 
 
 async def _chunks(prepared: Prepared, model: str, *, with_usage: bool) -> AsyncGenerator[str, None]:

@@ -18,7 +18,7 @@ HEARTBEAT = ": heartbeat\n\n"
 
 
 class AlwaysJson(BaseContentNegotiation):
-    """Clients that ask for text/event-stream get it from a streaming view, and errors as JSON all the same."""
+    """Whoever asks for text/event-stream gets it where a view streams, and errors as JSON all the same."""
 
     def select_parser(self, request: Any, parsers: Any) -> Any:
         return next((parser for parser in parsers if _accepts(parser, request)), None)

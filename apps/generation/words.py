@@ -68,7 +68,7 @@ def stem(word: str) -> str:
 
 
 def idf(texts: Iterable[Iterable[str]]) -> dict[str, float]:
-    """ln(1 + (N - df + 0.5) / (df + 0.5)) of each word over N texts: BM25's (Robertson and Zaragoza, 2009)."""
+    """ln(1 + (N - df + 0.5) / (df + 0.5)) of each word in N texts, as BM25 has it (Robertson, 2009)."""
     counts: Counter[str] = Counter()
     total = 0
     for text in texts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 from uuid import UUID
@@ -34,8 +35,6 @@ def query_vector(*, tenant_id: UUID, space: EmbeddingSpace, query: str) -> tuple
     if found is not None:
         return np.frombuffer(found, dtype="<f4").tolist(), True
     vector = embedder_for(space).embed([query])[0]
-    try:
+    with contextlib.suppress(RedisError, OSError):
         cache.set(key, vector.astype("<f4").tobytes(), CACHE_SECONDS)
-    except (RedisError, OSError):
-        pass
     return vector.tolist(), False

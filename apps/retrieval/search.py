@@ -67,7 +67,9 @@ def search(*, tenant_id: UUID, query: SearchQuery) -> SearchResult:
     slugs = {found.id: found.slug for found in collections}
     hits = [_hit(row, slugs) for row in rows]
     stale = {
-        row[1]: {"document_id": row[1], "live_version": row[2], "version": row[3]} for row in rows if row[3] > row[2]
+        row[1]: {"document_id": row[1], "live_version": row[2], "version": row[3]}
+        for row in rows
+        if row[3] > row[2]
     }
     return SearchResult(
         hits=hits,
@@ -93,7 +95,9 @@ def scope_of(slugs: Sequence[str] | None) -> list[Collection]:
     return chosen
 
 
-def compose(collections: Sequence[Collection], query: SearchQuery, vector: Sequence[float] | None) -> tuple[str, dict]:
+def compose(
+    collections: Sequence[Collection], query: SearchQuery, vector: Sequence[float] | None
+) -> tuple[str, dict]:
     """The statement and its parameters. Identifiers come from the space's row and constants, values are parameters."""
     chunks = sum(collection.chunks for collection in collections)
     tokens = sum(collection.tokens for collection in collections)
@@ -124,13 +128,18 @@ def compose(collections: Sequence[Collection], query: SearchQuery, vector: Seque
 def index_settings(space: EmbeddingSpace, candidates: int) -> list[str]:
     """SET LOCAL statements for the vector index: enough candidates visited, and more where a filter eats them."""
     if space.index_method == EmbeddingSpace.Index.HNSW:
-        return [f"SET LOCAL hnsw.ef_search = {min(1000, candidates)}", "SET LOCAL hnsw.iterative_scan = relaxed_order"]
+        return [
+            f"SET LOCAL hnsw.ef_search = {min(1000, candidates)}",
+            "SET LOCAL hnsw.iterative_scan = relaxed_order",
+        ]
     lists = int(space.index_parameters.get("lists", 1))
     probes = max(1, min(lists, round(lists**0.5) * 2))
     return [f"SET LOCAL ivfflat.probes = {probes}", "SET LOCAL ivfflat.iterative_scan = relaxed_order"]
 
 
-def _rows(collections: Sequence[Collection], query: SearchQuery, vector: Sequence[float] | None) -> list[tuple[Any, ...]]:
+def _rows(
+    collections: Sequence[Collection], query: SearchQuery, vector: Sequence[float] | None
+) -> list[tuple[Any, ...]]:
     statement, parameters = compose(collections, query, vector)
     with connection.cursor() as cursor:
         if vector is not None:
@@ -157,7 +166,21 @@ def _one_space(collections: Sequence[Collection]) -> EmbeddingSpace:
 
 
 def _hit(row: tuple[Any, ...], slugs: dict[UUID, str]) -> Hit:
-    (chunk_id, document_id, live, version, collection_id, source_uri, title, metadata, headings, text, sha256, start, end) = row[:13]
+    (
+        chunk_id,
+        document_id,
+        live,
+        version,
+        collection_id,
+        source_uri,
+        title,
+        metadata,
+        headings,
+        text,
+        sha256,
+        start,
+        end,
+    ) = row[:13]
     score, dense, lexical = row[13:]
     return Hit(
         chunk_id=chunk_id,
@@ -172,7 +195,12 @@ def _hit(row: tuple[Any, ...], slugs: dict[UUID, str]) -> Hit:
         text=text,
         sha256=sha256,
         score=score,
-        scores={"dense": dense, "lexical": lexical, "fused": score if dense is not None and lexical is not None else None, "rerank": None},
+        scores={
+            "dense": dense,
+            "lexical": lexical,
+            "fused": score if dense is not None and lexical is not None else None,
+            "rerank": None,
+        },
         metadata=json.loads(metadata) if isinstance(metadata, str) else metadata,
         fresh=version == live,
     )

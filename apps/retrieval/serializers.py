@@ -55,7 +55,11 @@ class StaleSerializer(serializers.Serializer):
 
 class ResultSerializer(serializers.Serializer):
     results = HitSerializer(many=True)
-    snapshot = serializers.DictField(child=serializers.IntegerField(), help_text="epoch of each collection searched")
-    stale = StaleSerializer(many=True, help_text="documents among the results that have a newer, pending version")
+    snapshot = serializers.DictField(
+        child=serializers.IntegerField(), help_text="epoch of each collection searched"
+    )
+    stale = StaleSerializer(
+        many=True, help_text="documents among the results that have a newer, pending version"
+    )
     cached = serializers.BooleanField()
     timings = serializers.DictField(child=serializers.FloatField())

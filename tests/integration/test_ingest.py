@@ -25,7 +25,9 @@ Put = Callable[..., Accepted]
 def paragraphs(count: int, *, seed: str = "") -> list[str]:
     """Distinct paragraphs of about thirty words."""
     return [
-        f"Paragraph {number}{seed}: " + " ".join(f"word{hashlib.md5(f'{number}{seed}{i}'.encode()).hexdigest()[:6]}" for i in range(30)) + "."
+        f"Paragraph {number}{seed}: "
+        + " ".join(f"word{hashlib.md5(f'{number}{seed}{i}'.encode()).hexdigest()[:6]}" for i in range(30))
+        + "."
         for number in range(count)
     ]
 
@@ -40,7 +42,10 @@ def live_rows(collection: Collection) -> tuple[int, int]:
     """(live chunks, live vectors) of a collection."""
     with tenancy.scope(collection.tenant_id), connection.cursor() as cursor:
         chunks = Chunk.objects.filter(collection=collection, retired_in_version=None).count()
-        cursor.execute(f"SELECT count(*) FROM {collection.space.table} WHERE live AND collection_id = %s", [collection.id])
+        cursor.execute(
+            f"SELECT count(*) FROM {collection.space.table} WHERE live AND collection_id = %s",
+            [collection.id],
+        )
         return chunks, cursor.fetchone()[0]
 
 
@@ -83,7 +88,9 @@ def test_same_content_with_a_higher_version_raises_the_number(collection: Collec
     assert (hit.version, hit.text, hit.fresh) == (7, "alpha text", True)
 
 
-def test_same_content_sent_again_while_pending_goes_live_under_the_higher_number(collection: Collection, put: Put) -> None:
+def test_same_content_sent_again_while_pending_goes_live_under_the_higher_number(
+    collection: Collection, put: Put
+) -> None:
     first = put(collection, "waiting text", version=5)
     assert put(collection, "waiting text", version=7).unchanged
     prepare.drain(job_id=first.job.id)
@@ -114,18 +121,24 @@ def test_editing_one_paragraph_embeds_only_what_it_touches(collection: Collectio
     assert live_rows(collection) == (len(after), len(after))
 
 
-def test_a_paragraph_that_comes_back_is_a_new_row_but_is_not_embedded_again(collection: Collection, ingest: Put) -> None:
+def test_a_paragraph_that_comes_back_is_a_new_row_but_is_not_embedded_again(
+    collection: Collection, ingest: Put
+) -> None:
     ingest(collection, "The first wording of it.")
     ingest(collection, "The second wording of it.")
     before = embedded_texts()
     ingest(collection, "The first wording of it.")
     assert embedded_texts() == before
     with tenancy.scope(collection.tenant_id):
-        rows = Chunk.objects.order_by("live_from_version").values_list("live_from_version", "retired_in_version")
+        rows = Chunk.objects.order_by("live_from_version").values_list(
+            "live_from_version", "retired_in_version"
+        )
         assert list(rows) == [(1, 2), (2, 3), (3, None)]
 
 
-def test_the_same_text_in_two_documents_of_a_tenant_is_embedded_once(collection: Collection, ingest: Put) -> None:
+def test_the_same_text_in_two_documents_of_a_tenant_is_embedded_once(
+    collection: Collection, ingest: Put
+) -> None:
     ingest(collection, "A boilerplate notice that many pages carry.", source_uri="a")
     before = embedded_texts()
     ingest(collection, "A boilerplate notice that many pages carry.", source_uri="b")
@@ -135,7 +148,9 @@ def test_the_same_text_in_two_documents_of_a_tenant_is_embedded_once(collection:
 
 def test_a_failed_update_keeps_the_old_version_answering(collection: Collection, ingest: Put) -> None:
     good = ingest(collection, "The old content answers questions.", source_uri="page")
-    bad = ingest(collection, b"%PDF-1.4 this is no pdf at all", media_type="application/pdf", source_uri="page")
+    bad = ingest(
+        collection, b"%PDF-1.4 this is no pdf at all", media_type="application/pdf", source_uri="page"
+    )
     with tenancy.scope(collection.tenant_id):
         document = Document.objects.get(id=good.document.id)
         job = IngestionJob.objects.get(id=bad.job.id)
@@ -144,7 +159,9 @@ def test_a_failed_update_keeps_the_old_version_answering(collection: Collection,
     assert search(tenant_id=collection.tenant_id, query=SearchQuery("old content")).hits[0].version == 1
 
 
-def test_a_first_version_that_fails_leaves_no_chunks_and_a_dead_letter(collection: Collection, ingest: Put) -> None:
+def test_a_first_version_that_fails_leaves_no_chunks_and_a_dead_letter(
+    collection: Collection, ingest: Put
+) -> None:
     bad = ingest(collection, b"\x00\x01\x02" * 50, media_type="application/pdf", source_uri="page")
     with tenancy.scope(collection.tenant_id):
         assert Document.objects.get(id=bad.document.id).state == "failed"
@@ -152,7 +169,9 @@ def test_a_first_version_that_fails_leaves_no_chunks_and_a_dead_letter(collectio
     assert live_rows(collection) == (0, 0)
 
 
-def test_a_version_that_stepped_aside_gets_its_turn_when_the_newer_one_fails(collection: Collection, put: Put) -> None:
+def test_a_version_that_stepped_aside_gets_its_turn_when_the_newer_one_fails(
+    collection: Collection, put: Put
+) -> None:
     put(collection, "first wording", version=1, source_uri="page")
     second = put(collection, "second wording", version=2, source_uri="page")
     broken = put(collection, b"%PDF-1.4 broken", media_type="application/pdf", version=3, source_uri="page")
@@ -179,12 +198,16 @@ def test_an_older_version_never_goes_live_after_a_newer_one(collection: Collecti
     assert live_rows(collection) == (1, 1)
 
 
-def test_chunks_are_compared_again_when_another_version_went_live_meanwhile(collection: Collection, put: Put) -> None:
+def test_chunks_are_compared_again_when_another_version_went_live_meanwhile(
+    collection: Collection, put: Put
+) -> None:
     shared = "A long shared sentence that both versions keep as it is.\n\n# Heading\n\n"
     first = put(collection, shared + "one", media_type="text/markdown", version=1)
     second = put(collection, shared + "two", media_type="text/markdown", version=2)
     with tenancy.scope(collection.tenant_id):
-        DocumentVersion.objects.filter(version=2).update(error={"code": "held"})  # so that version 1 does not step aside
+        DocumentVersion.objects.filter(version=2).update(
+            error={"code": "held"}
+        )  # so that version 1 does not step aside
     prepare.drain(job_id=second.job.id)
     prepare.drain(job_id=first.job.id)
     embed.drain(job_id=first.job.id)
@@ -195,7 +218,9 @@ def test_chunks_are_compared_again_when_another_version_went_live_meanwhile(coll
     embed.drain(job_id=second.job.id)
     with tenancy.scope(collection.tenant_id):
         assert Document.objects.get(id=first.document.id).live_version == 2
-        assert Chunk.objects.filter(retired_in_version=None, live_from_version=1).count() == 1, "the shared chunk survives"
+        assert Chunk.objects.filter(retired_in_version=None, live_from_version=1).count() == 1, (
+            "the shared chunk survives"
+        )
 
 
 def test_the_same_job_run_twice_publishes_once(collection: Collection, put: Put) -> None:

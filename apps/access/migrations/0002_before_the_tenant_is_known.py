@@ -35,6 +35,9 @@ class Migration(migrations.Migration):
         migrations.RunSQL([TENANT_OF_USER], ["DROP FUNCTION access_tenant_of_user"]),
         migrations.RunSQL(
             LOG_WALL,
-            ["DROP POLICY tenant_wall ON django_admin_log", "ALTER TABLE django_admin_log DISABLE ROW LEVEL SECURITY"],
+            [
+                "DROP POLICY tenant_wall ON django_admin_log",
+                "ALTER TABLE django_admin_log DISABLE ROW LEVEL SECURITY",
+            ],
         ),
     ]

@@ -9,7 +9,6 @@ from .base import Engine
 from .citus import CitusEngine
 from .postgres import PostgresEngine
 
-
 _found: dict[str, Engine] = {}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
@@ -12,8 +13,19 @@ class Engine(Protocol):
 
     name: str
 
-    def create_sharded(self, editor: BaseDatabaseSchemaEditor, create_sql: str, table: str, key: str) -> None:
-        """Run `create_sql` (a CREATE TABLE without partitioning) and spread the table by hash of `key`."""
+    def create_sharded(
+        self,
+        editor: BaseDatabaseSchemaEditor,
+        create_sql: str,
+        table: str,
+        key: str,
+        *,
+        before_spreading: Sequence[str] = (),
+    ) -> None:
+        """Run `create_sql` (a CREATE TABLE without partitioning) and spread the table by hash of `key`.
+
+        before_spreading: statements about the table that its partitions or shards inherit.
+        """
 
     def create_everywhere(self, editor: BaseDatabaseSchemaEditor, table: str) -> None:
         """Make a small plain table joinable with the sharded ones wherever their rows are."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 
 ANCHOR = "documents_document"
@@ -16,10 +18,20 @@ class CitusEngine:
 
     name = "citus"
 
-    def create_sharded(self, editor: BaseDatabaseSchemaEditor, create_sql: str, table: str, key: str) -> None:
+    def create_sharded(
+        self,
+        editor: BaseDatabaseSchemaEditor,
+        create_sql: str,
+        table: str,
+        key: str,
+        *,
+        before_spreading: Sequence[str] = (),
+    ) -> None:
         # Parallel DDL on several shards cannot follow writes to reference tables in one transaction.
         editor.execute("SET LOCAL citus.multi_shard_modify_mode TO 'sequential'", params=None)
         editor.execute(create_sql, params=None)
+        for statement in before_spreading:
+            editor.execute(statement, params=None)
         beside = "" if table == ANCHOR else f", colocate_with => '{ANCHOR}'"
         editor.execute(f"SELECT create_distributed_table('{table}', '{key}'{beside})", params=None)
 

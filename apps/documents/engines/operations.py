@@ -17,26 +17,46 @@ from . import engine_for
 class CreateShardedModel(CreateModel):
     """CreateModel for a big table: spread by `shard_key`, behind the tenant wall.
 
-    Foreign keys and indexes follow as deferred SQL, as Django does for any model.
+    uncompressed: columns of long values that are stored as they are, because compressing them would cost the writer
+    more than the disk saves (pglz: about 5 MB/s) and a slice of them could not be read alone. Foreign keys and indexes
+    follow as deferred SQL, as Django does for any model.
     """
 
-    def __init__(self, name: str, fields: Any, *, shard_key: str = "document_id", **options: Any) -> None:
+    def __init__(
+        self,
+        name: str,
+        fields: Any,
+        *,
+        shard_key: str = "document_id",
+        uncompressed: tuple[str, ...] = (),
+        **options: Any,
+    ) -> None:
         super().__init__(name, fields, **options)
         self.shard_key = shard_key
+        self.uncompressed = uncompressed
 
     def deconstruct(self) -> tuple[str, list[Any], dict[str, Any]]:
         name, args, kwargs = super().deconstruct()
-        return name, args, kwargs | {"shard_key": self.shard_key}
+        return name, args, kwargs | {"shard_key": self.shard_key, "uncompressed": self.uncompressed}
 
     def database_forwards(
-        self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: ProjectState, to_state: ProjectState
+        self,
+        app_label: str,
+        schema_editor: BaseDatabaseSchemaEditor,
+        from_state: ProjectState,
+        to_state: ProjectState,
     ) -> None:
         model = to_state.apps.get_model(app_label, self.name)
         if not self.allow_migrate_model(schema_editor.connection.alias, model):
             return
         create_sql, _ = schema_editor.table_sql(model)
         table = model._meta.db_table
-        engine_for(schema_editor.connection).create_sharded(schema_editor, create_sql, table, self.shard_key)
+        storage = [
+            f'ALTER TABLE "{table}" ALTER COLUMN "{column}" SET STORAGE EXTERNAL'
+            for column in self.uncompressed
+        ]
+        engine = engine_for(schema_editor.connection)
+        engine.create_sharded(schema_editor, create_sql, table, self.shard_key, before_spreading=storage)
         for statement in wall_sql(table):
             schema_editor.execute(statement, params=None)
         schema_editor.deferred_sql.extend(schema_editor._model_indexes_sql(model))
@@ -58,14 +78,22 @@ class PlaceEverywhere(Operation):
         """No model changes."""
 
     def database_forwards(
-        self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: ProjectState, to_state: ProjectState
+        self,
+        app_label: str,
+        schema_editor: BaseDatabaseSchemaEditor,
+        from_state: ProjectState,
+        to_state: ProjectState,
     ) -> None:
         engine = engine_for(schema_editor.connection)
         for table in self.tables:
             engine.create_everywhere(schema_editor, table)
 
     def database_backwards(
-        self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: ProjectState, to_state: ProjectState
+        self,
+        app_label: str,
+        schema_editor: BaseDatabaseSchemaEditor,
+        from_state: ProjectState,
+        to_state: ProjectState,
     ) -> None:
         """The tables are dropped by the operations that made them."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 
 
@@ -13,9 +15,19 @@ class PostgresEngine:
     def __init__(self, partitions: int) -> None:
         self.count = partitions
 
-    def create_sharded(self, editor: BaseDatabaseSchemaEditor, create_sql: str, table: str, key: str) -> None:
+    def create_sharded(
+        self,
+        editor: BaseDatabaseSchemaEditor,
+        create_sql: str,
+        table: str,
+        key: str,
+        *,
+        before_spreading: Sequence[str] = (),
+    ) -> None:
         count = len(self.partitions(editor, "documents_document")) or self.count
         editor.execute(f'{create_sql.rstrip().rstrip(";")} PARTITION BY HASH ("{key}")', params=None)
+        for statement in before_spreading:
+            editor.execute(statement, params=None)
         for number in range(count):
             editor.execute(
                 f'CREATE TABLE "{table}_p{number}" PARTITION OF "{table}"'

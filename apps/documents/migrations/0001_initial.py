@@ -1,12 +1,13 @@
 """The schema: plain tables first, then Document, then what hangs on it (the order that Citus needs)."""
 
+import uuid
+
 import django.contrib.postgres.fields
 import django.contrib.postgres.indexes
 import django.contrib.postgres.search
 import django.core.validators
 import django.db.models.deletion
 import pgvector.django.vector
-import uuid
 from django.contrib.postgres.operations import BtreeGinExtension
 from django.db import migrations, models
 from pgvector.django import VectorExtension
@@ -16,216 +17,503 @@ from apps.documents.engines.operations import CreateShardedModel, PlaceEverywher
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('access', '0001_initial'),
+        ("access", "0001_initial"),
     ]
 
     operations = [
         VectorExtension(),
         BtreeGinExtension(),
         migrations.CreateModel(
-            name='EmbeddingSpace',
+            name="EmbeddingSpace",
             fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('slug', models.CharField(max_length=40, unique=True, validators=[django.core.validators.RegexValidator('^[a-z0-9](?:[a-z0-9_-]{0,62}[a-z0-9])?$', 'lower-case letters, digits, - and _; at most 64')])),
-                ('backend', models.CharField(max_length=20)),
-                ('model', models.CharField(max_length=200)),
-                ('revision', models.CharField(blank=True, max_length=100)),
-                ('dimensions', models.PositiveIntegerField()),
-                ('metric', models.CharField(choices=[('cosine', 'Cosine'), ('ip', 'Inner Product'), ('l2', 'L2')], default='cosine', max_length=10)),
-                ('storage', models.CharField(choices=[('halfvec', 'Halfvec'), ('vector', 'Vector')], default='halfvec', max_length=10)),
-                ('index_method', models.CharField(choices=[('hnsw', 'Hnsw'), ('ivfflat', 'Ivfflat')], default='hnsw', max_length=10)),
-                ('index_parameters', models.JSONField(blank=True, default=dict)),
-                ('state', models.CharField(choices=[('building', 'Building'), ('live', 'Live'), ('retired', 'Retired')], default='building', max_length=10)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
+                (
+                    "id",
+                    models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False),
+                ),
+                (
+                    "slug",
+                    models.CharField(
+                        max_length=40,
+                        unique=True,
+                        validators=[
+                            django.core.validators.RegexValidator(
+                                "^[a-z0-9](?:[a-z0-9_-]{0,62}[a-z0-9])?$",
+                                "lower-case letters, digits, - and _; at most 64",
+                            )
+                        ],
+                    ),
+                ),
+                ("backend", models.CharField(max_length=20)),
+                ("model", models.CharField(max_length=200)),
+                ("revision", models.CharField(blank=True, max_length=100)),
+                ("dimensions", models.PositiveIntegerField()),
+                (
+                    "metric",
+                    models.CharField(
+                        choices=[("cosine", "Cosine"), ("ip", "Inner Product"), ("l2", "L2")],
+                        default="cosine",
+                        max_length=10,
+                    ),
+                ),
+                (
+                    "storage",
+                    models.CharField(
+                        choices=[("halfvec", "Halfvec"), ("vector", "Vector")],
+                        default="halfvec",
+                        max_length=10,
+                    ),
+                ),
+                (
+                    "index_method",
+                    models.CharField(
+                        choices=[("hnsw", "Hnsw"), ("ivfflat", "Ivfflat")], default="hnsw", max_length=10
+                    ),
+                ),
+                ("index_parameters", models.JSONField(blank=True, default=dict)),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[("building", "Building"), ("live", "Live"), ("retired", "Retired")],
+                        default="building",
+                        max_length=10,
+                    ),
+                ),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
             ],
         ),
         migrations.CreateModel(
-            name='Collection',
+            name="Collection",
             fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('slug', models.CharField(max_length=64, validators=[django.core.validators.RegexValidator('^[a-z0-9](?:[a-z0-9_-]{0,62}[a-z0-9])?$', 'lower-case letters, digits, - and _; at most 64')])),
-                ('name', models.CharField(max_length=200)),
-                ('description', models.TextField(blank=True)),
-                ('language', models.CharField(default='english', help_text='text search configuration of Postgres, e.g. english, german, simple', max_length=40)),
-                ('chunking_strategy', models.CharField(choices=[('recursive', 'Recursive'), ('fixed', 'Fixed')], default='recursive', max_length=20)),
-                ('chunking_max_tokens', models.PositiveIntegerField(default=200)),
-                ('chunking_overlap_tokens', models.PositiveIntegerField(default=0)),
-                ('consistency_mode', models.CharField(choices=[('write_back', 'Write Back'), ('write_through', 'Write Through')], default='write_back', max_length=20)),
-                ('consistency_window_seconds', models.PositiveIntegerField(default=30)),
-                ('epoch', models.BigIntegerField(default=0, editable=False)),
-                ('documents', models.BigIntegerField(default=0, editable=False)),
-                ('chunks', models.BigIntegerField(default=0, editable=False)),
-                ('tokens', models.BigIntegerField(default=0, editable=False)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('updated_at', models.DateTimeField(auto_now=True)),
-                ('tenant', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, to='access.tenant')),
-                ('space', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, to='documents.embeddingspace')),
+                (
+                    "id",
+                    models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False),
+                ),
+                (
+                    "slug",
+                    models.CharField(
+                        max_length=64,
+                        validators=[
+                            django.core.validators.RegexValidator(
+                                "^[a-z0-9](?:[a-z0-9_-]{0,62}[a-z0-9])?$",
+                                "lower-case letters, digits, - and _; at most 64",
+                            )
+                        ],
+                    ),
+                ),
+                ("name", models.CharField(max_length=200)),
+                ("description", models.TextField(blank=True)),
+                (
+                    "language",
+                    models.CharField(
+                        default="english",
+                        help_text="text search configuration of Postgres, e.g. english, german, simple",
+                        max_length=40,
+                    ),
+                ),
+                (
+                    "chunking_strategy",
+                    models.CharField(
+                        choices=[("recursive", "Recursive"), ("fixed", "Fixed")],
+                        default="recursive",
+                        max_length=20,
+                    ),
+                ),
+                ("chunking_max_tokens", models.PositiveIntegerField(default=200)),
+                ("chunking_overlap_tokens", models.PositiveIntegerField(default=0)),
+                (
+                    "consistency_mode",
+                    models.CharField(
+                        choices=[("write_back", "Write Back"), ("write_through", "Write Through")],
+                        default="write_back",
+                        max_length=20,
+                    ),
+                ),
+                ("consistency_window_seconds", models.PositiveIntegerField(default=30)),
+                ("epoch", models.BigIntegerField(default=0, editable=False)),
+                ("documents", models.BigIntegerField(default=0, editable=False)),
+                ("chunks", models.BigIntegerField(default=0, editable=False)),
+                ("tokens", models.BigIntegerField(default=0, editable=False)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                ("updated_at", models.DateTimeField(auto_now=True)),
+                (
+                    "tenant",
+                    models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, to="access.tenant"),
+                ),
+                (
+                    "space",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, to="documents.embeddingspace"
+                    ),
+                ),
             ],
         ),
-        TenantWall('documents_collection'),
-        PlaceEverywhere('access_tenant', 'documents_embeddingspace', 'documents_collection'),
+        TenantWall("documents_collection"),
+        PlaceEverywhere("access_tenant", "documents_embeddingspace", "documents_collection"),
         CreateShardedModel(
-            name='Document',
-            shard_key='id',
+            name="Document",
+            shard_key="id",
             fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('source_uri', models.TextField()),
-                ('title', models.TextField(blank=True)),
-                ('metadata', models.JSONField(blank=True, default=dict)),
-                ('version', models.BigIntegerField()),
-                ('live_version', models.BigIntegerField(null=True)),
-                ('deleted_version', models.BigIntegerField(null=True)),
-                ('pending_since', models.DateTimeField(null=True)),
-                ('content_sha256', models.BinaryField(max_length=32)),
-                ('media_type', models.CharField(max_length=200)),
-                ('state', models.CharField(choices=[('pending', 'Pending'), ('processing', 'Processing'), ('live', 'Live'), ('stale', 'Stale'), ('failed', 'Failed'), ('deleted', 'Deleted')], max_length=12)),
-                ('error', models.JSONField(null=True)),
-                ('created_at', models.DateTimeField()),
-                ('updated_at', models.DateTimeField()),
-                ('deleted_at', models.DateTimeField(null=True)),
-                ('collection', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, to='documents.collection')),
-                ('tenant', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, to='access.tenant')),
+                (
+                    "id",
+                    models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False),
+                ),
+                ("source_uri", models.TextField()),
+                ("title", models.TextField(blank=True)),
+                ("metadata", models.JSONField(blank=True, default=dict)),
+                ("version", models.BigIntegerField()),
+                ("live_version", models.BigIntegerField(null=True)),
+                ("deleted_version", models.BigIntegerField(null=True)),
+                ("pending_since", models.DateTimeField(null=True)),
+                ("content_sha256", models.BinaryField(max_length=32)),
+                ("media_type", models.CharField(max_length=200)),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("pending", "Pending"),
+                            ("processing", "Processing"),
+                            ("live", "Live"),
+                            ("stale", "Stale"),
+                            ("failed", "Failed"),
+                            ("deleted", "Deleted"),
+                        ],
+                        max_length=12,
+                    ),
+                ),
+                ("error", models.JSONField(null=True)),
+                ("created_at", models.DateTimeField()),
+                ("updated_at", models.DateTimeField()),
+                ("deleted_at", models.DateTimeField(null=True)),
+                (
+                    "collection",
+                    models.ForeignKey(
+                        db_index=False, on_delete=django.db.models.deletion.CASCADE, to="documents.collection"
+                    ),
+                ),
+                (
+                    "tenant",
+                    models.ForeignKey(
+                        db_index=False, on_delete=django.db.models.deletion.CASCADE, to="access.tenant"
+                    ),
+                ),
             ],
         ),
         CreateShardedModel(
-            name='Chunk',
+            name="Chunk",
             fields=[
-                ('pk', models.CompositePrimaryKey('document_id', 'chunk_id', blank=True, editable=False, primary_key=True, serialize=False)),
-                ('chunk_id', models.UUIDField()),
-                ('text', models.TextField()),
-                ('sha256', models.BinaryField(max_length=32)),
-                ('tokens', models.IntegerField()),
-                ('heading_path', django.contrib.postgres.fields.ArrayField(base_field=models.TextField(), size=None)),
-                ('live_from_version', models.BigIntegerField()),
-                ('live_from', models.DateTimeField()),
-                ('retired_in_version', models.BigIntegerField(null=True)),
-                ('retired_at', models.DateTimeField(null=True)),
-                ('tsv', django.contrib.postgres.search.SearchVectorField()),
-                ('tenant', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.CASCADE, to='access.tenant')),
-                ('collection', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.CASCADE, to='documents.collection')),
-                ('document', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, to='documents.document')),
+                (
+                    "pk",
+                    models.CompositePrimaryKey(
+                        "document_id",
+                        "chunk_id",
+                        blank=True,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("chunk_id", models.UUIDField()),
+                ("text", models.TextField()),
+                ("sha256", models.BinaryField(max_length=32)),
+                ("tokens", models.IntegerField()),
+                (
+                    "heading_path",
+                    django.contrib.postgres.fields.ArrayField(base_field=models.TextField(), size=None),
+                ),
+                ("live_from_version", models.BigIntegerField()),
+                ("live_from", models.DateTimeField()),
+                ("retired_in_version", models.BigIntegerField(null=True)),
+                ("retired_at", models.DateTimeField(null=True)),
+                ("tsv", django.contrib.postgres.search.SearchVectorField()),
+                (
+                    "tenant",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        to="access.tenant",
+                    ),
+                ),
+                (
+                    "collection",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        to="documents.collection",
+                    ),
+                ),
+                (
+                    "document",
+                    models.ForeignKey(
+                        db_index=False, on_delete=django.db.models.deletion.CASCADE, to="documents.document"
+                    ),
+                ),
             ],
         ),
         CreateShardedModel(
-            name='Blob',
+            name="Blob",
+            uncompressed=("data",),
             fields=[
-                ('pk', models.CompositePrimaryKey('document_id', 'version', 'part', blank=True, editable=False, primary_key=True, serialize=False)),
-                ('version', models.BigIntegerField()),
-                ('part', models.IntegerField()),
-                ('data', models.BinaryField()),
-                ('tenant', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.CASCADE, to='access.tenant')),
-                ('document', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, to='documents.document')),
+                (
+                    "pk",
+                    models.CompositePrimaryKey(
+                        "document_id",
+                        "version",
+                        "part",
+                        blank=True,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("version", models.BigIntegerField()),
+                ("part", models.IntegerField()),
+                ("data", models.BinaryField()),
+                (
+                    "tenant",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        to="access.tenant",
+                    ),
+                ),
+                (
+                    "document",
+                    models.ForeignKey(
+                        db_index=False, on_delete=django.db.models.deletion.CASCADE, to="documents.document"
+                    ),
+                ),
             ],
         ),
         CreateShardedModel(
-            name='DocumentVersion',
+            name="DocumentVersion",
+            uncompressed=("text",),
             fields=[
-                ('pk', models.CompositePrimaryKey('document_id', 'version', blank=True, editable=False, primary_key=True, serialize=False)),
-                ('version', models.BigIntegerField()),
-                ('sha256', models.BinaryField(max_length=32)),
-                ('media_type', models.CharField(max_length=200)),
-                ('filename', models.TextField(blank=True)),
-                ('bytes', models.BigIntegerField()),
-                ('blob_uri', models.TextField()),
-                ('same_as', models.BigIntegerField(null=True)),
-                ('title', models.TextField(blank=True)),
-                ('text', models.TextField(null=True)),
-                ('characters', models.BigIntegerField(null=True)),
-                ('chunk_ids', django.contrib.postgres.fields.ArrayField(base_field=models.UUIDField(), null=True, size=None)),
-                ('starts', django.contrib.postgres.fields.ArrayField(base_field=models.IntegerField(), null=True, size=None)),
-                ('ends', django.contrib.postgres.fields.ArrayField(base_field=models.IntegerField(), null=True, size=None)),
-                ('parser', models.CharField(blank=True, max_length=40)),
-                ('chunker', models.CharField(blank=True, max_length=80)),
-                ('source_updated_at', models.DateTimeField(null=True)),
-                ('accepted_at', models.DateTimeField()),
-                ('published_at', models.DateTimeField(null=True)),
-                ('error', models.JSONField(null=True)),
-                ('document', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='versions', to='documents.document')),
-                ('tenant', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.CASCADE, to='access.tenant')),
+                (
+                    "pk",
+                    models.CompositePrimaryKey(
+                        "document_id",
+                        "version",
+                        blank=True,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("version", models.BigIntegerField()),
+                ("sha256", models.BinaryField(max_length=32)),
+                ("media_type", models.CharField(max_length=200)),
+                ("filename", models.TextField(blank=True)),
+                ("bytes", models.BigIntegerField()),
+                ("blob_uri", models.TextField()),
+                ("same_as", models.BigIntegerField(null=True)),
+                ("title", models.TextField(blank=True)),
+                ("text", models.TextField(null=True)),
+                ("characters", models.BigIntegerField(null=True)),
+                (
+                    "chunk_ids",
+                    django.contrib.postgres.fields.ArrayField(
+                        base_field=models.UUIDField(), null=True, size=None
+                    ),
+                ),
+                (
+                    "starts",
+                    django.contrib.postgres.fields.ArrayField(
+                        base_field=models.IntegerField(), null=True, size=None
+                    ),
+                ),
+                (
+                    "ends",
+                    django.contrib.postgres.fields.ArrayField(
+                        base_field=models.IntegerField(), null=True, size=None
+                    ),
+                ),
+                ("parser", models.CharField(blank=True, max_length=40)),
+                ("chunker", models.CharField(blank=True, max_length=80)),
+                ("source_updated_at", models.DateTimeField(null=True)),
+                ("accepted_at", models.DateTimeField()),
+                ("published_at", models.DateTimeField(null=True)),
+                ("error", models.JSONField(null=True)),
+                (
+                    "document",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="versions",
+                        to="documents.document",
+                    ),
+                ),
+                (
+                    "tenant",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        to="access.tenant",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='IngestionJob',
+            name="IngestionJob",
             fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('collection_id', models.UUIDField()),
-                ('document_id', models.UUIDField()),
-                ('version', models.BigIntegerField()),
-                ('stage', models.CharField(choices=[('prepare', 'Prepare'), ('embed', 'Embed')], default='prepare', max_length=10)),
-                ('state', models.CharField(choices=[('queued', 'Queued'), ('running', 'Running'), ('done', 'Done'), ('dead', 'Dead'), ('cancelled', 'Cancelled')], default='queued', max_length=10)),
-                ('priority', models.SmallIntegerField(choices=[(0, 'Urgent'), (1, 'Normal'), (2, 'Low')], default=1)),
-                ('attempts', models.IntegerField(default=0)),
-                ('fence', models.BigIntegerField(default=0)),
-                ('worker', models.CharField(blank=True, max_length=100)),
-                ('lease_until', models.DateTimeField(null=True)),
-                ('not_before', models.DateTimeField()),
-                ('base_version', models.BigIntegerField(null=True)),
-                ('outcome', models.CharField(blank=True, choices=[('published', 'Published'), ('superseded', 'Superseded'), ('deleted', 'Deleted')], max_length=12)),
-                ('error', models.JSONField(null=True)),
-                ('timings', models.JSONField(default=dict)),
-                ('created_at', models.DateTimeField()),
-                ('finished_at', models.DateTimeField(null=True)),
-                ('tenant', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, to='access.tenant')),
+                (
+                    "id",
+                    models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False),
+                ),
+                ("collection_id", models.UUIDField()),
+                ("document_id", models.UUIDField()),
+                ("version", models.BigIntegerField()),
+                (
+                    "stage",
+                    models.CharField(
+                        choices=[("prepare", "Prepare"), ("embed", "Embed")], default="prepare", max_length=10
+                    ),
+                ),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("queued", "Queued"),
+                            ("running", "Running"),
+                            ("done", "Done"),
+                            ("dead", "Dead"),
+                            ("cancelled", "Cancelled"),
+                        ],
+                        default="queued",
+                        max_length=10,
+                    ),
+                ),
+                (
+                    "priority",
+                    models.SmallIntegerField(choices=[(0, "Urgent"), (1, "Normal"), (2, "Low")], default=1),
+                ),
+                ("attempts", models.IntegerField(default=0)),
+                ("fence", models.BigIntegerField(default=0)),
+                ("worker", models.CharField(blank=True, max_length=100)),
+                ("lease_until", models.DateTimeField(null=True)),
+                ("not_before", models.DateTimeField()),
+                ("base_version", models.BigIntegerField(null=True)),
+                (
+                    "outcome",
+                    models.CharField(
+                        blank=True,
+                        choices=[
+                            ("published", "Published"),
+                            ("superseded", "Superseded"),
+                            ("deleted", "Deleted"),
+                        ],
+                        max_length=12,
+                    ),
+                ),
+                ("error", models.JSONField(null=True)),
+                ("timings", models.JSONField(default=dict)),
+                ("created_at", models.DateTimeField()),
+                ("finished_at", models.DateTimeField(null=True)),
+                (
+                    "tenant",
+                    models.ForeignKey(
+                        db_index=False, on_delete=django.db.models.deletion.CASCADE, to="access.tenant"
+                    ),
+                ),
             ],
         ),
         CreateShardedModel(
-            name='StagedChunk',
+            name="StagedChunk",
             fields=[
-                ('pk', models.CompositePrimaryKey('document_id', 'version', 'ordinal', blank=True, editable=False, primary_key=True, serialize=False)),
-                ('version', models.BigIntegerField()),
-                ('ordinal', models.IntegerField()),
-                ('chunk_id', models.UUIDField()),
-                ('kept', models.BooleanField()),
-                ('start', models.IntegerField()),
-                ('end', models.IntegerField()),
-                ('text', models.TextField(null=True)),
-                ('sha256', models.BinaryField(max_length=32)),
-                ('tokens', models.IntegerField()),
-                ('heading_path', django.contrib.postgres.fields.ArrayField(base_field=models.TextField(), size=None)),
-                ('embedding', pgvector.django.vector.VectorField(null=True)),
-                ('document', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, to='documents.document')),
-                ('tenant', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.CASCADE, to='access.tenant')),
+                (
+                    "pk",
+                    models.CompositePrimaryKey(
+                        "document_id",
+                        "version",
+                        "ordinal",
+                        blank=True,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("version", models.BigIntegerField()),
+                ("ordinal", models.IntegerField()),
+                ("chunk_id", models.UUIDField()),
+                ("kept", models.BooleanField()),
+                ("start", models.IntegerField()),
+                ("end", models.IntegerField()),
+                ("text", models.TextField(null=True)),
+                ("sha256", models.BinaryField(max_length=32)),
+                ("tokens", models.IntegerField()),
+                (
+                    "heading_path",
+                    django.contrib.postgres.fields.ArrayField(base_field=models.TextField(), size=None),
+                ),
+                ("embedding", pgvector.django.vector.VectorField(null=True)),
+                (
+                    "document",
+                    models.ForeignKey(
+                        db_index=False, on_delete=django.db.models.deletion.CASCADE, to="documents.document"
+                    ),
+                ),
+                (
+                    "tenant",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        to="access.tenant",
+                    ),
+                ),
             ],
         ),
         migrations.AddIndex(
-            model_name='document',
-            index=models.Index(fields=['collection', 'source_uri'], name='document_source'),
+            model_name="document",
+            index=models.Index(fields=["collection", "source_uri"], name="document_source"),
         ),
         migrations.AddIndex(
-            model_name='document',
-            index=models.Index(fields=['tenant', 'id'], name='document_tenant'),
+            model_name="document",
+            index=models.Index(fields=["tenant", "id"], name="document_tenant"),
         ),
         migrations.AddIndex(
-            model_name='document',
-            index=models.Index(condition=models.Q(('pending_since__isnull', False)), fields=['collection'], name='document_waiting'),
+            model_name="document",
+            index=models.Index(
+                condition=models.Q(("pending_since__isnull", False)),
+                fields=["collection"],
+                name="document_waiting",
+            ),
         ),
         migrations.AddIndex(
-            model_name='chunk',
-            index=models.Index(fields=['tenant', 'sha256'], name='chunk_same_text'),
+            model_name="chunk",
+            index=models.Index(fields=["tenant", "sha256"], name="chunk_same_text"),
         ),
         migrations.AddIndex(
-            model_name='chunk',
-            index=django.contrib.postgres.indexes.GinIndex(condition=models.Q(('retired_in_version__isnull', True)), fields=['tsv'], name='chunk_lexemes'),
+            model_name="chunk",
+            index=django.contrib.postgres.indexes.GinIndex(
+                condition=models.Q(("retired_in_version__isnull", True)), fields=["tsv"], name="chunk_lexemes"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='collection',
-            constraint=models.UniqueConstraint(fields=('tenant', 'slug'), name='collection_slug_in_tenant'),
+            model_name="collection",
+            constraint=models.UniqueConstraint(fields=("tenant", "slug"), name="collection_slug_in_tenant"),
         ),
         migrations.AddIndex(
-            model_name='ingestionjob',
-            index=models.Index(condition=models.Q(('state__in', ['queued', 'running'])), fields=['stage', 'priority', 'created_at'], name='job_open'),
+            model_name="ingestionjob",
+            index=models.Index(
+                condition=models.Q(("state__in", ["queued", "running"])),
+                fields=["stage", "priority", "created_at"],
+                name="job_open",
+            ),
         ),
         migrations.AddIndex(
-            model_name='ingestionjob',
-            index=models.Index(fields=['document_id', 'version'], name='job_document'),
+            model_name="ingestionjob",
+            index=models.Index(fields=["document_id", "version"], name="job_document"),
         ),
         migrations.AddIndex(
-            model_name='ingestionjob',
-            index=models.Index(fields=['tenant', 'state', 'created_at'], name='job_tenant_state'),
+            model_name="ingestionjob",
+            index=models.Index(fields=["tenant", "state", "created_at"], name="job_tenant_state"),
         ),
-        TenantWall('documents_ingestionjob', definer_reads=True),
+        TenantWall("documents_ingestionjob", definer_reads=True),
     ]

@@ -64,7 +64,7 @@ def parse(data: bytes, *, media_type: str, charset: str | None) -> Parsed:
     if not writer.blocks:
         writer = _walk(root, layout, skip_noise=False)
     title_node = tree.css_first("head > title") or tree.css_first("h1")
-    title = _SPACE.sub(" ", _INVISIBLE.sub("", title_node.text())).strip() if title_node else ""
+    title = _SPACE.sub(" ", _INVISIBLE.sub("", clean(title_node.text()))).strip() if title_node else ""
     return Parsed(
         text="".join(writer.parts),
         blocks=writer.blocks,
@@ -97,7 +97,7 @@ def _walk(root: LexborNode, layout: set[int], *, skip_noise: bool) -> _Writer:
     while node is not None:
         child: LexborNode | None = None
         if node.is_text_node:
-            writer.text(node.text_content or "")
+            writer.text(clean(node.text_content or ""))  # again: a character reference can name a control
         elif node.is_element_node:
             tag = node.tag or ""
             if not _is_dropped(node, tag, skip_noise):

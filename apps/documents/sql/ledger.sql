@@ -74,11 +74,29 @@ WHERE id = (
 UPDATE documents_ingestionjob SET
     state = 'queued', stage = 'prepare', attempts = 0, error = NULL, finished_at = NULL, not_before = now()
 WHERE id = %(id)s AND state IN ('dead', 'cancelled')
+RETURNING document_id, version
+
+-- name: await_again
+-- The document of a job that is tried again is pending again, and its version has not failed so far.
+UPDATE documents_document SET state = 'pending', error = NULL, pending_since = coalesce(pending_since, now())
+WHERE id = %(document)s AND version = %(version)s AND deleted_at IS NULL
+
+-- name: forget_failure
+UPDATE documents_documentversion SET error = NULL
+WHERE document_id = %(document)s AND (version = %(version)s OR same_as = %(version)s)
 
 -- name: cancel
 -- Only work that has not ended can be cancelled; a running worker finds out at its next write.
 UPDATE documents_ingestionjob SET state = 'cancelled', lease_until = NULL, finished_at = now()
 WHERE id = %(id)s AND state IN ('queued', 'running')
+RETURNING document_id, version
+
+-- name: withdraw
+-- A cancelled version is nobody's wait any more: the live one goes on serving, and says that it is not the newest.
+UPDATE documents_document SET
+    state = CASE WHEN live_version IS NULL THEN 'failed' ELSE 'stale' END, pending_since = NULL, updated_at = now(),
+    error = '{"code": "cancelled", "detail": "The job was cancelled."}'::jsonb
+WHERE id = %(document)s AND version = %(version)s AND deleted_at IS NULL
 
 -- name: cancel_document
 -- A delete ends all work on the document.

@@ -90,7 +90,11 @@ def _status(job: IngestionJob | None, through: bool) -> int:
     if through and job.state == IngestionJob.State.DEAD:
         error = job.error or {}
         raise Problem(
-            422, error.get("code", "failed"), error.get("detail", "Ingestion failed."), job=str(job.id), id=str(job.document_id)
+            422,
+            error.get("code", "failed"),
+            error.get("detail", "Ingestion failed."),
+            job=str(job.id),
+            id=str(job.document_id),
         )
     return 202
 
@@ -114,7 +118,9 @@ class DocumentDetail(TenantView):
             return Response(queries.show(queries.document(document_id)))
 
     @extend_schema(
-        parameters=[OpenApiParameter("version", OpenApiTypes.INT, description="the delete event's own number")],
+        parameters=[
+            OpenApiParameter("version", OpenApiTypes.INT, description="the delete event's own number")
+        ],
         responses={204: None},
     )
     def delete(self, request: Request, document_id: UUID) -> Response:
@@ -161,7 +167,10 @@ class VersionText(TenantView):
 
 class ChunkList(TenantView):
     @extend_schema(
-        parameters=[OpenApiParameter("version", OpenApiTypes.INT), OpenApiParameter("limit", OpenApiTypes.INT)],
+        parameters=[
+            OpenApiParameter("version", OpenApiTypes.INT),
+            OpenApiParameter("limit", OpenApiTypes.INT),
+        ],
         responses=ChunkSerializer(many=True),
     )
     def get(self, request: Request, document_id: UUID) -> Response:
@@ -187,7 +196,9 @@ class OriginalFile(TenantView):
         with self.scope():
             found = queries.version(document_id, number or queries.document(document_id).version)
         # As a download, never rendered: a stored HTML page must not run in this site's origin.
-        response = StreamingHttpResponse(_parts(tenant_id, document_id, found.version), content_type=found.media_type)
+        response = StreamingHttpResponse(
+            _parts(tenant_id, document_id, found.version), content_type=found.media_type
+        )
         name = quote(found.filename or f"{document_id}-v{found.version}")
         response["Content-Disposition"] = f"attachment; filename*=UTF-8''{name}"
         response["Content-Length"] = str(found.bytes)

@@ -18,7 +18,8 @@ from ..serializers import JobSerializer
 
 class JobList(TenantView):
     @extend_schema(
-        parameters=[OpenApiParameter("state", enum=IngestionJob.State.values)], responses=JobSerializer(many=True)
+        parameters=[OpenApiParameter("state", enum=IngestionJob.State.values)],
+        responses=JobSerializer(many=True),
     )
     def get(self, request: Request) -> Response:
         jobs = IngestionJob.objects.all()

@@ -82,7 +82,7 @@ class OpenAICompatibleLLM:
         except LLMError:
             raise
         except Exception as error:
-            raise _as_llm_error(error) from None
+            raise _as_llm_error(error, begun=chunks is not None) from None
         finally:
             if chunks is not None:
                 await asyncio.shield(chunks.close())
@@ -131,12 +131,13 @@ def _usage(chunk: Any) -> Usage | None:
     return Usage(int(found.prompt_tokens or 0), int(found.completion_tokens or 0)) if found else None
 
 
-def _as_llm_error(error: Exception) -> LLMError:
+def _as_llm_error(error: Exception, *, begun: bool = False) -> LLMError:
     """What went wrong in a word: the client raises its own errors before a stream and its transport's within
     one.
     """
     import openai
 
+    broke = LLMError("cut_off", "The connection to the language model broke.")
     match error:
         case TimeoutError() | openai.APITimeoutError():
             return LLMError("timeout", "The language model did not answer in time.")
@@ -149,9 +150,9 @@ def _as_llm_error(error: Exception) -> LLMError:
         case openai.APIStatusError():
             return LLMError("rejected", f"The language model rejects the request ({error.status_code}).")
         case openai.APIConnectionError():
-            return LLMError("unreachable", "The language model cannot be reached.")
+            return broke if begun else LLMError("unreachable", "The language model cannot be reached.")
         case openai.APIError():
             return LLMError("server_error", "The language model reported an error in its stream.")
         case ValueError() | TypeError() | AttributeError() | IndexError():
             return LLMError("bad_response", "The language model sent something that is no completion.")
-    return LLMError("cut_off", f"The connection to the language model broke ({type(error).__name__}).")
+    return broke

@@ -1,0 +1,179 @@
+"""Collections: made, set and deleted through the same verbs as the API's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.core.exceptions import ValidationError
+from django.core.validators import MaxValueValidator
+from django.db import connection
+from django.db.models import Count
+from django.http import HttpRequest
+from unfold.decorators import display
+from unfold.widgets import UnfoldAdminSelectWidget
+
+from apps.access.admin import CuratorAdmin
+
+from .. import collections
+from ..chunking import MAX_TOKENS, MIN_TOKENS, validate
+from ..models import Collection, Document, EmbeddingSpace
+from .shown import DressedList, link
+
+MAX_WINDOW_SECONDS = 86_400
+SETTINGS = ("name", "description", "language")
+CHUNKING = ("strategy", "max_tokens", "overlap_tokens")
+CONSISTENCY = ("mode", "window_seconds")
+
+
+def _languages() -> list[tuple[str, str]]:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT DISTINCT cfgname FROM pg_ts_config ORDER BY cfgname")
+        return [(name, name) for (name,) in cursor.fetchall()]
+
+
+class CollectionForm(forms.ModelForm):
+    """The API's rules, each error at its field."""
+
+    language = forms.ChoiceField(
+        choices=_languages,
+        widget=UnfoldAdminSelectWidget,
+        help_text="How words are stemmed for lexical search; simple: not at all.",
+    )
+
+    class Meta:
+        model = Collection
+        fields = (
+            "slug",
+            *SETTINGS,
+            *(f"chunking_{name}" for name in CHUNKING),
+            *(f"consistency_{name}" for name in CONSISTENCY),
+            "space",
+        )
+        labels = {
+            "chunking_strategy": "Strategy",
+            "chunking_max_tokens": "Tokens per chunk, at most",
+            "chunking_overlap_tokens": "Overlap in tokens",
+            "consistency_mode": "Mode",
+            "consistency_window_seconds": "Window in seconds",
+            "space": "Embedding space",
+        }
+        help_texts = {
+            "slug": "Its name in the API; cannot be changed later.",
+            "chunking_strategy": "recursive: cuts at headings, paragraphs and sentences. fixed: by size alone.",
+            "chunking_max_tokens": f"{MIN_TOKENS} to {MAX_TOKENS}, in the embedding model's own tokens.",
+            "chunking_overlap_tokens": "Repeated at the start of the next chunk; less than half of the above.",
+            "consistency_mode": "write_back: a write is answered at once. write_through: when it can be found.",
+            "consistency_window_seconds": "How long a search may give the old version of a changed document.",
+        }
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if "language" in self.fields and self.instance.pk is not None:
+            self.initial.setdefault("language", self.instance.language)
+        if "space" in self.fields:
+            # Only a collection without chunks may choose; those that exist are in a space of their own already.
+            space = self.fields["space"]
+            space.queryset = EmbeddingSpace.objects.filter(state=EmbeddingSpace.State.LIVE).order_by("created_at")
+            space.initial = space.queryset.first()
+            space.empty_label = None
+        if "consistency_window_seconds" in self.fields:
+            self.fields["consistency_window_seconds"].validators.append(MaxValueValidator(MAX_WINDOW_SECONDS))
+
+    def clean_slug(self) -> str:
+        slug: str = self.cleaned_data["slug"]
+        if Collection.objects.filter(slug=slug).exists():
+            raise ValidationError("There is a collection with this slug already.")
+        return slug
+
+    def clean(self) -> dict[str, Any]:
+        values = super().clean() or {}
+        chunking = {name: values.get(f"chunking_{name}") for name in CHUNKING}
+        if None not in chunking.values():
+            try:
+                validate(**chunking)
+            except ValueError as error:
+                # The message begins with the setting that it is about.
+                self.add_error(f"chunking_{str(error).split()[0]}", str(error))
+        return values
+
+    def as_values(self) -> dict[str, Any]:
+        """The cleaned fields as collections.create and .change take them."""
+        clean = self.cleaned_data
+        values: dict[str, Any] = {name: clean[name] for name in SETTINGS}
+        values["chunking"] = {name: clean[f"chunking_{name}"] for name in CHUNKING}
+        values["consistency"] = {name: clean[f"consistency_{name}"] for name in CONSISTENCY}
+        return values | ({"space": clean["space"].slug} if "space" in clean else {})
+
+
+@admin.register(Collection)
+class CollectionAdmin(CuratorAdmin):
+    form = CollectionForm
+    list_display = ("name", "slug", "shown_documents", "chunks", "pending", "epoch", "consistency_mode", "space")
+    list_select_related = ("space",)
+    search_fields = ("name", "slug")
+    ordering = ("name",)
+    actions = None  # a collection is deleted alone, after its own question
+    prepopulated_fields = {"slug": ("name",)}
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[DressedList]:
+        return DressedList
+
+    def dress(self, rows: Sequence[Collection]) -> None:
+        """`waiting`: documents whose newest version is not live yet."""
+        waiting = Document.objects.filter(collection__in=rows, pending_since__isnull=False)
+        counted = dict(waiting.order_by().values_list("collection_id").annotate(Count("id")))
+        for row in rows:
+            row.waiting = counted.get(row.pk, 0)  # type: ignore[attr-defined]
+
+    @display(description="Live documents", ordering="documents")
+    def shown_documents(self, collection: Collection) -> str:
+        query = f"?collection__id__exact={collection.pk}"
+        return link("documents_document_changelist", collection.documents, query=query)
+
+    @display(description="Pending")
+    def pending(self, collection: Collection) -> int:
+        known = getattr(collection, "waiting", None)
+        return collections.pending(collection) if known is None else known
+
+    def get_fieldsets(self, request: HttpRequest, obj: Collection | None = None) -> Any:
+        groups = [
+            (None, {"fields": (("name", "slug"), "description")}),
+            ("Chunking", {"fields": (tuple(f"chunking_{name}" for name in CHUNKING),)}),
+            ("Search", {"fields": (("language", "space"),)}),
+            ("Consistency", {"fields": (tuple(f"consistency_{name}" for name in CONSISTENCY),)}),
+        ]
+        if obj is not None:
+            counters = ("shown_documents", "chunks", "tokens", "pending", "epoch")
+            groups.append(("What it holds", {"fields": (counters, ("created_at", "updated_at"))}))
+            groups[1][1]["description"] = "Holds for what is written from now on; live chunks stay as they are."
+        return groups
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Collection | None = None) -> tuple[str, ...]:
+        counters = ("shown_documents", "chunks", "tokens", "pending", "epoch", "created_at", "updated_at")
+        if obj is None:
+            return counters
+        return (*counters, "slug", "space") if obj.chunks else (*counters, "slug")
+
+    def get_prepopulated_fields(self, request: HttpRequest, obj: Collection | None = None) -> Any:
+        return self.prepopulated_fields if obj is None else {}
+
+    def save_model(self, request: HttpRequest, obj: Collection, form: Any, change: bool) -> None:
+        """Never a plain save: it would write back the counters and the epoch as they were when the page was opened."""
+        values = form.as_values()
+        if change:
+            collections.change(collection=Collection.objects.get(pk=obj.pk), values=values)
+        else:
+            made = collections.create(tenant_id=self.tenant_id(request), slug=form.cleaned_data["slug"], **values)
+            obj.pk = made.pk
+
+    def delete_model(self, request: HttpRequest, obj: Collection) -> None:
+        collections.remove(collection=obj)
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> tuple[list[Any], dict[str, int], set[str], list]:
+        """The counters: listing every document would be the longest page of the product."""
+        held = [f"{one.name}: {one.documents} live documents in {one.chunks} chunks, and their versions" for one in objs]
+        documents = sum(one.documents for one in objs)
+        return held, {"collections": len(objs), "documents": documents}, set(), []

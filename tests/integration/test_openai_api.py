@@ -1,0 +1,235 @@
+"""/v1: the official client works unchanged, and answers carry their sources."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import numpy as np
+import openai
+import pytest
+
+from apps.access import tenancy
+from apps.access.models import Tenant
+from apps.documents import collections
+from apps.documents.models import Collection
+
+QUESTION = "When do backups run every night?"
+
+
+@pytest.fixture
+def ai(server: str, api_key: str) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{server}/v1", api_key=api_key, max_retries=0) as client:
+        yield client
+
+
+@pytest.fixture
+def guide(collection: Collection, ingest: Callable[..., Any]) -> Collection:
+    ingest(
+        collection,
+        "Backups run every night at 02:30 UTC. Parking is free.",
+        source_uri="guide.txt",
+        title="Guide",
+    )
+    return collection
+
+
+def second(tenant: Tenant) -> Collection:
+    with tenancy.scope(tenant.id):
+        return collections.create(tenant_id=tenant.id, slug="more", name="More")
+
+
+def ask(ai: openai.OpenAI, **fields: Any) -> Any:
+    values: dict[str, Any] = {"model": "ragsite/docs", "messages": [{"role": "user", "content": QUESTION}]}
+    return ai.chat.completions.create(**(values | fields))
+
+
+def test_models_are_the_collections_and_the_raw_models(
+    ai: openai.OpenAI, guide: Collection, tenant: Tenant
+) -> None:
+    second(tenant)
+    models = {model.id: model for model in ai.models.list()}
+    assert {"ragsite/docs", "ragsite/more", "extractive", guide.space.model} <= set(models)
+    assert ai.models.retrieve("ragsite/docs").owned_by == "ragsite"
+    assert models["ragsite/docs"].created > 0
+    with pytest.raises(openai.NotFoundError):
+        ai.models.retrieve("ragsite/none")
+
+
+def test_a_tenant_sees_its_own_collections_only(
+    guide: Collection, other_tenant: Tenant, make_key: Callable[..., str], server: str
+) -> None:
+    other = openai.OpenAI(base_url=f"{server}/v1", api_key=make_key(other_tenant), max_retries=0)
+    assert not [model.id for model in other.models.list() if model.id.startswith("ragsite/")]
+    with pytest.raises(openai.NotFoundError):
+        ask(other)
+
+
+def test_an_answer_has_annotations_at_its_markers(ai: openai.OpenAI, guide: Collection) -> None:
+    found = ask(ai)
+    message = found.choices[0].message
+    assert found.object == "chat.completion" and found.model == "ragsite/docs"
+    assert found.choices[0].finish_reason == "stop" and message.role == "assistant"
+    assert "02:30 UTC" in message.content
+    assert found.usage.total_tokens == found.usage.prompt_tokens + found.usage.completion_tokens > 0
+    markers = list(re.finditer(r"\[\d+\]", message.content))
+    assert len(markers) == len(message.annotations) > 0
+    for marker, annotation in zip(markers, message.annotations, strict=True):
+        cited = annotation.url_citation
+        assert annotation.type == "url_citation"
+        assert (cited.start_index, cited.end_index) == marker.span()
+        assert (cited.url, cited.title) == ("guide.txt", "Guide")
+    citation = message.citations[0]
+    assert citation["quote"] in "Backups run every night at 02:30 UTC. Parking is free."
+
+
+def test_a_stream_tells_the_same_as_the_whole(ai: openai.OpenAI, guide: Collection) -> None:
+    whole = ask(ai).choices[0].message
+    chunks = list(ask(ai, stream=True, stream_options={"include_usage": True}))
+    assert len({chunk.id for chunk in chunks}) == 1 and chunks[0].object == "chat.completion.chunk"
+    assert chunks[0].choices[0].delta.role == "assistant"
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    assert text == whole.content
+    assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices].count("stop") == 1
+    last = chunks[-2].choices[0]
+    assert last.finish_reason == "stop" and last.delta.citations == whole.citations
+    assert chunks[-1].choices == [] and chunks[-1].usage.total_tokens > 0
+    assert all(chunk.usage is None for chunk in chunks[:-1])
+
+
+def test_a_stream_ends_with_done_and_has_no_usage_unasked(client: httpx.Client, guide: Collection) -> None:
+    body = {"model": "ragsite/docs", "messages": [{"role": "user", "content": QUESTION}], "stream": True}
+    with client.stream("POST", "/v1/chat/completions", json=body) as response:
+        assert response.headers["content-type"].startswith("text/event-stream")
+        lines = [line for line in response.iter_lines() if line]
+    assert lines[-1] == "data: [DONE]" and "usage" not in "".join(lines)
+
+
+def test_the_answer_can_be_verified_by_its_id(
+    ai: openai.OpenAI, client: httpx.Client, guide: Collection
+) -> None:
+    answer_id = ask(ai).id.removeprefix("chatcmpl-")
+    assert client.get(f"/api/v1/answers/{answer_id}/verify").json()["verified"] is True
+
+
+def test_openai_clients_extras_are_accepted(ai: openai.OpenAI, guide: Collection) -> None:
+    found = ask(
+        ai,
+        messages=[
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "Hello"},
+            {"role": "assistant", "content": None, "tool_calls": []},
+            {"role": "user", "content": [{"type": "text", "text": QUESTION}]},
+        ],
+        n=1,
+        temperature=0.5,
+        top_p=0.9,
+        max_completion_tokens=200,
+        stop=["\n\n\n"],
+        seed=1,
+        user="someone",
+        metadata={"trace": "1"},
+        presence_penalty=0.1,
+        response_format={"type": "text"},
+        parallel_tool_calls=True,
+        extra_body={"collections": ["docs"], "anything": {"else": 1}},
+    )
+    assert "02:30" in found.choices[0].message.content
+
+
+def test_the_model_may_be_omitted_while_there_is_one_collection(
+    client: httpx.Client, guide: Collection, tenant: Tenant
+) -> None:
+    body = {"messages": [{"role": "user", "content": QUESTION}]}
+    found = client.post("/v1/chat/completions", json=body)
+    assert found.status_code == 200 and found.json()["model"] == "ragsite/docs"
+    second(tenant)
+    found = client.post("/v1/chat/completions", json=body)
+    assert (found.status_code, found.json()["error"]["code"]) == (400, "model_required")
+
+
+def test_the_raw_model_answers_from_all_collections(
+    ai: openai.OpenAI, guide: Collection, tenant: Tenant
+) -> None:
+    second(tenant)
+    found = ask(ai, model="extractive")
+    assert found.model == "extractive" and "02:30" in found.choices[0].message.content
+
+
+USER = {"role": "user", "content": "x"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "code", "param"),
+    [
+        ({"model": "ragsite/nowhere"}, 404, "model_not_found", "model"),
+        ({"model": "gpt-9"}, 404, "model_not_found", "model"),
+        ({"n": 2}, 400, "unsupported_value", "n"),
+        ({"n": "one"}, 400, "invalid", "n"),
+        ({"messages": []}, 400, "invalid", "messages"),
+        ({"messages": "hello"}, 400, "invalid", "messages"),
+        ({"messages": [{"role": "assistant", "content": "x"}]}, 400, "invalid", "messages"),
+        ({"messages": [USER | {"content": ""}]}, 400, "invalid", "messages.0.content"),
+        ({"messages": [USER | {"content": 5}]}, 400, "invalid", "messages.0.content"),
+        ({"messages": [USER | {"content": [{"type": "image_url"}]}]}, 400, "invalid", "messages.0.content.0"),
+        ({"messages": [USER | {"content": "a\x00"}]}, 400, "invalid", "messages.0.content"),
+        ({"temperature": "hot"}, 400, "invalid", "temperature"),
+        ({"stream": "yes"}, 400, "invalid", "stream"),
+        ({"max_tokens": 0}, 400, "invalid", "max_tokens"),
+        ({"stop": 5}, 400, "invalid", "stop"),
+        ({"metadata": []}, 400, "invalid", "metadata"),
+        ({"collections": ["nowhere"]}, 404, "unknown_collection", None),
+        ({"filters": {"a": 1}}, 400, "not_supported", "filters"),
+        ({"response_format": {"type": "json_schema"}}, 400, "not_supported", "response_format"),
+    ],
+)
+def test_a_bad_request_has_openais_shape(
+    client: httpx.Client,
+    collection: Collection,
+    fields: dict[str, Any],
+    status: int,
+    code: str,
+    param: str | None,
+) -> None:
+    found = client.post("/v1/chat/completions", json={"model": "ragsite/docs", "messages": [USER]} | fields)
+    assert found.status_code == status, found.text
+    error = found.json()["error"]
+    assert (error["code"], error["param"], error["type"]) == (code, param, "invalid_request_error")
+    assert error["message"]
+
+
+def test_a_key_is_needed(server: str, collection: Collection) -> None:
+    with pytest.raises(openai.AuthenticationError):
+        openai.OpenAI(base_url=f"{server}/v1", api_key="rs_wrong", max_retries=0).models.list()
+
+
+def test_embeddings_come_as_numbers_and_as_base64(ai: openai.OpenAI, collection: Collection) -> None:
+    model = collection.space.model
+    packed = ai.embeddings.create(model=model, input=["one text", "another"])  # the client asks for base64
+    plain = ai.embeddings.create(model=model, input="one text", encoding_format="float")
+    assert [item.index for item in packed.data] == [0, 1]
+    assert np.allclose(packed.data[0].embedding, plain.data[0].embedding)
+    assert len(plain.data[0].embedding) == collection.space.dimensions
+    assert packed.usage.prompt_tokens == 3
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ({"input": ""}, 400),
+        ({"input": []}, 400),
+        ({"input": ["a", ""]}, 400),
+        ({"input": [[1, 2]]}, 400),
+        ({"input": "x", "dimensions": 7}, 400),
+        ({"input": "x", "encoding_format": "int8"}, 400),
+        ({"input": "x", "model": "nothing"}, 404),
+        ({"input": "\ud800"}, 400),
+    ],
+)
+def test_bad_embedding_input_is_refused(
+    client: httpx.Client, collection: Collection, fields: dict[str, Any], status: int
+) -> None:
+    found = client.post("/v1/embeddings", json={"model": collection.space.model} | fields)
+    assert found.status_code == status and found.json()["error"]["message"]

@@ -1,0 +1,143 @@
+"""A language-model server that speaks OpenAI's protocol and misbehaves on request.
+
+The model's name, or `script:<name>` in the question, is the script: `normal`, `429-then-ok`, `500`, `401`,
+`stall` (a few tokens, then silence), `silent` (headers, then silence), `cut` (the connection breaks in the
+middle), `cut-early` (before the first token), `unended` (no finish_reason), `bogus` (markers that name no
+passage), `empty`, `garbage` (no JSON), `slow` (for ever).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import uvicorn
+
+from .processes import free_port
+
+NORMAL = ("Backups run ", "every night ", "at 02:30 UTC ", "[", "1", "]", ".")
+BOGUS = (
+    "Backups run every night at 02:30 UTC [",
+    "1][",
+    "97",
+    "] and [2024] or [Source 98, 99]",
+    " so [1, 96].",
+)
+USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
+
+
+class FakeServer:
+    """The ASGI app; `requests` are the bodies it got, `dropped` counts streams whose client went away."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.requests: list[dict[str, Any]] = []
+        self.scripts: list[str] = []
+        self.dropped = 0
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        if scope["path"].endswith("/models"):
+            body = {
+                "object": "list",
+                "data": [{"id": "normal", "object": "model"}, {"id": "other", "object": "model"}],
+            }
+            await _whole(send, 200, body)
+            return
+        content = b""
+        while True:
+            message = await receive()
+            content += message.get("body", b"")
+            if not message.get("more_body"):
+                break
+        request = json.loads(content)
+        self.requests.append(request)
+        asked = re.search(r"script:([\w-]+)", request["messages"][-1]["content"])
+        script = asked.group(1) if asked else request["model"]
+        self.scripts.append(script)
+        first = self.scripts.count(script) == 1
+        if script == "429-then-ok" and first:
+            await _whole(send, 429, {"error": {"message": "slow down"}}, ("retry-after-ms", "10"))
+        elif script in ("500", "401"):
+            await _whole(send, int(script), {"error": {"message": "secret prompt"}}, ("retry-after-ms", "10"))
+        else:
+            gone = asyncio.create_task(receive())
+            stream = asyncio.create_task(self._stream(script, send))
+            await asyncio.wait({gone, stream}, return_when=asyncio.FIRST_COMPLETED)
+            if not stream.done():
+                self.dropped += 1
+                stream.cancel()
+            gone.cancel()
+            await asyncio.gather(gone, stream, return_exceptions=True)
+            if script.startswith("cut"):
+                raise ConnectionResetError("scripted")
+
+    async def _stream(self, script: str, send: Any) -> None:
+        headers = [(b"content-type", b"text/event-stream")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        pieces = BOGUS if script == "bogus" else () if script in ("empty", "silent", "cut-early") else NORMAL
+        await _event(send, {"choices": [_choice({"role": "assistant", "content": ""})]})
+        if script == "garbage":
+            await send({"type": "http.response.body", "body": b"data: {nonsense\n\n", "more_body": True})
+        for index, piece in enumerate(pieces):
+            if script == "cut" and index == 3:
+                return
+            if script == "stall" and index == 3:
+                await asyncio.sleep(60)
+            await _event(send, {"choices": [_choice({"content": piece})]})
+        if script == "cut-early":
+            return
+        if script == "silent":
+            await asyncio.sleep(60)
+        while script == "slow":
+            await _event(send, {"choices": [_choice({"content": "and on "})]})
+            await asyncio.sleep(0.02)
+        if script != "unended":
+            await _event(send, {"choices": [_choice({}, "stop")]})
+            await _event(send, {"choices": [], "usage": USAGE})
+        await send({"type": "http.response.body", "body": b"data: [DONE]\n\n", "more_body": False})
+
+
+def _choice(delta: dict[str, Any], reason: str | None = None) -> dict[str, Any]:
+    return {"index": 0, "delta": delta, "finish_reason": reason}
+
+
+async def _event(send: Any, body: dict[str, Any]) -> None:
+    chunk = {"id": "c", "object": "chat.completion.chunk", "created": 0, "model": "m"} | body
+    await send(
+        {"type": "http.response.body", "body": f"data: {json.dumps(chunk)}\n\n".encode(), "more_body": True}
+    )
+
+
+async def _whole(send: Any, status: int, body: dict[str, Any], *headers: tuple[str, str]) -> None:
+    pairs = [(b"content-type", b"application/json"), *((k.encode(), v.encode()) for k, v in headers)]
+    await send({"type": "http.response.start", "status": status, "headers": pairs})
+    await send({"type": "http.response.body", "body": json.dumps(body).encode()})
+
+
+@contextmanager
+def fake_llm() -> Iterator[FakeServer]:
+    """The server, running in a thread; its `url` ends in /v1."""
+    app, port = FakeServer(), free_port()
+    config = uvicorn.Config(app, port=port, log_level="critical", lifespan="off")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 10
+    while not server.started:
+        assert time.monotonic() < deadline, "the fake language model does not start"
+        time.sleep(0.01)
+    app.url = f"http://127.0.0.1:{port}/v1"
+    try:
+        yield app
+    finally:
+        server.should_exit = True
+        server.force_exit = True
+        thread.join(10)

@@ -1,0 +1,199 @@
+"""Backends: the client of OpenAI-compatible servers against one that misbehaves, and who takes over."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import aclosing
+
+import pytest
+
+from apps.generation import sse
+from apps.generation.llm import FakeLLM, LLMError, OpenAICompatibleLLM
+from apps.generation.llm.base import LLM
+from apps.generation.llm.fake import Step
+from apps.generation.prompts import messages
+from apps.generation.types import Delta, Options, Task
+from apps.generation.writing import Draft, write
+from tests.support.fake_llm import NORMAL, FakeServer, fake_llm
+from tests.support.hits import passages
+
+PASSAGES = passages("Backups run every night at 02:30 UTC.", "Parking is free on Sundays.")
+QUESTION = "When do backups run every night?"
+TASK = Task(QUESTION, PASSAGES, messages(QUESTION, PASSAGES), Options(max_tokens=50, seed=3, stop=("END",)))
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[FakeServer]:
+    with fake_llm() as server:
+        yield server
+
+
+def backend(served: FakeServer, model: str, **values: float) -> OpenAICompatibleLLM:
+    return OpenAICompatibleLLM(url=served.url, model=model, **({"timeout": 5.0, "max_retries": 2} | values))  # type: ignore[arg-type]
+
+
+def read(llm: LLM, task: Task = TASK) -> list[Delta]:
+    async def collect() -> list[Delta]:
+        async with aclosing(llm.stream(task)) as deltas:
+            return [delta async for delta in deltas]
+
+    return asyncio.run(collect())
+
+
+def written(llm: LLM, *, live: bool = True) -> tuple[list[str], Draft]:
+    draft = Draft()
+
+    async def collect() -> list[str]:
+        async with aclosing(write(TASK, llm, draft, live=live)) as pieces:
+            return [piece async for piece in pieces]
+
+    return asyncio.run(collect()), draft
+
+
+def test_a_completion_streams_with_usage_and_reason(served: FakeServer) -> None:
+    deltas = read(backend(served, "normal"))
+    assert [delta.text for delta in deltas[:-1]] == list(NORMAL)
+    assert deltas[-1].finish_reason == "stop"
+    assert deltas[-1].usage is not None and deltas[-1].usage.as_json()["total_tokens"] == 18
+    sent = served.requests[-1]
+    assert sent["messages"] == json.loads(json.dumps(TASK.messages))
+    assert (sent["max_tokens"], sent["seed"], sent["stop"], sent["temperature"]) == (50, 3, ["END"], 0.0)
+    assert sent["stream_options"] == {"include_usage": True} and "top_p" not in sent
+
+
+def test_without_a_name_the_first_listed_model_is_asked(served: FakeServer) -> None:
+    llm = backend(served, "")
+    assert "".join(delta.text for delta in read(llm)) == "".join(NORMAL)
+    assert asyncio.run(llm.model()) == "normal" == served.requests[-1]["model"]
+
+
+def test_a_rate_limit_is_tried_again(served: FakeServer) -> None:
+    assert "".join(delta.text for delta in read(backend(served, "429-then-ok"))) == "".join(NORMAL)
+    assert sum(1 for request in served.requests if request["model"] == "429-then-ok") == 2
+
+
+def test_a_failing_server_is_tried_a_bounded_number_of_times(served: FakeServer) -> None:
+    with pytest.raises(LLMError) as raised:
+        read(backend(served, "500"))
+    assert raised.value.code == "server_error"
+    assert "secret" not in str(raised.value), "a server's message may hold the prompt"
+    assert sum(1 for request in served.requests if request["model"] == "500") == 3
+
+
+@pytest.mark.parametrize(
+    ("script", "code"),
+    [
+        ("401", "unauthorized"),
+        ("stall", "timeout"),
+        ("silent", "timeout"),
+        ("cut", "cut_off"),
+        ("cut-early", "cut_off"),
+        ("unended", "cut_off"),
+        ("garbage", "bad_response"),
+    ],
+)
+def test_each_failure_has_its_word(served: FakeServer, script: str, code: str) -> None:
+    with pytest.raises(LLMError) as raised:
+        read(backend(served, script, timeout=0.7))
+    assert raised.value.code == code
+
+
+def test_a_server_that_is_not_there() -> None:
+    for model in ("normal", ""):
+        with pytest.raises(LLMError) as raised:
+            read(OpenAICompatibleLLM(url="http://127.0.0.1:9/v1", model=model, timeout=3, max_retries=0))
+        assert raised.value.code == "unreachable"
+
+
+def test_closing_the_stream_stops_the_server(served: FakeServer) -> None:
+    before = served.dropped
+
+    async def leave() -> None:
+        async with aclosing(backend(served, "slow").stream(TASK)) as deltas:
+            async for _ in deltas:
+                break
+        deadline = time.monotonic() + 5
+        while served.dropped == before and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+
+    asyncio.run(leave())
+    assert served.dropped == before + 1
+
+
+def test_only_known_markers_leave(served: FakeServer) -> None:
+    pieces, draft = written(backend(served, "bogus"))
+    assert "".join(pieces) == draft.text == "Backups run every night at 02:30 UTC [1] and or so [1]."
+
+
+@pytest.mark.parametrize("script", ["500", "silent", "cut-early", "empty"])
+def test_a_failure_before_the_first_word_is_answered_by_quotes(served: FakeServer, script: str) -> None:
+    pieces, draft = written(backend(served, script, timeout=0.7, max_retries=0))
+    assert draft.model == "extractive"
+    assert "".join(pieces) == draft.text == "Backups run every night at 02:30 UTC. [1]"
+
+
+@pytest.mark.parametrize("script", ["stall", "cut"])
+def test_a_failure_after_the_first_word_is_an_error_for_a_reader(served: FakeServer, script: str) -> None:
+    with pytest.raises(LLMError):
+        written(backend(served, script, timeout=0.7))
+    pieces, draft = written(backend(served, script, timeout=0.7), live=False)
+    assert draft.model == "extractive", "nobody has read the beginning"
+    assert pieces == [draft.text]
+
+
+def test_a_fake_model_plays_its_script() -> None:
+    def script(task: Task) -> Iterable[Step]:
+        yield from ("Yes [", "2", "] and [9]", 0.001, " no.")
+
+    pieces, draft = written(FakeLLM(script))
+    assert draft.text == "".join(pieces) == "Yes [2] and no."
+    assert draft.model == "fake"
+
+
+def test_quotes_that_fail_are_an_error() -> None:
+    def script(task: Task) -> Iterable[Step]:
+        yield "Half"
+        yield LLMError("cut_off", "scripted")
+
+    with pytest.raises(LLMError):
+        written(FakeLLM(script))
+
+
+def test_a_quiet_stream_has_a_heartbeat_and_a_left_one_is_closed() -> None:
+    llm = FakeLLM(lambda task: ["one ", 0.2, "two", 60.0, "three"])
+
+    async def frames() -> list[str]:
+        async def texts() -> object:
+            async with aclosing(llm.stream(TASK)) as deltas:
+                async for delta in deltas:
+                    yield delta.text
+
+        found: list[str] = []
+        beating = sse.beating(texts(), seconds=0.05)  # type: ignore[arg-type]
+        async with aclosing(beating) as made:  # type: ignore[type-var]
+            async for frame in made:
+                found.append(frame)
+                if frame == "two":
+                    break
+        return found
+
+    started = time.monotonic()
+    found = asyncio.run(frames())
+    assert found[0] == "one " and found[-1] == "two" and sse.HEARTBEAT in found
+    assert llm.closed == 1 and time.monotonic() - started < 5
+
+
+def test_an_error_in_the_frames_reaches_the_reader_of_the_stream() -> None:
+    async def texts() -> object:
+        yield "one"
+        raise ValueError("scripted")
+
+    async def collect() -> None:
+        async for _ in sse.beating(texts()):  # type: ignore[arg-type]
+            pass
+
+    with pytest.raises(ValueError, match="scripted"):
+        asyncio.run(collect())

@@ -1,0 +1,276 @@
+"""Each format to normalised text and blocks; each broken file to a clear code."""
+
+from __future__ import annotations
+
+import csv
+import re
+import time
+import unicodedata
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from apps.documents.parsing import Parsed, ParseError, parse
+from apps.documents.parsing.normalise import normalise
+from apps.documents.parsing.sandbox import Limits, Sandbox
+from apps.documents.parsing.types import KINDS
+
+SAMPLES = Path(__file__).resolve().parents[1] / "samples"
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "files"
+needs_shared = pytest.mark.skipif(
+    not SHARED.is_dir(), reason="the shared test files lie beside the repository"
+)
+OURS = re.compile(r"\.(pdf|html?|md|txt)\Z")
+# Scans without a text layer: reading them takes OCR, which this parser does not do.
+SCANS = {"good/unstructured__loremipsum-flat.pdf", "good/docling__ocr_test.pdf"}
+
+
+def sample(name: str) -> Parsed:
+    return parse((SAMPLES / name).read_bytes(), filename=name)
+
+
+def shown(parsed: Parsed) -> list[tuple[str, str]]:
+    return [(block.kind, parsed.text[block.start : block.end]) for block in parsed.blocks]
+
+
+def code_of(data: bytes, media_type: str | None = None, filename: str | None = None) -> str:
+    with pytest.raises(ParseError) as caught:
+        parse(data, media_type=media_type, filename=filename)
+    assert caught.value.code in ParseError.CODES
+    assert "Traceback" not in caught.value.detail and str(SAMPLES) not in caught.value.detail
+    return caught.value.code
+
+
+def outcome_of(data: bytes, media_type: str | None) -> Parsed | str:
+    """The checked result, or the error's code."""
+    try:
+        parsed = parse(data, media_type=media_type)
+    except ParseError as error:
+        return error.code
+    check(parsed)
+    return parsed
+
+
+def check(parsed: Parsed) -> None:
+    """What every parser promises."""
+    parsed.text.encode("utf-8")
+    assert parsed.text.strip()
+    assert not re.search("[\x00-\x08\x0b-\x1f]", parsed.text)
+    last = 0
+    for block in parsed.blocks:
+        assert block.kind in KINDS
+        assert last <= block.start < block.end <= len(parsed.text)
+        assert parsed.text[block.start : block.end].strip()
+        assert (1 <= block.level <= 6) == (block.kind == "heading")
+        last = block.end
+
+
+def comparable(text: str) -> str:
+    text = unicodedata.normalize("NFKC", text).replace("\u00ad", "")
+    return re.sub(r"\s+", " ", text).casefold()
+
+
+def manifest(which: str) -> list[dict[str, str]]:
+    if not SHARED.is_dir():
+        return []
+    with (SHARED / "manifest.tsv").open(encoding="utf-8", newline="") as file:
+        rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+        return [row for row in rows if row["set"] == which and OURS.search(row["path"])]
+
+
+def test_plain_text_is_kept_and_split_at_blank_lines() -> None:
+    parsed = sample("sample.txt")
+    assert [text for _, text in shown(parsed)] == [
+        "First paragraph of a plain text,\nover two lines.",
+        "Second paragraph: naïve café.",
+    ]
+    assert (parsed.media_type, parsed.parser, parsed.title) == ("text/plain", "plain/1", None)
+
+
+def test_markdown_keeps_its_source_and_gives_its_blocks() -> None:
+    parsed = sample("sample.md")
+    assert parsed.text == (SAMPLES / "sample.md").read_text()
+    assert parsed.title == "Harbour notes"
+    kinds = [(block.kind, block.level) for block in parsed.blocks]
+    assert kinds[:4] == [("heading", 1), ("paragraph", 0), ("list", 0), ("heading", 2)]
+    assert kinds[4:] == [("table", 0), ("code", 0), ("heading", 2), ("paragraph", 0)]
+    assert shown(parsed)[2][1] == "- first crane\n- second crane\n\n  with a remark"
+    assert shown(parsed)[6][1] == "Setext heading\n--------------"
+
+
+def test_the_title_of_markdown_is_its_first_level_one_heading_without_front_matter() -> None:
+    assert parse(b"## no\n\n# The *real* [title](x) #\n", filename="a.md").title == "The real title"
+
+
+def test_html_becomes_readable_text() -> None:
+    parsed = sample("sample.html")
+    assert parsed.title == "Harbour & town"
+    assert shown(parsed) == [
+        ("heading", "Harbour opening"),
+        ("paragraph", "The harbour opened in spring — at last.\nIt has three cranes."),
+        ("list", "1. first crane\n2. second crane\n  - painted yellow"),
+        ("table", "item | price\nberth | 20"),
+        ("code", 'def moor():\n    return "rope"'),
+    ]
+
+
+def test_a_table_used_for_layout_is_read_as_text() -> None:
+    page = "<table><tr><td><h2>News</h2><p>One.</p></td><td><p>Two.</p></td></tr></table>"
+    parsed = parse(f"<html><body>{page}".encode())
+    assert shown(parsed) == [("heading", "News"), ("paragraph", "One."), ("paragraph", "Two.")]
+
+
+def test_a_page_of_nothing_but_navigation_keeps_it() -> None:
+    assert parse(b"<html><body><nav><p>Only this</p></nav></body></html>").text == "Only this"
+
+
+def test_pdf_gives_title_headings_paragraphs_and_pages() -> None:
+    parsed = sample("sample.pdf")
+    assert parsed.title == "Harbour report 2024"
+    assert [(block.kind, block.page) for block in parsed.blocks] == [
+        ("heading", 1), ("paragraph", 1), ("paragraph", 1), ("paragraph", 2),
+    ]  # fmt: skip
+    assert shown(parsed)[1][1].startswith("The harbour opened in spring and the cranes\nwere painted")
+
+
+def test_a_truncated_pdf_is_corrupt_and_one_without_text_is_empty() -> None:
+    data = (SAMPLES / "sample.pdf").read_bytes()
+    assert code_of(data[:60]) == "corrupt"
+    assert code_of(re.sub(rb"\([^()]*\) Tj", b"() Tj      ", data)) == "empty"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "bom"),
+    [("utf-8", b"\xef\xbb\xbf"), ("utf-16-le", b"\xff\xfe"), ("utf-16-be", b"\xfe\xff"),
+     ("utf-32-le", b"\xff\xfe\x00\x00"), ("utf-32-be", b"\x00\x00\xfe\xff"),
+     ("utf-8", b""), ("utf-16-le", b""), ("utf-16-be", b""), ("utf-32-le", b""), ("utf-32-be", b""),
+     ("cp1252", b"")],
+)  # fmt: skip
+def test_encodings_are_recognised_without_being_declared(encoding: str, bom: bytes) -> None:
+    text = "Größe und Länge, déjà vu: the quick brown fox went home."
+    assert parse(bom + text.encode(encoding), filename="a.txt").text == text
+
+
+def test_a_declared_charset_is_believed_when_the_bytes_allow_it() -> None:
+    assert (
+        parse("Привет, мир".encode("koi8-r"), media_type="text/plain; charset=KOI8-R").text == "Привет, мир"
+    )
+    assert parse("naïve".encode(), media_type="text/plain; charset=ascii").text == "naïve"
+    page = '<html><meta charset="windows-1251"><p>Привет'.encode("cp1251")
+    assert parse(page).text == "Привет"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"PK\x03\x04" + b"x" * 50,
+        bytes(range(256)) * 4,
+        b"\x7fELF\x02",
+        b"\x89PNG\r\n\x1a\n",
+        b"{\\rtf1 hello}",
+    ],
+)
+def test_binary_content_declared_as_text_is_unsupported(data: bytes) -> None:
+    assert code_of(data, media_type="text/plain") == "unsupported"
+
+
+def test_unknown_types_and_suffixes_are_unsupported_and_named_safely() -> None:
+    assert code_of(b"text", media_type="application/x-thing") == "unsupported"
+    assert code_of(b"text", filename="a.xyz") == "unsupported"
+    with pytest.raises(ParseError, match=re.escape("'a/?script?'")):
+        parse(b"text", media_type="a/<script>")
+
+
+@pytest.mark.parametrize("data", [b"", b"  \n\t ", b"\x00 ", b"\xef\xbb\xbf", b"<html><body></body></html>"])
+def test_a_document_without_text_is_empty(data: bytes) -> None:
+    assert code_of(data) == "empty"
+
+
+def test_content_goes_before_the_declared_type_and_that_before_the_name() -> None:
+    pdf = (SAMPLES / "sample.pdf").read_bytes()
+    assert parse(pdf, media_type="text/plain", filename="a.txt").media_type == "application/pdf"
+    assert parse(b"<!doctype html><p>x", media_type="text/plain").media_type == "text/html"
+    assert parse(b"# x", media_type="text/markdown", filename="a.txt").media_type == "text/markdown"
+    assert parse(b"# x", media_type="application/octet-stream", filename="a.md").media_type == "text/markdown"
+    assert parse(b"About PDF:\n%PDF-1.4 starts a file", media_type="text/plain").media_type == "text/plain"
+
+
+def test_newlines_and_controls_are_normalised() -> None:
+    assert normalise("a\r\nb\rc\x00\x07\ud800d\x0ce") == "a\nb\ncd\ne"
+    assert normalise("a  \n\n\n\n\nb", trim=True, collapse=True) == "a\n\n\nb"
+    assert normalise("a  \n\n\n\n\nb") == "a  \n\n\n\n\nb"
+
+
+@given(st.binary(max_size=300), st.sampled_from(["text/plain", "text/markdown", "text/html", None]))
+@settings(max_examples=200, deadline=None)
+def test_any_bytes_parse_or_fail_with_a_code(data: bytes, media_type: str | None) -> None:
+    outcome = outcome_of(data, media_type)
+    assert isinstance(outcome, Parsed) or outcome in ParseError.CODES
+
+
+TAGS = ["p", "ul", "ol", "li", "dl", "dt", "table", "tr", "td", "h2", "pre", "nav", "script", "b", "div"]
+SOUP = [f"<{tag}>" for tag in TAGS] + [f"</{tag}>" for tag in TAGS]
+SOUP += ["<br>", "a", "b", " ", "\n", "&amp;", "&#0;", "&#1;", "&#13;", "&#12;", "&#xd800;", "&nbsp;"]
+
+
+@given(st.lists(st.sampled_from(SOUP), max_size=40))
+@settings(max_examples=300, deadline=None)
+def test_any_tag_soup_parses_or_is_empty(pieces: list[str]) -> None:
+    outcome = outcome_of("".join(pieces).encode(), "text/html")
+    assert isinstance(outcome, Parsed) or outcome == "empty"
+
+
+@pytest.mark.parametrize(
+    ("data", "media_type"),
+    [
+        (b"<div>" * 10_000 + b"deep", "text/html"),
+        (b"<table><tr><td>" * 3_000 + b"deep", "text/html"),
+        (b"<ul><li>" * 3_000 + b"deep", "text/html"),
+        (b">" * 10_000 + b" deep", "text/markdown"),
+        (b"- " * 10_000 + b"deep", "text/markdown"),
+        (b"[" * 50_000 + b"deep", "text/markdown"),
+        (b"|" * 50_000 + b"deep\n" + b"|-" * 20_000, "text/markdown"),
+        (b"deep" + b" \n" * 200_000, "text/plain"),
+    ],
+)
+def test_deep_nesting_and_long_runs_are_read_in_bounded_time(data: bytes, media_type: str) -> None:
+    started = time.monotonic()
+    assert "deep" in parse(data, media_type=media_type).text
+    assert time.monotonic() - started < 10
+
+
+@needs_shared
+@pytest.mark.parametrize("row", manifest("good"), ids=lambda row: row["path"])
+def test_every_good_file_gives_its_phrase(row: dict[str, str]) -> None:
+    path = SHARED / row["path"]
+    if row["path"] in SCANS:
+        assert code_of(path.read_bytes(), filename=path.name) == "empty"
+        return
+    parsed = parse(path.read_bytes(), filename=path.name)
+    check(parsed)
+    assert comparable(row["phrase_or_wrong"]) in comparable(parsed.text)
+
+
+@needs_shared
+def test_bad_files_never_harm_the_sandbox_and_fail_with_the_right_code() -> None:
+    rows = manifest("bad")
+    assert len(rows) >= 25
+    with Sandbox(Limits(wall_seconds=60)) as box:
+        for row in rows:
+            path = SHARED / row["path"]
+            expect, code = row["expect"], "text"
+            try:
+                check(box.parse(path.read_bytes(), filename=path.name))
+            except ParseError as error:
+                code = error.code
+            where = f"{row['path']}: {code}, expected: {expect}"
+            assert code in {"text", "corrupt", "encrypted", "empty", "malformed"}, where
+            if expect.startswith("refuse"):
+                assert code == "encrypted", where
+            elif expect.startswith("reported as having no text"):
+                assert code == "empty", where
+            elif expect.startswith(("ingests", "text recovered")):
+                assert code == "text", where
+        assert box.started == 1
