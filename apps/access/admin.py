@@ -37,13 +37,9 @@ class CuratorAdmin(ModelAdmin):
     list_per_page = 50
     show_facets = admin.ShowFacets.NEVER  # a count per filter value is a scan per filter value
 
-    def changelist_view(
-        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
-    ) -> HttpResponse:
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         if any("\x00" in value for values in request.GET.lists() for value in (values[0], *values[1])):
-            return HttpResponseRedirect(
-                request.path
-            )  # Postgres stores no such text, and refuses to look for it
+            return HttpResponseRedirect(request.path)  # Postgres stores no such text, and refuses to look for it
         return super().changelist_view(request, extra_context)
 
     def changeform_view(
@@ -70,7 +66,7 @@ class CuratorAdmin(ModelAdmin):
 
     def gone(self, request: HttpRequest, object_id: str) -> HttpResponseRedirect:
         """What Django's own pages answer for an id that the curator cannot see: a message on the index."""
-        return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)  # type: ignore[attr-defined]
+        return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)
 
     def back_to(self, object_id: object) -> HttpResponse:
         """The end of an action asked for in a dialog: the browser loads the object's page anew."""
@@ -128,9 +124,7 @@ class ApiKeyAdmin(CuratorAdmin):
         dates = ("created_at", "expires_at", "revoked_at")
         return ("name", "shown_prefix", "status", "shown_scopes", "requests_per_minute", *dates)
 
-    def get_form(
-        self, request: HttpRequest, obj: ApiKey | None = None, change: bool = False, **kwargs: Any
-    ) -> Any:
+    def get_form(self, request: HttpRequest, obj: ApiKey | None = None, change: bool = False, **kwargs: Any) -> Any:
         return super().get_form(request, obj, change=change, **kwargs | ({} if obj else {"form": ApiKeyForm}))
 
     def has_change_permission(self, request: HttpRequest, obj: ApiKey | None = None) -> bool:
@@ -264,9 +258,7 @@ class UserAdmin(DjangoUserAdmin, CuratorAdmin):
 
     def get_actions(self, request: HttpRequest) -> dict[str, Any]:
         """One at a time: the bulk action does not ask whether a certain curator may be deleted."""
-        return {
-            name: entry for name, entry in super().get_actions(request).items() if name != "delete_selected"
-        }
+        return {name: entry for name, entry in super().get_actions(request).items() if name != "delete_selected"}
 
     def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
         if not change:
@@ -295,8 +287,6 @@ class GroupAdmin(DjangoGroupAdmin, CuratorAdmin):
         default = tenancy.tenant_id_for(tenancy.DEFAULT_TENANT)
         return request.user.is_superuser and self.tenant_id(request) == default
 
-    def get_deleted_objects(
-        self, objs: Any, request: HttpRequest
-    ) -> tuple[list[Any], dict[str, int], set[str], list]:
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> tuple[list[Any], dict[str, int], set[str], list]:
         """The groups alone: Django's list would count their members in every tenant."""
         return [str(group) for group in objs], {"groups": len(objs)}, set(), []

@@ -6,9 +6,11 @@ vector index over the live ones. Tables and indexes are made here, as the owner:
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from django.conf import settings
+from django.core.exceptions import ValidationError
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
@@ -16,17 +18,33 @@ from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from apps.access.roles import grant_after_migrate
 from apps.access.tenancy import wall_sql
 
-from .embedding import Embedder, get_embedder
+from .embedding import Embedder, EmbeddingError, get_embedder
 from .engines import engine_for
 from .models import EmbeddingSpace
 
 OPERATOR_CLASSES = {"cosine": "cosine_ops", "ip": "ip_ops", "l2": "l2_ops"}
 OPERATORS = {"cosine": "<=>", "ip": "<#>", "l2": "<->"}
+MAX_DIMENSIONS = {"halfvec": 4_000, "vector": 2_000}  # what pgvector's HNSW and IVFFlat can index
 HNSW_DEFAULTS = {"m": 16, "ef_construction": 64}  # pgvector's own
 
 
 def embedder_for(space: EmbeddingSpace) -> Embedder:
-    """The embedder of a space, one per process."""
+    """The embedder of a space, one per process.
+
+    Raises EmbeddingError `wrong_revision` when the weights found here are not those that the space was made with:
+    vectors of two models must never meet in one index.
+    """
+    embedder = _embedder(space)
+    if space.revision and embedder.revision != space.revision:
+        raise EmbeddingError(
+            "wrong_revision",
+            f"The space {space.slug} holds vectors of {space.model} {space.revision}; here is {embedder.revision}.",
+            retryable=False,
+        )
+    return embedder
+
+
+def _embedder(space: EmbeddingSpace) -> Embedder:
     return get_embedder(
         space.backend,
         model=space.model,
@@ -73,6 +91,9 @@ def create(
         state=EmbeddingSpace.State.LIVE,
     )
     space.full_clean(validate_unique=False)
+    _check(space, using)
+    with contextlib.suppress(EmbeddingError, ValueError):  # a model that is not at hand yet is found out later
+        space.revision = _embedder(space).revision
     connection = connections[using]
     engine = engine_for(connection)
     with connection.schema_editor() as editor:
@@ -96,6 +117,15 @@ def create(
         space.save(using=using, force_insert=True)
     grant_after_migrate(using=using)
     return space
+
+
+def _check(space: EmbeddingSpace, using: str) -> None:
+    limit = MAX_DIMENSIONS[space.storage]
+    if not 1 <= space.dimensions <= limit:
+        raise ValidationError(f"{space.storage} can be indexed from 1 to {limit} dimensions, not {space.dimensions}")
+    tables = {found.table for found in EmbeddingSpace.objects.using(using).all()}
+    if space.table in tables:
+        raise ValidationError(f"there is a space with the table {space.table} already")
 
 
 def build_index(*, space: EmbeddingSpace, using: str = "owner") -> dict[str, Any]:

@@ -19,22 +19,24 @@ logger = logging.getLogger(__name__)
 CACHE_SECONDS = 24 * 3600
 
 
-def query_vector(*, tenant_id: UUID, space: EmbeddingSpace, query: str) -> tuple[list[float], bool]:
-    """(float32 values of the query's unit vector, was it cached). Without Redis the model is asked every time.
-
-    Raises EmbeddingError. The key carries the tenant, so that not even the time of an answer tells one tenant what
-    another has asked.
-    """
-    digest = hashlib.sha256(query.encode()).hexdigest()
-    key = f"query:{tenant_id}:{space.id}:{digest}"
+def cached_vector(*, tenant_id: UUID, space: EmbeddingSpace, query: str) -> list[float] | None:
+    """The query's unit vector from Redis; None when it is not there, or Redis is not."""
     try:
-        found = cache.get(key)
+        found = cache.get(_key(tenant_id, space, query))
     except (RedisError, OSError) as error:
         logger.warning("embedding cache unavailable: %s", error)
-        found = None
-    if found is not None:
-        return np.frombuffer(found, dtype="<f4").tolist(), True
+        return None
+    return None if found is None else np.frombuffer(found, dtype="<f4").tolist()
+
+
+def new_vector(*, tenant_id: UUID, space: EmbeddingSpace, query: str) -> list[float]:
+    """The query's unit vector from the model, kept for the next time. Raises EmbeddingError."""
     vector = embedder_for(space).embed([query])[0]
     with contextlib.suppress(RedisError, OSError):
-        cache.set(key, vector.astype("<f4").tobytes(), CACHE_SECONDS)
-    return vector.tolist(), False
+        cache.set(_key(tenant_id, space, query), vector.astype("<f4").tobytes(), CACHE_SECONDS)
+    return vector.tolist()
+
+
+def _key(tenant_id: UUID, space: EmbeddingSpace, query: str) -> str:
+    """Carries the tenant, so that not even the time of an answer tells one tenant what another has asked."""
+    return f"query:{tenant_id}:{space.id}:{hashlib.sha256(query.encode()).hexdigest()}"

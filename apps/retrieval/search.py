@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -17,12 +17,12 @@ from apps.access.problems import Problem
 from apps.access.sql import load
 from apps.documents.db import vector_text
 from apps.documents.engines import engine_for
-from apps.documents.models import Collection, EmbeddingSpace
+from apps.documents.models import EmbeddingSpace
 from apps.documents.spaces import OPERATORS, column_type
 
 from . import metrics
-from .query_vectors import query_vector
-from .types import Hit, SearchQuery, SearchResult
+from .query_vectors import cached_vector, new_vector
+from .types import Hit, Scope, SearchQuery, SearchResult
 
 QUERIES = load(Path(__file__).parent / "sql")
 
@@ -31,73 +31,84 @@ K1, B = 1.2, 0.75  # BM25's usual constants (Robertson and Zaragoza, 2009)
 MAX_TERMS = 64
 MAX_MATCHES = 20_000
 CANDIDATES = 100  # each leg's depth: fusion needs more than k to choose from
+SPACE_FIELDS = (
+    *("id", "slug", "backend", "model", "revision", "dimensions"),
+    *("metric", "storage", "index_method", "index_parameters"),
+)
 _FIXED = {"max_terms": MAX_TERMS, "max_matches": MAX_MATCHES, "k1": K1, "b": B, "rrf": RRF_K}
 
 
 def search(*, tenant_id: UUID, query: SearchQuery) -> SearchResult:
     """The k best live chunks of the collections asked for.
 
+    One transaction and one snapshot when the query's vector is cached or not needed. Otherwise the transaction is
+    closed while the model works, and the search reads everything anew in a second one: no connection waits for a model.
+
     Raises Problem 404 for an unknown collection, 422 `mixed_spaces` when the collections have different embedding
     spaces and the mode is not lexical; EmbeddingError when the query cannot be embedded.
     """
     started = time.perf_counter()
-    with tenancy.scope(tenant_id):
-        collections = scope_of(query.collections)
-    embedded = started
-    vector: Sequence[float] | None = None
-    if query.mode != "lexical" and collections:
-        space = _one_space(collections)
-        vector, _ = query_vector(tenant_id=tenant_id, space=space, query=query.query)
-        embedded = time.perf_counter()
-        metrics.QUERY_SECONDS.labels(stage="embed").observe(embedded - started)
+    lexical = query.mode == "lexical"
     try:
         with tenancy.scope(tenant_id, repeatable_read=True):
-            # Read again in the search's own snapshot: the epoch must be the one that the hits were read at.
-            collections = [found for found in scope_of(query.collections) if found in collections]
-            rows = _rows(collections, query, vector) if collections else []
+            scopes = scopes_of(query.collections)
+            space = _one_space(scopes) if scopes and not lexical else None
+            vector = cached_vector(tenant_id=tenant_id, space=space, query=query.query) if space else None
+            embedded = time.perf_counter()
+            rows = _rows(scopes, query, vector) if scopes and (lexical or vector) else []
+        if space is not None and vector is None:
+            vector = new_vector(tenant_id=tenant_id, space=space, query=query.query)
+            embedded = time.perf_counter()
+            with tenancy.scope(tenant_id, repeatable_read=True):
+                scopes = [found for found in scopes_of(query.collections) if found.space == space]
+                rows = _rows(scopes, query, vector) if scopes else []
     except DatabaseError:
-        if vector is not None:
+        if not lexical:
             metrics.VECTOR_SEARCH_FAILURE.inc()
         raise
-    if vector is not None:
-        metrics.VECTOR_SEARCH_SUCCESS.inc()
     ended = time.perf_counter()
+    if space is not None:
+        metrics.VECTOR_SEARCH_SUCCESS.inc()
+        metrics.QUERY_SECONDS.labels(stage="embed").observe(embedded - started)
     metrics.QUERY_SECONDS.labels(stage="search").observe(ended - embedded)
     metrics.QUERY_SECONDS.labels(stage="total").observe(ended - started)
-    slugs = {found.id: found.slug for found in collections}
-    hits = [_hit(row, slugs) for row in rows]
+    slugs = {found.id: found.slug for found in scopes}
     stale = {
-        row[1]: {"document_id": row[1], "live_version": row[2], "version": row[3]}
-        for row in rows
-        if row[3] > row[2]
+        row[1]: {"document_id": row[1], "live_version": row[2], "version": row[3]} for row in rows if row[3] > row[2]
     }
     return SearchResult(
-        hits=hits,
-        snapshot={found.slug: found.epoch for found in collections},
+        hits=[_hit(row, slugs) for row in rows],
+        snapshot={found.slug: found.epoch for found in scopes},
         stale=list(stale.values()),
         timings={
-            "embed_ms": _ms(embedded - started),
+            "embed_ms": 0.0 if lexical else _ms(embedded - started),
             "search_ms": _ms(ended - embedded),
             "total_ms": _ms(ended - started),
         },
     )
 
 
-def scope_of(slugs: Sequence[str] | None) -> list[Collection]:
-    """Inside a scope: the tenant's collections of these slugs, or all. Raises Problem 404 naming an unknown one."""
-    found = Collection.objects.select_related("space").order_by("slug")
-    if slugs is None:
-        return list(found)
-    chosen = list(found.filter(slug__in=slugs))
-    unknown = sorted(set(slugs) - {collection.slug for collection in chosen})
+def scopes_of(slugs: Sequence[str] | None) -> list[Scope]:
+    """Inside a tenant's scope: its collections of these slugs, or all. Raises Problem 404 naming an unknown one."""
+    with connection.cursor() as cursor:
+        cursor.execute(QUERIES["scopes"], {"slugs": None if slugs is None else list(slugs)})
+        found = [
+            Scope(*row[:6], EmbeddingSpace(**dict(zip(SPACE_FIELDS, _plain(row[6:]), strict=True))))
+            for row in cursor.fetchall()
+        ]
+    unknown = sorted(set(slugs or ()) - {scope.slug for scope in found})
     if unknown:
         raise Problem(404, "unknown_collection", f"There is no collection {unknown[0]!r}.")
-    return chosen
+    return found
 
 
-def compose(
-    collections: Sequence[Collection], query: SearchQuery, vector: Sequence[float] | None
-) -> tuple[str, dict]:
+def _plain(row: tuple[Any, ...]) -> Iterator[Any]:
+    """Django leaves JSONB of a raw query as text."""
+    for name, value in zip(SPACE_FIELDS, row, strict=True):
+        yield json.loads(value) if name == "index_parameters" and isinstance(value, str) else value
+
+
+def compose(collections: Sequence[Scope], query: SearchQuery, vector: Sequence[float] | None) -> tuple[str, dict]:
     """The statement and its parameters. Identifiers come from the space's row and constants, values are parameters."""
     chunks = sum(collection.chunks for collection in collections)
     tokens = sum(collection.tokens for collection in collections)
@@ -137,32 +148,28 @@ def index_settings(space: EmbeddingSpace, candidates: int) -> list[str]:
     return [f"SET LOCAL ivfflat.probes = {probes}", "SET LOCAL ivfflat.iterative_scan = relaxed_order"]
 
 
-def _rows(
-    collections: Sequence[Collection], query: SearchQuery, vector: Sequence[float] | None
-) -> list[tuple[Any, ...]]:
+def _rows(collections: Sequence[Scope], query: SearchQuery, vector: Sequence[float] | None) -> list[tuple[Any, ...]]:
     statement, parameters = compose(collections, query, vector)
     with connection.cursor() as cursor:
         if vector is not None:
-            prepare = [*_engine_settings(), *index_settings(collections[0].space, parameters["candidates"])]
-            cursor.execute("; ".join(prepare))
+            statements = [
+                *engine_for(connection).prepare_session(),
+                *index_settings(collections[0].space, parameters["candidates"]),
+            ]
+            cursor.execute("; ".join(statements))
         cursor.execute(statement, parameters)
         return cursor.fetchall()
 
 
-def _engine_settings() -> list[str]:
-    return engine_for(connection).prepare_session()
-
-
-def _one_space(collections: Sequence[Collection]) -> EmbeddingSpace:
-    spaces = {collection.space_id: collection.space for collection in collections}
-    if len(spaces) > 1:
+def _one_space(scopes: Sequence[Scope]) -> EmbeddingSpace:
+    if any(found.space != scopes[0].space for found in scopes):
         raise Problem(
             422,
             "mixed_spaces",
             "These collections have different embedding spaces; search them one by one, or in lexical mode.",
             errors=[{"pointer": "/collections", "detail": "More than one embedding space."}],
         )
-    return next(iter(spaces.values()))
+    return scopes[0].space
 
 
 def _hit(row: tuple[Any, ...], slugs: dict[UUID, str]) -> Hit:

@@ -15,9 +15,7 @@ NOT_YET = ("filters", "as_of", "min_versions", "rerank", "diversify", "expand", 
 
 class SearchSerializer(StrictSerializer):
     query = TextField(max_length=MAX_QUERY)
-    collections = serializers.ListField(
-        child=TextField(max_length=64), required=False, min_length=1, max_length=100
-    )
+    collections = serializers.ListField(child=TextField(max_length=64), required=False, min_length=1, max_length=100)
     k = WholeField(min_value=1, max_value=200, default=10)
     mode = serializers.ChoiceField(choices=["hybrid", "dense", "lexical"], default="hybrid")
     consistency = serializers.ChoiceField(choices=["eventual"], required=False)
@@ -55,11 +53,7 @@ class StaleSerializer(serializers.Serializer):
 
 class ResultSerializer(serializers.Serializer):
     results = HitSerializer(many=True)
-    snapshot = serializers.DictField(
-        child=serializers.IntegerField(), help_text="epoch of each collection searched"
-    )
-    stale = StaleSerializer(
-        many=True, help_text="documents among the results that have a newer, pending version"
-    )
+    snapshot = serializers.DictField(child=serializers.IntegerField(), help_text="epoch of each collection searched")
+    stale = StaleSerializer(many=True, help_text="documents among the results that have a newer, pending version")
     cached = serializers.BooleanField()
     timings = serializers.DictField(child=serializers.FloatField())

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+from apps.documents.models import EmbeddingSpace
+
 
 @dataclass(frozen=True, slots=True)
 class SearchQuery:
@@ -15,6 +17,19 @@ class SearchQuery:
     collections: tuple[str, ...] | None = None
     k: int = 10
     mode: str = "hybrid"
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What a search needs to know of a collection: `chunks` and `tokens` are of its live rows."""
+
+    id: UUID
+    slug: str
+    epoch: int
+    chunks: int
+    tokens: int
+    language: str
+    space: EmbeddingSpace
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,9 +33,7 @@ class SearchView(TenantView):
         try:
             found = search(tenant_id=self.caller.tenant_id, query=query)
         except EmbeddingError as error:
-            raise Problem(
-                503, "embedding_unavailable", f"The query cannot be embedded right now: {error.code}."
-            )
+            raise Problem(503, "embedding_unavailable", f"The query cannot be embedded right now: {error.code}.")
         return Response(
             {
                 "results": [asdict(hit) for hit in found.hits],

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
-import openai
 import pytest
 
 from apps.access import tenancy
@@ -19,22 +16,8 @@ from apps.access.models import Tenant
 from apps.documents import remove
 from apps.documents.models import Collection, DocumentVersion
 from apps.generation.models import Answer
-from tests.conftest import DATA
-from tests.support.fake_llm import FakeServer, fake_llm
-from tests.support.processes import Server, wait_for
+from tests.support.asking import GUIDE, ask, events
 
-GUIDE = """# Backups
-
-Backups run every night at 02:30 UTC. They are kept for 35 days.
-
-## Restoring
-
-To restore a backup, run the restore command with the date of the backup.
-The restore command needs the operator role [3].
-
-- Restoring takes about ten minutes.
-- 日本語の説明もあります。復元には約十分かかります。
-"""
 HOLIDAYS = "The office is closed on public holidays. Parking is free on Sundays.\n"
 
 
@@ -43,24 +26,6 @@ def guide(collection: Collection, ingest: Callable[..., Any]) -> Collection:
     ingest(collection, GUIDE, source_uri="guide.md", title="Guide", media_type="text/markdown")
     ingest(collection, HOLIDAYS, source_uri="holidays.txt", title="Holidays")
     return collection
-
-
-def ask(
-    client: httpx.Client, question: str = "When do backups run every night?", **fields: Any
-) -> dict[str, Any]:
-    found = client.post("/api/v1/answers", json={"question": question} | fields)
-    assert found.status_code == 200, found.text
-    return found.json()
-
-
-def events(lines: Iterator[str]) -> list[tuple[str, Any]]:
-    found, name = [], ""
-    for line in lines:
-        if line.startswith("event: "):
-            name = line.removeprefix("event: ")
-        elif line.startswith("data: "):
-            found.append((name, json.loads(line.removeprefix("data: "))))
-    return found
 
 
 def test_an_answer_quotes_the_passage_that_holds_it(client: httpx.Client, guide: Collection) -> None:
@@ -88,11 +53,7 @@ def test_every_citation_points_into_the_stored_text(client: httpx.Client, guide:
             where = f"/api/v1/documents/{citation['document_id']}/versions/{citation['version']}/text"
             stored = client.get(where, params={"start": citation["start"], "end": citation["end"]}).json()
             assert stored["text"] == citation["quote"] != ""
-            assert (
-                stored["sha256"]
-                == citation["sha256"]
-                == hashlib.sha256(citation["quote"].encode()).hexdigest()
-            )
+            assert stored["sha256"] == citation["sha256"] == hashlib.sha256(citation["quote"].encode()).hexdigest()
             assert citation["source_uri"] == "guide.md" and citation["title"] == "Guide"
 
 
@@ -102,9 +63,7 @@ def test_marker_like_text_of_a_document_is_no_citation(client: httpx.Client, gui
     assert "operator role [3]." in body["citations"][0]["quote"]
 
 
-def test_a_question_that_the_sources_do_not_answer_is_refused_politely(
-    client: httpx.Client, guide: Collection
-) -> None:
+def test_a_question_that_the_sources_do_not_answer_is_refused_politely(client: httpx.Client, guide: Collection) -> None:
     body = ask(client, "zebra quantum chromodynamics?")
     assert body["abstained"] and body["citations"] == [] and "do not answer" in body["answer"]
 
@@ -127,9 +86,7 @@ def test_the_stream_tells_the_same_story(client: httpx.Client, guide: Collection
     final = found[-1][1]
     assert "".join(data["delta"] for name, data in found if name == "message") == final["answer"]
     assert [data for name, data in found if name == "citation"] == final["citations"] != []
-    assert {hit["document_id"] for hit in found[0][1]["results"]} >= {
-        c["document_id"] for c in final["citations"]
-    }
+    assert {hit["document_id"] for hit in found[0][1]["results"]} >= {c["document_id"] for c in final["citations"]}
     assert client.get(f"/api/v1/answers/{final['id']}").json() == final
 
 
@@ -142,9 +99,7 @@ def test_an_answer_is_stored_with_what_it_was_made_from(
         row = Answer.objects.get(id=body["id"])
         assert row.request["collections"] == ["docs"] and row.request["k"] == 3
         for passage in row.context["passages"]:
-            version = DocumentVersion.objects.get(
-                document_id=passage["document_id"], version=passage["version"]
-            )
+            version = DocumentVersion.objects.get(document_id=passage["document_id"], version=passage["version"])
             text = (version.text or "")[passage["start"] : passage["end"]]
             assert hashlib.sha256(text.encode()).hexdigest() == passage["sha256"]
         assert row.question in row.context["messages"][-1]["content"]
@@ -195,9 +150,7 @@ def test_answers_stay_behind_the_wall(
     assert Answer.objects.count() == 0, "a query without a tenant sees nothing"
 
 
-def test_a_key_without_the_read_scope_may_not_ask(
-    tenant: Tenant, make_key: Callable[..., str], server: str
-) -> None:
+def test_a_key_without_the_read_scope_may_not_ask(tenant: Tenant, make_key: Callable[..., str], server: str) -> None:
     headers = {"Authorization": f"Bearer {make_key(tenant, 'write')}"}
     found = httpx.post(f"{server}/api/v1/answers", json={"question": "x"}, headers=headers)
     assert (found.status_code, found.json()["code"]) == (403, "missing_scope")
@@ -250,10 +203,7 @@ def test_a_bad_request_is_a_problem_document(
 
 def test_stream_must_be_a_boolean(client: httpx.Client) -> None:
     assert client.post("/api/v1/answers", json={"question": "x", "stream": "yes"}).status_code == 400
-    assert (
-        client.post("/api/v1/answers", content=b"{", headers={"Content-Type": "application/json"}).status_code
-        == 400
-    )
+    assert client.post("/api/v1/answers", content=b"{", headers={"Content-Type": "application/json"}).status_code == 400
 
 
 def test_numbers_of_answering_are_exported(client: httpx.Client, guide: Collection) -> None:
@@ -261,107 +211,3 @@ def test_numbers_of_answering_are_exported(client: httpx.Client, guide: Collecti
     exported = client.get("/metrics").text
     assert 'llm_requests_total{backend="extractive",outcome="ok"}' in exported
     assert 'rag_query_latency_seconds_count{stage="generate"}' in exported
-
-
-class TestWithALanguageModel:
-    """The same over a served model that misbehaves when the question says so (tests/support/fake_llm.py)."""
-
-    @pytest.fixture(scope="class")
-    def llm(self, database: None) -> Iterator[FakeServer]:
-        with fake_llm() as served:
-            yield served
-
-    @pytest.fixture(scope="class")
-    def llm_web(self, llm: FakeServer) -> Iterator[Server]:
-        with Server(DATA, LLM_URL=llm.url, LLM_TIMEOUT_SECONDS="1.5") as running:
-            yield running
-
-    @pytest.fixture
-    def reader(self, llm_web: Server, api_key: str) -> Iterator[httpx.Client]:
-        headers = {"Authorization": f"Bearer {api_key}"}
-        with httpx.Client(base_url=llm_web.url, headers=headers, timeout=30) as client:
-            yield client
-
-    def stream(self, reader: httpx.Client, question: str) -> list[tuple[str, Any]]:
-        body = {"question": question, "stream": True}
-        with reader.stream("POST", "/api/v1/answers", json=body) as response:
-            assert response.status_code == 200
-            return events(response.iter_lines())
-
-    def test_the_model_answers_and_is_cited(
-        self, reader: httpx.Client, guide: Collection, llm: FakeServer
-    ) -> None:
-        body = ask(reader, "When do backups run?", model="normal", max_tokens=77, temperature=0.5)
-        assert body["answer"] == "Backups run every night at 02:30 UTC [1]."
-        assert (body["model"], body["degraded"], body["grounded"]) == ("normal", None, 1.0)
-        assert body["citations"][0]["quote"] == "Backups run every night at 02:30 UTC."
-        assert body["usage"] == {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
-        assert (llm.requests[-1]["max_tokens"], llm.requests[-1]["temperature"]) == (77, 0.5)
-        prompt = llm.requests[-1]["messages"][-1]["content"]
-        assert "[1] <passage" in prompt and "operator role [ 3 ]" in prompt
-
-    def test_markers_of_no_passage_never_leave(self, reader: httpx.Client, guide: Collection) -> None:
-        found = self.stream(reader, "When do backups run? script:bogus")
-        text = "".join(data["delta"] for name, data in found if name == "message")
-        assert text == found[-1][1]["answer"] == "Backups run every night at 02:30 UTC [1] and or so [1]."
-        assert [citation["marker"] for citation in found[-1][1]["citations"]] == [1]
-
-    def test_a_model_that_fails_at_once_is_replaced(self, reader: httpx.Client, guide: Collection) -> None:
-        for script in ("500", "silent"):
-            final = self.stream(reader, f"When do backups run every night? script:{script}")[-1]
-            assert final[0] == "final_answer"
-            assert final[1]["degraded"] == final[1]["model"] == "extractive"
-            assert "02:30" in final[1]["answer"]
-        exported = reader.get("/metrics").text
-        assert 'llm_errors_total{backend="openai",kind="server_error"}' in exported
-        assert 'llm_requests_total{backend="openai",outcome="error"}' in exported
-
-    def test_a_model_that_fails_in_the_middle_ends_the_stream_with_an_error(
-        self, reader: httpx.Client, guide: Collection
-    ) -> None:
-        for script, kind in (("stall", "timeout"), ("cut", "cut_off")):
-            name, data = self.stream(reader, f"When do backups run every night? script:{script}")[-1]
-            assert (name, data["code"], data["kind"], data["status"]) == ("error", "llm_failed", kind, 502)
-            assert data["request_id"]
-        whole = ask(reader, "When do backups run every night? script:cut")
-        assert whole["degraded"] == "extractive", "nobody had read its beginning"
-
-    def test_openais_stream_reports_the_error(
-        self, reader: httpx.Client, guide: Collection, llm_web: Server, api_key: str
-    ) -> None:
-        ai = openai.OpenAI(base_url=f"{llm_web.url}/v1", api_key=api_key, max_retries=0)
-        question: Any = [{"role": "user", "content": "When do backups run? script:cut"}]
-        with pytest.raises(openai.APIError, match="language model"):
-            list(ai.chat.completions.create(model="ragsite/docs", messages=question, stream=True))
-        assert "normal" in [model.id for model in ai.models.list()]
-
-    def test_a_reader_who_leaves_stops_the_model(
-        self, reader: httpx.Client, guide: Collection, llm: FakeServer
-    ) -> None:
-        before = llm.dropped
-        body = {"question": "When do backups run? script:slow", "stream": True}
-        with reader.stream("POST", "/api/v1/answers", json=body) as response:
-            for line in response.iter_lines():
-                if "and on" in line:
-                    break
-        wait_for(lambda: llm.dropped == before + 1, seconds=10, what="the model's stream to be closed")
-        wait_for(
-            lambda: (
-                'llm_requests_total{backend="openai",outcome="cancelled"} ' in reader.get("/metrics").text
-            ),
-            seconds=10,
-            what="the cancellation to be counted",
-        )
-
-    def test_many_readers_hold_no_database_connection_while_the_model_writes(
-        self, reader: httpx.Client, guide: Collection, llm_web: Server, api_key: str
-    ) -> None:
-        """More streams than the pool has connections, and a search goes through."""
-        body = {"question": "When do backups run? script:slow", "stream": True}
-        with ExitStack() as stack:
-            for _ in range(20):
-                response = stack.enter_context(reader.stream("POST", "/api/v1/answers", json=body))
-                next(line for line in response.iter_lines() if "and on" in line)
-            headers = {"Authorization": f"Bearer {api_key}"}
-            url = f"{llm_web.url}/api/v1/search"
-            assert httpx.post(url, json={"query": "backups"}, headers=headers, timeout=15).status_code == 200

@@ -111,9 +111,7 @@ def _choice(delta: dict[str, Any], reason: str | None = None) -> dict[str, Any]:
 
 async def _event(send: Any, body: dict[str, Any]) -> None:
     chunk = {"id": "c", "object": "chat.completion.chunk", "created": 0, "model": "m"} | body
-    await send(
-        {"type": "http.response.body", "body": f"data: {json.dumps(chunk)}\n\n".encode(), "more_body": True}
-    )
+    await send({"type": "http.response.body", "body": f"data: {json.dumps(chunk)}\n\n".encode(), "more_body": True})
 
 
 async def _whole(send: Any, status: int, body: dict[str, Any], *headers: tuple[str, str]) -> None:

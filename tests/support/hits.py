@@ -12,9 +12,7 @@ from apps.retrieval.types import Hit
 SPACE = UUID(int=7)
 
 
-def hit(
-    text: str, *, title: str = "Title", headings: tuple[str, ...] = (), start: int = 0, version: int = 1
-) -> Hit:
+def hit(text: str, *, title: str = "Title", headings: tuple[str, ...] = (), start: int = 0, version: int = 1) -> Hit:
     return Hit(
         chunk_id=uuid5(SPACE, f"chunk {text}"),
         document_id=uuid5(SPACE, f"document {text}"),

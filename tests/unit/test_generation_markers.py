@@ -1,8 +1,9 @@
-"""Markers: what a model writes becomes text in which every [n] names a passage, however it is cut into pieces."""
+"""Markers: what a model writes becomes text in which every [n] names a passage, however it is cut."""
 
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 import pytest
 from hypothesis import example, given, settings
@@ -99,7 +100,7 @@ def test_the_cuts_between_deltas_do_not_change_the_answer(pieces: list[str], dat
     whole = "".join(pieces)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=8)))
     bounds = [0, *cuts, len(whole)]
-    deltas = [whole[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+    deltas = [whole[a:b] for a, b in pairwise(bounds)]
     assert filtered(*deltas) == filtered(whole) == filtered(*whole)
 
 

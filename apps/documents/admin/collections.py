@@ -71,14 +71,11 @@ class CollectionForm(forms.ModelForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if "language" in self.fields and self.instance.pk is not None:
-            self.initial.setdefault("language", self.instance.language)
-        if "space" in self.fields:
-            # Only a collection without chunks may choose; those that exist are in a space of their own already.
-            space = self.fields["space"]
-            space.queryset = EmbeddingSpace.objects.filter(state=EmbeddingSpace.State.LIVE).order_by("created_at")
-            space.initial = space.queryset.first()
-            space.empty_label = None
+        space = self.fields.get("space")
+        if isinstance(space, forms.ModelChoiceField):
+            # Only a collection without chunks may choose; the others are in a space of their own already.
+            live = EmbeddingSpace.objects.filter(state=EmbeddingSpace.State.LIVE).order_by("created_at")
+            space.queryset, space.initial, space.empty_label = live, live.first(), None
         if "consistency_window_seconds" in self.fields:
             self.fields["consistency_window_seconds"].validators.append(MaxValueValidator(MAX_WINDOW_SECONDS))
 
@@ -90,7 +87,7 @@ class CollectionForm(forms.ModelForm):
 
     def clean(self) -> dict[str, Any]:
         values = super().clean() or {}
-        chunking = {name: values.get(f"chunking_{name}") for name in CHUNKING}
+        chunking: dict[str, Any] = {name: values.get(f"chunking_{name}") for name in CHUNKING}
         if None not in chunking.values():
             try:
                 validate(**chunking)
@@ -139,7 +136,7 @@ class CollectionAdmin(CuratorAdmin):
         return collections.pending(collection) if known is None else known
 
     def get_fieldsets(self, request: HttpRequest, obj: Collection | None = None) -> Any:
-        groups = [
+        groups: list[tuple[str | None, dict[str, Any]]] = [
             (None, {"fields": (("name", "slug"), "description")}),
             ("Chunking", {"fields": (tuple(f"chunking_{name}" for name in CHUNKING),)}),
             ("Search", {"fields": (("language", "space"),)}),
@@ -174,6 +171,8 @@ class CollectionAdmin(CuratorAdmin):
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> tuple[list[Any], dict[str, int], set[str], list]:
         """The counters: listing every document would be the longest page of the product."""
-        held = [f"{one.name}: {one.documents} live documents in {one.chunks} chunks, and their versions" for one in objs]
+        held = [
+            f"{one.name}: {one.documents} live documents in {one.chunks} chunks, and their versions" for one in objs
+        ]
         documents = sum(one.documents for one in objs)
         return held, {"collections": len(objs), "documents": documents}, set(), []

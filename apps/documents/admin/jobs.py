@@ -84,8 +84,10 @@ class IngestionJobAdmin(CuratorAdmin):
         if not hasattr(job, "titled"):
             self.dress([job])
         titled = job.titled  # type: ignore[attr-defined]
-        return str(job.document_id) if titled is None else link(
-            "documents_document_change", one_line(str(titled), 80), job.document_id
+        return (
+            str(job.document_id)
+            if titled is None
+            else link("documents_document_change", one_line(str(titled), 80), job.document_id)
         )
 
     @display(description="State", label=JOB_STATES, ordering="state")

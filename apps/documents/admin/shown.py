@@ -26,7 +26,7 @@ class DressedList(ChangeList):
 
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
-        self.result_list = list(self.result_list)
+        self.result_list: list[Any] = list(self.result_list)
         self.model_admin.dress(self.result_list)
 
 

@@ -1,8 +1,9 @@
 """Answers without a language model: the best supporting sentences of the passages, quoted and cited.
 
-Measured on 240 questions of SQuADShifts new_wiki (benchmarks say how), hits = the gold passage and the four
-that share most words with the question: the answer contains a gold answer in 91 % of them with 1.7 sentences
-(94 % among four random passages); one sentence alone 82 %, by similarity alone 78 %, by words alone 74 %.
+Measured on 240 questions of SQuADShifts new_wiki with all-MiniLM-L6-v2, hits = the gold passage and four
+others: the answer contains a gold answer in 89 % where the others are those that share most words with the
+question (1.6 sentences, 313 characters), in 91 % where they are random. One sentence alone: 82 %; chosen by
+similarity alone 78 %, by words alone 74 %.
 """
 
 from __future__ import annotations
@@ -35,9 +36,9 @@ EMBEDDED = 40
 RATIO, MOST = 0.8, 3
 #: Two sentences that share this much of their words (Jaccard) say the same.
 SAME = 0.7
-#: Below this best score the passages are taken not to answer. Of the sample's questions 2 % fall below it
-#: although the answer is there; of those whose passages lack the answer 27 % (same topic) to 99 % (any topic)
-#: do.
+#: Below this best score the passages are taken not to answer. In that sample 2.5 % fall below it although the
+#: answer is there; where the gold passage is missing, 30 % do among passages of the same topic, 99 % among
+#: others.
 THRESHOLD = 0.8
 #: What a sentence that ends in a colon introduces is quoted along, up to this many lines.
 INTRODUCED = 5

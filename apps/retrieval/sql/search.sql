@@ -1,3 +1,11 @@
+-- name: scopes
+-- The collections that a search is about, with their counters and their space, as one cheap read.
+SELECT c.id, c.slug, c.epoch, c.chunks, c.tokens, c.language,
+       s.id, s.slug, s.backend, s.model, s.revision, s.dimensions, s.metric, s.storage, s.index_method, s.index_parameters
+FROM documents_collection c JOIN documents_embeddingspace s ON s.id = c.space_id
+WHERE %(slugs)s::text[] IS NULL OR c.slug = ANY(%(slugs)s::text[])
+ORDER BY c.slug
+
 -- name: search
 -- One statement per search, one snapshot. Legs carry what they rank by; the join to the live version, its positions and
 -- the document happens once, for the fused candidates. search.py composes it from the fragments below; every value is a

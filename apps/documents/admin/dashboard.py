@@ -1,0 +1,88 @@
+"""The index: what is there, what is waiting, what needs a person. UNFOLD in settings leads here.
+
+Everything is counted in the curator's own tenant, as any query of the desk is, and only for whoever may see the page
+that the number leads to.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import Count, Sum
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.timesince import timesince
+
+from ..models import Collection, Document, IngestionJob
+from .shown import failure, link, one_line
+
+admin.site.index_template = "admin/ragsite/index.html"  # unfold's own stands first in the template path
+
+ROWS = 8
+
+
+def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
+    """UNFOLD["DASHBOARD_CALLBACK"]: the index's context with `cards` (numbers that are links) and `tables`."""
+    cards, tables = [], []
+    if _may_see(request, IngestionJob):
+        cards += _job_cards()
+        tables += _dead()
+    if _may_see(request, Collection):
+        cards = _content_cards() + cards
+        tables += _collections()
+    return context | {"cards": cards, "tables": tables}
+
+
+def _may_see(request: HttpRequest, model: type[Any]) -> bool:
+    return admin.site.get_model_admin(model).has_view_permission(request)
+
+
+def _card(title: str, value: int, name: str, query: str = "", alarm: bool = False) -> dict[str, Any]:
+    return {"title": title, "value": value, "href": reverse(f"admin:{name}") + query, "alarm": alarm and value > 0}
+
+
+def _content_cards() -> list[dict[str, Any]]:
+    live = Collection.objects.aggregate(documents=Sum("documents", default=0), chunks=Sum("chunks", default=0))
+    return [
+        _card("Live documents", live["documents"], "documents_document_changelist"),
+        _card("Live chunks", live["chunks"], "documents_collection_changelist"),
+    ]
+
+
+def _job_cards() -> list[dict[str, Any]]:
+    states = IngestionJob.State
+    shown = (states.QUEUED, states.RUNNING, states.DEAD)
+    counted = dict(IngestionJob.objects.filter(state__in=shown).order_by().values_list("state").annotate(Count("id")))
+    name = "documents_ingestionjob_changelist"
+    return [
+        _card("Jobs waiting", counted.get(states.QUEUED, 0), name, "?state__exact=queued"),
+        _card("Jobs running", counted.get(states.RUNNING, 0), name, "?state__exact=running"),
+        _card("Dead letters", counted.get(states.DEAD, 0), name, "?state__exact=dead", alarm=True),
+    ]
+
+
+def _dead() -> list[dict[str, Any]]:
+    """The newest dead letters; no table when there are none."""
+    dead = list(IngestionJob.objects.filter(state=IngestionJob.State.DEAD).order_by("-created_at")[:ROWS])
+    titles = Document.objects.in_bulk({job.document_id for job in dead})
+    rows = [
+        [
+            link(
+                "documents_ingestionjob_change", one_line(str(titles.get(job.document_id, job.document_id)), 60), job.pk
+            ),
+            failure(job.error),
+            timesince(job.created_at, depth=1),
+        ]
+        for job in dead
+    ]
+    title = "Needs attention: jobs that have given up"
+    return [{"title": title, "headers": ["Document", "Error", "Age"], "rows": rows}] if rows else []
+
+
+def _collections() -> list[dict[str, Any]]:
+    rows = [
+        [link("documents_collection_change", one.name, one.pk), one.documents, one.chunks, one.epoch]
+        for one in Collection.objects.order_by("-documents", "name")[:ROWS]
+    ]
+    return [{"title": "Collections", "headers": ["Name", "Live documents", "Live chunks", "Epoch"], "rows": rows}]

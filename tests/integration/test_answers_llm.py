@@ -1,0 +1,128 @@
+"""POST /api/v1/answers with a served model that misbehaves when the question says so (tests/support/fake_llm.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from apps.documents.models import Collection
+from tests.conftest import DATA
+from tests.support.asking import GUIDE, ask, events
+from tests.support.fake_llm import FakeServer, fake_llm
+from tests.support.processes import Server, wait_for
+
+
+@pytest.fixture
+def guide(collection: Collection, ingest: Callable[..., Any]) -> Collection:
+    ingest(collection, GUIDE, source_uri="guide.md", title="Guide", media_type="text/markdown")
+    return collection
+
+
+@pytest.fixture(scope="module")
+def llm(database: None) -> Iterator[FakeServer]:
+    with fake_llm() as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def llm_web(llm: FakeServer) -> Iterator[Server]:
+    with Server(DATA, LLM_URL=llm.url, LLM_TIMEOUT_SECONDS="1.5") as running:
+        yield running
+
+
+@pytest.fixture
+def reader(llm_web: Server, api_key: str) -> Iterator[httpx.Client]:
+    headers = {"Authorization": f"Bearer {api_key}"}
+    with httpx.Client(base_url=llm_web.url, headers=headers, timeout=30) as client:
+        yield client
+
+
+def stream(reader: httpx.Client, question: str) -> list[tuple[str, Any]]:
+    body = {"question": question, "stream": True}
+    with reader.stream("POST", "/api/v1/answers", json=body) as response:
+        assert response.status_code == 200
+        return events(response.iter_lines())
+
+
+def test_the_model_answers_and_is_cited(reader: httpx.Client, guide: Collection, llm: FakeServer) -> None:
+    body = ask(reader, "When do backups run?", model="normal", max_tokens=77, temperature=0.5)
+    assert body["answer"] == "Backups run every night at 02:30 UTC [1]."
+    assert (body["model"], body["degraded"], body["grounded"]) == ("normal", None, 1.0)
+    assert body["citations"][0]["quote"] == "Backups run every night at 02:30 UTC."
+    assert body["usage"] == {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
+    assert (llm.requests[-1]["max_tokens"], llm.requests[-1]["temperature"]) == (77, 0.5)
+    prompt = llm.requests[-1]["messages"][-1]["content"]
+    assert "[1] <passage" in prompt and "operator role [ 3 ]" in prompt
+
+
+def test_markers_of_no_passage_never_leave(reader: httpx.Client, guide: Collection) -> None:
+    found = stream(reader, "When do backups run? script:bogus")
+    text = "".join(data["delta"] for name, data in found if name == "message")
+    assert text == found[-1][1]["answer"] == "Backups run every night at 02:30 UTC [1] and or so [1]."
+    assert [citation["marker"] for citation in found[-1][1]["citations"]] == [1]
+
+
+def test_a_model_that_fails_at_once_is_replaced(reader: httpx.Client, guide: Collection) -> None:
+    for script in ("500", "silent"):
+        final = stream(reader, f"When do backups run every night? script:{script}")[-1]
+        assert final[0] == "final_answer"
+        assert final[1]["degraded"] == final[1]["model"] == "extractive"
+        assert "02:30" in final[1]["answer"]
+    exported = reader.get("/metrics").text
+    assert 'llm_errors_total{backend="openai",kind="server_error"}' in exported
+    assert 'llm_requests_total{backend="openai",outcome="error"}' in exported
+
+
+def test_a_model_that_fails_in_the_middle_ends_the_stream_with_an_error(
+    reader: httpx.Client, guide: Collection
+) -> None:
+    for script, kind in (("stall", "timeout"), ("cut", "cut_off")):
+        name, data = stream(reader, f"When do backups run every night? script:{script}")[-1]
+        assert (name, data["code"], data["kind"], data["status"]) == ("error", "llm_failed", kind, 502)
+        assert data["request_id"]
+    whole = ask(reader, "When do backups run every night? script:cut")
+    assert whole["degraded"] == "extractive", "nobody had read its beginning"
+
+
+def test_openais_stream_reports_the_error(
+    reader: httpx.Client, guide: Collection, llm_web: Server, api_key: str
+) -> None:
+    ai = openai.OpenAI(base_url=f"{llm_web.url}/v1", api_key=api_key, max_retries=0)
+    question: Any = [{"role": "user", "content": "When do backups run? script:cut"}]
+    with pytest.raises(openai.APIError, match="language model"):
+        list(ai.chat.completions.create(model="ragsite/docs", messages=question, stream=True))
+    assert "normal" in [model.id for model in ai.models.list()]
+
+
+def test_a_reader_who_leaves_stops_the_model(reader: httpx.Client, guide: Collection, llm: FakeServer) -> None:
+    before = llm.dropped
+    body = {"question": "When do backups run? script:slow", "stream": True}
+    with reader.stream("POST", "/api/v1/answers", json=body) as response:
+        for line in response.iter_lines():
+            if "and on" in line:
+                break
+    wait_for(lambda: llm.dropped == before + 1, seconds=10, what="the model's stream to be closed")
+    wait_for(
+        lambda: 'llm_requests_total{backend="openai",outcome="cancelled"} ' in reader.get("/metrics").text,
+        seconds=10,
+        what="the cancellation to be counted",
+    )
+
+
+def test_many_readers_hold_no_database_connection_while_the_model_writes(
+    reader: httpx.Client, guide: Collection, llm_web: Server, api_key: str
+) -> None:
+    """More streams than the pool has connections, and a search goes through."""
+    body = {"question": "When do backups run? script:slow", "stream": True}
+    with ExitStack() as stack:
+        for _ in range(20):
+            response = stack.enter_context(reader.stream("POST", "/api/v1/answers", json=body))
+            next(line for line in response.iter_lines() if "and on" in line)
+        headers = {"Authorization": f"Bearer {api_key}"}
+        url = f"{llm_web.url}/api/v1/search"
+        assert httpx.post(url, json={"query": "backups"}, headers=headers, timeout=15).status_code == 200

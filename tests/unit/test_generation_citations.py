@@ -1,0 +1,87 @@
+"""Citations: verbatim, in place, one per marker - for any text."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apps.generation.citations import cite, ground, split, support
+from apps.generation.markers import MARKER, MarkerFilter
+from apps.generation.prompts import number
+from tests.support.hits import hit, passages
+
+GUIDE = "Backups run every night at 02:30 UTC.  They are\nkept for 35 days. Restoring takes ten minutes."
+
+
+def test_a_marker_belongs_to_the_sentence_that_it_follows() -> None:
+    found = split("First claim [1]. Second claim. [2][3] Third.[1]\n\nNo marker here.\n- An item [2]")
+    assert [(sentence.text, sentence.markers) for sentence in found] == [
+        ("First claim .", (1,)),
+        ("Second claim.", (2, 3)),
+        ("Third.", (1,)),
+        ("No marker here.", ()),
+        ("- An item", (2,)),
+    ]
+    answer = "これは文です。[1]次です。[2]"
+    assert [(answer[s.start : s.end], s.markers) for s in split(answer)] == [
+        ("これは文です。[1]", (1,)),
+        ("次です。[2]", (2,)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sentence", "quote"),
+    [
+        ("They are kept for 35 days.", "They are\nkept for 35 days."),
+        ("It takes ten minutes to restore.", "Restoring takes ten minutes."),
+        ("Backups run nightly at 02:30.", "Backups run every night at 02:30 UTC."),
+        ("Nothing of this stands there.", "Backups run every night at 02:30 UTC."),
+    ],
+)
+def test_the_quote_is_the_closest_verbatim_sentence(sentence: str, quote: str) -> None:
+    span = support(sentence, hit(GUIDE))
+    assert GUIDE[span.start : span.end] == quote
+
+
+def test_one_citation_covers_all_sentences_that_cite_a_passage() -> None:
+    answer = "Backups run every night at 02:30 UTC. [1] Parking is free. [2] Restoring takes ten minutes. [1]"
+    found = cite(answer, number([hit(GUIDE, start=100, version=4), hit("Parking is free.")]))
+    assert [citation["marker"] for citation in found] == [1, 2]
+    assert found[0]["quote"] == GUIDE
+    assert (found[0]["start"], found[0]["end"], found[0]["version"]) == (100, 100 + len(GUIDE), 4)
+
+
+def test_grounding_counts_supported_sentences() -> None:
+    answer = "Backups run every night [1]. They are kept for 36 days [1]. Cats sleep all day [1]."
+    sentences, grounded = ground(answer, passages(GUIDE))
+    assert [sentence["supported"] for sentence in sentences] == [True, False, False]
+    assert grounded == pytest.approx(1 / 3, abs=1e-4)
+    assert all(sentence["text"] in answer and sentence["citations"] == [1] for sentence in sentences)
+    assert ground("Backups run every night.", passages(GUIDE))[1] == 0.0, "an answer that cites nothing"
+    assert ground("", passages(GUIDE)) == ([], 0.0)
+
+
+TEXT = st.text(min_size=1, max_size=120)
+
+
+@given(
+    st.lists(TEXT, min_size=1, max_size=4), st.lists(st.tuples(TEXT, st.integers(1, 6)), max_size=5), st.integers(0, 50)
+)
+def test_every_marker_has_a_citation_in_place(texts: list[str], claims: list[tuple[str, int]], start: int) -> None:
+    hits = [hit(text, start=start) for text in texts]
+    kept = MarkerFilter(range(1, len(hits) + 1))
+    answer = kept.feed("".join(f"{claim} [{marker}] " for claim, marker in claims)) + kept.close()
+    found = cite(answer, number(hits))
+    assert [citation["marker"] for citation in found] == list(
+        dict.fromkeys(int(marker.group(1)) for marker in MARKER.finditer(answer))
+    )
+    for citation in found:
+        text = texts[citation["marker"] - 1]
+        assert text[citation["start"] - start : citation["end"] - start] == citation["quote"]
+        assert citation["sha256"] == hashlib.sha256(citation["quote"].encode()).hexdigest()
+    sentences, grounded = ground(answer, number(hits))
+    assert 0 <= grounded <= 1
+    assert all(sentence["text"] in answer for sentence in sentences)
