@@ -110,9 +110,7 @@ def plain_session(threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def seconds(call: Callable[[], object]) -> tuple[float, float]:
@@ -126,9 +124,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--passages", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument(
-        "--cache-dir", type=Path, default=Path(tempfile.gettempdir()) / f"ragsite-bench-{os.getuid()}"
-    )
+    parser.add_argument("--cache-dir", type=Path, default=Path(tempfile.gettempdir()) / f"ragsite-bench-{os.getuid()}")
     arguments = parser.parse_args()
     cores = len(os.sched_getaffinity(0))
 
@@ -149,9 +145,7 @@ def main() -> None:
     for _ in range(arguments.rounds):
         for name, embedder in variants.items():
             times[name].append(seconds(lambda e=embedder: e.embed(texts)))
-    print(
-        f"{len(texts)} passages, {tokens / len(texts):.0f} tokens on average, median of {arguments.rounds}\n"
-    )
+    print(f"{len(texts)} passages, {tokens / len(texts):.0f} tokens on average, median of {arguments.rounds}\n")
     print("| local embedder | texts/s | tokens/s | CPU ms per passage |\n|---|---|---|---|")
     for name, samples in times.items():
         wall, cpu = (statistics.median(column) for column in zip(*samples, strict=True))

@@ -35,6 +35,7 @@ class CuratorAdmin(ModelAdmin):
     """A page of the desk: a refusal by a service is a message, not an error page."""
 
     list_per_page = 50
+    compressed_fields = False  # labels above: rows of several fields stay legible
     show_facets = admin.ShowFacets.NEVER  # a count per filter value is a scan per filter value
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
@@ -122,7 +123,7 @@ class ApiKeyAdmin(CuratorAdmin):
         if obj is None:
             return ApiKeyForm.Meta.fields
         dates = ("created_at", "expires_at", "revoked_at")
-        return ("name", "shown_prefix", "status", "shown_scopes", "requests_per_minute", *dates)
+        return ("name", "shown_prefix", "status", "listed_scopes", "requests_per_minute", *dates)
 
     def get_form(self, request: HttpRequest, obj: ApiKey | None = None, change: bool = False, **kwargs: Any) -> Any:
         return super().get_form(request, obj, change=change, **kwargs | ({} if obj else {"form": ApiKeyForm}))
@@ -147,6 +148,10 @@ class ApiKeyAdmin(CuratorAdmin):
     @display(description="Scopes", label=True)
     def shown_scopes(self, key: ApiKey) -> list[str]:
         return list(key.scopes)
+
+    @display(description="Scopes")
+    def listed_scopes(self, key: ApiKey) -> str:
+        return ", ".join(key.scopes)
 
     @display(description="Status", label={"active": "success", "expired": "warning", "revoked": "danger"})
     def status(self, key: ApiKey) -> str:

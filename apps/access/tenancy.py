@@ -22,6 +22,9 @@ from django.db.migrations.operations.special import RunSQL
 TENANTS = UUID("8f0f2d6e-1f0b-5c0e-9a57-3a5a3c1b6f10")
 DEFAULT_TENANT = "default"
 
+#: On a Citus cluster the policies are checked where the rows are, so SET LOCAL must follow the transaction to the
+#: workers. One Postgres takes any two-part name and ignores it.
+REACH_THE_SHARDS = "SET LOCAL citus.propagate_set_commands = 'local'"
 WALL = "tenant_id = NULLIF(current_setting('ragsite.tenant', true), '')::uuid"
 
 
@@ -36,7 +39,7 @@ def enter(tenant_id: UUID | str, *, using: str = "default") -> None:
     if not connection.in_atomic_block:
         raise transaction.TransactionManagementError("a tenant can only be set inside a transaction")
     with connection.cursor() as cursor:
-        cursor.execute("SET LOCAL ragsite.tenant = %s", [str(tenant_id)])
+        cursor.execute(f"{REACH_THE_SHARDS}; SET LOCAL ragsite.tenant = %s", [str(tenant_id)])
 
 
 @contextmanager

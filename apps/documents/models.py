@@ -77,7 +77,7 @@ class Collection(models.Model):
         WRITE_THROUGH = "write_through"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE)
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, db_constraint=False)
     slug = models.CharField(max_length=64, validators=[SLUG])
     name = models.CharField(max_length=200)
     description = models.TextField(blank=True)
@@ -118,7 +118,7 @@ class Document(models.Model):
         DELETED = "deleted"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, db_index=False)
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, db_constraint=False, db_index=False)
     collection = models.ForeignKey(Collection, on_delete=models.CASCADE, db_index=False)
     source_uri = models.TextField()
     title = models.TextField(blank=True)
@@ -270,7 +270,7 @@ class IngestionJob(models.Model):
         DELETED = "deleted"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, db_index=False)
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, db_constraint=False, db_index=False)
     collection_id = models.UUIDField()
     document_id = (
         models.UUIDField()

@@ -29,28 +29,18 @@ from apps.documents.models import Collection as DocumentCollection
 from apps.documents.spaces import embedder_for
 from apps.retrieval.metrics import QUERY_SECONDS
 from apps.retrieval.search import search
-from apps.retrieval.types import Hit, SearchQuery, SearchResult
+from apps.retrieval.types import SearchQuery, SearchResult
 
 from . import metrics, prompts
-from .citations import cite, ground
 from .llm import LLM, ExtractiveLLM, LLMError, configured
-from .models import Answer
-from .types import AnswerRequest, Embed, Event, Passage, Task
-from .verify import verify
+from .records import SourcesChanged, finish
+from .types import AnswerRequest, Embed, Event, Task
 from .writing import Draft, write
 
 logger = logging.getLogger(__name__)
 
 #: How often a question is asked again because a source that the answer cites was deleted meanwhile.
 ATTEMPTS = 3
-
-
-class SourcesChanged(Exception):
-    """What the answer cites is no longer there, or not as it was; `documents` are the ids at fault."""
-
-    def __init__(self, documents: set[str]) -> None:
-        super().__init__(f"{len(documents)} cited documents do not verify")
-        self.documents = documents
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +68,13 @@ def answer(*, tenant_id: UUID, request: AnswerRequest) -> dict[str, Any]:
             return async_to_sync(_whole)(prepared)
         except SourcesChanged as changed:
             without |= changed.documents
+        except LLMError as error:
+            raise _failed(error)
     raise _sources_changed()
 
 
 def prepare(*, tenant_id: UUID, request: AnswerRequest, without: Collection[str] = ()) -> Prepared:
-    """Find the passages for a question. without: ids of documents to leave out. Raises Problem as `answer`
-    does.
-    """
+    """Find the passages for a question, but for documents with the ids in `without`. Raises as `answer` does."""
     started = time.perf_counter()
     try:
         backend = async_to_sync(_backend)(request.model)
@@ -101,9 +91,7 @@ def prepare(*, tenant_id: UUID, request: AnswerRequest, without: Collection[str]
     room = settings.LLM_CONTEXT_TOKENS
     options = replace(request.options, max_tokens=min(request.options.max_tokens, room // 2))
     numbered = prompts.number(hits)
-    passages = prompts.fit(
-        numbered, question=request.question, context_tokens=room, max_tokens=options.max_tokens
-    )
+    passages = prompts.fit(numbered, question=request.question, context_tokens=room, max_tokens=options.max_tokens)
     if numbered and not passages:
         raise invalid("/question", "The question leaves no room for a passage.", code="question_too_long")
     task = Task(request.question, passages, prompts.messages(request.question, passages), options, embed)
@@ -117,10 +105,7 @@ async def events(prepared: Prepared, *, request_id: str = "") -> AsyncGenerator[
             async for event in made:
                 yield event
     except LLMError as error:
-        metrics.ANSWERS.labels(outcome="failed").inc()
-        yield Event(
-            "error", document(Problem(502, "llm_failed", str(error), kind=error.code), request_id=request_id)
-        )
+        yield Event("error", document(_failed(error), request_id=request_id))
     except SourcesChanged:
         yield Event("error", document(_sources_changed(), request_id=request_id))
     except Exception:
@@ -150,41 +135,41 @@ async def stream(prepared: Prepared, *, live: bool = True) -> AsyncGenerator[Eve
                 yield Event("message", {"delta": delta})
     wrote = time.perf_counter()
     QUERY_SECONDS.labels(stage="generate").observe(wrote - began)
-    timings = prepared.found.timings | {
-        "first_token_ms": _ms((draft.first or wrote) - prepared.started),
-        "generate_ms": _ms(wrote - began),
+    seconds = {
+        "first_token_ms": (draft.first or wrote) - prepared.started,
+        "generate_ms": wrote - began,
+        "total_ms": wrote - prepared.started,
     }
+    timings = prepared.found.timings | {name: round(value * 1000, 3) for name, value in seconds.items()}
     final = await sync_to_async(_finish)(prepared, draft, timings)
     for citation in final["citations"]:
         yield Event("citation", citation)
     yield Event("final_answer", final)
 
 
-def stored(*, tenant_id: UUID, answer_id: UUID) -> dict[str, Any]:
-    """A stored answer as it was given. Raises Problem 404."""
-    row = _row(tenant_id, answer_id)
-    return {"id": str(row.id)} | row.result
-
-
-def check(*, tenant_id: UUID, answer_id: UUID) -> dict[str, Any]:
-    """{verified, citations: [{marker, verified, reason?}]} of a stored answer, against the text as it is now
-    stored.
-
-    An answer without citations is verified: it claims no source. Raises Problem 404.
-    """
-    row = _row(tenant_id, answer_id)
-    with tenancy.scope(tenant_id):
-        judged = verify(row.result["citations"])
-    return {"verified": all(found["verified"] for found in judged), "citations": judged}
-
-
 def results_json(found: SearchResult) -> dict[str, Any]:
     """A search's result as `POST /search` answers it."""
-    results = []
-    for hit in found.hits:
-        fields = asdict(hit) | {"heading_path": list(hit.heading_path)}
-        results.append(fields)
-    return {"results": results, "snapshot": found.snapshot, "stale": found.stale, "timings": found.timings}
+    return {
+        "results": [asdict(hit) for hit in found.hits],
+        "snapshot": found.snapshot,
+        "stale": found.stale,
+        "cached": found.cached,
+        "timings": found.timings,
+    }
+
+
+def _finish(prepared: Prepared, draft: Draft, timings: dict[str, float]) -> dict[str, Any]:
+    try:
+        return finish(
+            answer_id=prepared.id,
+            tenant_id=prepared.tenant_id,
+            request=prepared.request,
+            task=prepared.task,
+            draft=draft,
+            timings=timings,
+        )
+    finally:
+        _release_connection()
 
 
 async def _whole(prepared: Prepared) -> dict[str, Any]:
@@ -206,9 +191,7 @@ async def _backend(model: str) -> LLM:
     except LLMError as error:
         raise Problem(503, "llm_unavailable", str(error))
     if model != known:
-        raise invalid(
-            "/model", f"There is no model {model!r}; there are 'auto' and {known!r}.", code="unknown_model"
-        )
+        raise invalid("/model", f"There is no model {model!r}; there are 'auto' and {known!r}.", code="unknown_model")
     return backend
 
 
@@ -219,101 +202,26 @@ async def _name(backend: LLM) -> str:
         return backend.backend
 
 
-def _finish(prepared: Prepared, draft: Draft, timings: dict[str, float]) -> dict[str, Any]:
-    """Cite, prove, store; the whole answer. Raises SourcesChanged."""
-    began = time.perf_counter()
-    passages = prepared.task.passages
-    citations = cite(draft.text, passages)
-    abstained = prompts.is_abstention(draft.text)
-    sentences, grounded = ([], 0.0) if abstained else ground(draft.text, passages)
-    usage = draft.usage
-    result: dict[str, Any] = {
-        "answer": draft.text,
-        "citations": citations,
-        "sentences": sentences,
-        "grounded": grounded,
-        "abstained": abstained,
-        "model": draft.model,
-        "cached": False,
-        "degraded": "extractive" if isinstance(draft.backend, ExtractiveLLM) else None,
-        "usage": usage.as_json() if usage else None,
-        "finish_reason": draft.finish_reason,
-    }
+def _embed(tenant_id: UUID, slug: str) -> Embed | None:
+    """The embedding model of a collection, which a search's collections share; None when it cannot be had."""
+    with tenancy.scope(tenant_id):
+        collection = DocumentCollection.objects.select_related("space").filter(slug=slug).first()
     try:
-        with tenancy.scope(prepared.tenant_id):
-            _prove(citations)
-            now = time.perf_counter()
-            result["timings"] = timings | {
-                "verify_ms": _ms(now - began),
-                "total_ms": _ms(now - prepared.started),
-            }
-            Answer.objects.create(
-                id=prepared.id,
-                tenant_id=prepared.tenant_id,
-                question=prepared.request.question,
-                answer=draft.text,
-                model=draft.model,
-                request=prepared.request.as_json(),
-                result=result,
-                context={
-                    "passages": [_passage_json(passage) for passage in passages],
-                    "messages": list(prepared.task.messages),
-                },
-            )
-    finally:
-        _release_connection()
-    outcome = "abstained" if abstained else "degraded" if result["degraded"] else "answered"
-    metrics.ANSWERS.labels(outcome=outcome).inc()
-    return {"id": str(prepared.id)} | result
-
-
-def _prove(citations: list[dict[str, Any]]) -> None:
-    """Every citation, or none: text that cites what is gone must not leave, with or without its markers."""
-    failed: set[str] = set()
-    for citation, judged in zip(citations, verify(citations), strict=True):
-        if not judged["verified"]:
-            metrics.CITATIONS_REFUSED.labels(reason=judged["reason"]).inc()
-            logger.error(
-                "a citation of document %s version %s does not verify: %s",
-                citation["document_id"],
-                citation["version"],
-                judged["reason"],
-            )
-            failed.add(citation["document_id"])
-    if failed:
-        raise SourcesChanged(failed)
-
-
-def _passage_json(passage: Passage) -> dict[str, Any]:
-    hit: Hit = passage.hit
-    place = {
-        "marker": passage.marker,
-        "chunk_id": hit.chunk_id,
-        "document_id": hit.document_id,
-        "version": hit.version,
-    }
-    return place | {"start": hit.start, "end": hit.end, "sha256": hit.sha256}
-
-
-def _embed(tenant_id: UUID, collection: str) -> Embed:
-    """The embedding model of a collection; a search's collections share one."""
-    with tenancy.scope(tenant_id):
-        space = DocumentCollection.objects.select_related("space").get(slug=collection).space
-    return embedder_for(space).embed
-
-
-def _row(tenant_id: UUID, answer_id: UUID) -> Answer:
-    with tenancy.scope(tenant_id):
-        row = Answer.objects.filter(id=answer_id).first()
-    if row is None:
-        raise Problem(404, "not_found", "There is no such answer.")
-    return row
+        return embedder_for(collection.space).embed if collection else None
+    except EmbeddingError as error:
+        logger.warning("quoting by words alone: %s", error)
+        return None
 
 
 def _release_connection() -> None:
     """Give the connection back to the pool: a model may write for a minute, and the pool is small."""
     if not connection.in_atomic_block:
         connection.close()
+
+
+def _failed(error: LLMError) -> Problem:
+    metrics.ANSWERS.labels(outcome="failed").inc()
+    return Problem(502, "llm_failed", str(error), kind=error.code)
 
 
 def _sources_changed() -> Problem:
@@ -323,7 +231,3 @@ def _sources_changed() -> Problem:
         "A cited source was deleted while the answer was written; ask again.",
         retry_after=1,
     )
-
-
-def _ms(seconds: float) -> float:
-    return round(seconds * 1000, 3)

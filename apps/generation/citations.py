@@ -24,8 +24,13 @@ from .words import coverage, words
 #: A quote covers at most this many consecutive units, and characters unless one unit is longer.
 MAX_UNITS = 6
 MAX_QUOTE = 800
+#: One more unit must bring this share of the sentence's words, or every quote would grow to the limit.
+WIDENING = 0.1
 #: A sentence is supported when at least this share of its distinct content words stands in what it cites.
 SUPPORT = 0.6
+
+#: A sentence of fewer characters ("Yes.") is not looked up word for word: it may stand anywhere.
+SHORT = 10
 
 _NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
 _EDGES = re.compile(r"^(?:[-*+•‣]|\d{1,3}[.)])\s+")
@@ -93,8 +98,8 @@ def _without_markers(answer: str) -> tuple[str, list[int], list[tuple[int, int, 
 def support(sentence: str, hit: Hit) -> Span:
     """The words of a passage that best support a sentence: verbatim where it quotes, else the closest units.
 
-    The closest are the consecutive units that hold the largest share of the sentence's content words; of
-    equals the shortest. A passage without sentences is quoted whole.
+    The closest are the consecutive units that hold the largest share of the sentence's content words, less
+    WIDENING for each unit after the first. A passage without sentences is quoted whole.
     """
     verbatim = _verbatim(sentence, hit.text)
     if verbatim is not None:
@@ -105,7 +110,7 @@ def support(sentence: str, hit: Hit) -> Span:
         return Span(start, max(start, len(hit.text.rstrip())), 0.0)
     wanted = set(words(sentence))
     have = [set(words(hit.text[unit.start : unit.end])) for unit in found]
-    best = Span(found[0].start, found[0].end, -1.0)
+    best, most = Span(found[0].start, found[0].end, 0.0), -1.0
     for first in range(len(found)):
         together: set[str] = set()
         for last in range(first, min(len(found), first + MAX_UNITS)):
@@ -114,16 +119,16 @@ def support(sentence: str, hit: Hit) -> Span:
                 break
             together |= have[last]
             score = coverage(wanted, together)
-            # One more unit must bring a real part of the sentence, or every quote would grow to the limit.
-            if score > best.score + 0.1 or (score > best.score and last == first):
-                best = Span(start, end, score)
-    return Span(best.start, best.end, max(0.0, best.score))
+            worth = score - WIDENING * (last - first)
+            if worth > most + 1e-9:
+                best, most = Span(start, end, score), worth
+    return best
 
 
 def _verbatim(sentence: str, text: str) -> Span | None:
     """Where the passage holds the sentence word for word, white space aside."""
     parts = _EDGES.sub("", sentence.strip().strip("`")).split()
-    if len(parts) < 3:
+    if sum(map(len, parts)) < SHORT:
         return None
     found = re.search(r"\s+".join(map(re.escape, parts)), text)
     return Span(found.start(), found.end(), 1.0) if found else None
@@ -200,9 +205,7 @@ def ground(answer: str, passages: Iterable[Passage]) -> tuple[list[dict[str, Any
 def _supported(text: str, cited: Iterable[int], by_marker: Mapping[int, Hit]) -> bool:
     hits = [by_marker[marker] for marker in cited if marker in by_marker]
     known = {
-        number
-        for hit in hits
-        for number in _NUMBER.findall(f"{hit.title} {' '.join(hit.heading_path)} {hit.text}")
+        number for hit in hits for number in _NUMBER.findall(f"{hit.title} {' '.join(hit.heading_path)} {hit.text}")
     }
     if not hits or not known.issuperset(_NUMBER.findall(_EDGES.sub("", text))):
         return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from apps.access.problems import Problem, invalid
@@ -14,8 +15,10 @@ from .serializers import MAX_TOKENS, FlagField, NumberField, refuse_unbuilt, slu
 
 MAX_MESSAGES = 1_000
 MAX_INPUTS = 2_048  # OpenAI's own limit
+_STRINGS = {"type": "array", "items": {"type": "string"}}
 
 
+@extend_schema_field({"oneOf": [{"type": "string"}, _STRINGS]})
 class StopField(serializers.Field):
     """A string or up to four of them."""
 
@@ -89,11 +92,7 @@ def question(messages: list[dict[str, Any]]) -> str:
 def _text(content: Any, pointer: str) -> str:
     if isinstance(content, list):
         for position, part in enumerate(content):
-            if (
-                not isinstance(part, dict)
-                or part.get("type") != "text"
-                or not isinstance(part.get("text"), str)
-            ):
+            if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
                 raise invalid(f"{pointer}/{position}", "Only parts of type 'text' are read.")
         content = "\n".join(part["text"] for part in content)
     if not isinstance(content, str):
@@ -108,6 +107,7 @@ def _text(content: Any, pointer: str) -> str:
     return content.strip()
 
 
+@extend_schema_field({"oneOf": [{"type": "string"}, _STRINGS]})
 class InputField(serializers.Field):
     """A non-empty string or a list of them; lists of token ids are another model's and are refused."""
 

@@ -40,7 +40,7 @@ class OpenAIView(TenantView):
 
 
 class ModelList(OpenAIView):
-    @extend_schema(responses=ModelListSerializer)
+    @extend_schema(operation_id="v1_models_list", responses=ModelListSerializer)
     def get(self, request: Request) -> Response:
         models = openai_models.listed(tenant_id=self.caller.tenant_id)
         return Response({"object": "list", "data": models})
@@ -99,10 +99,7 @@ class Embeddings(OpenAIView):
         return Response(
             {
                 "object": "list",
-                "data": [
-                    {"object": "embedding", "index": index, "embedding": row}
-                    for index, row in enumerate(rows)
-                ],
+                "data": [{"object": "embedding", "index": index, "embedding": row} for index, row in enumerate(rows)],
                 "model": space.model,
                 "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
             }

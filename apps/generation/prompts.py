@@ -40,14 +40,10 @@ def passage_text(passage: Passage) -> str:
     title = _attribute(hit.title or hit.source_uri)
     section = f' section="{_attribute(where)}"' if where else ""
     body = neutralise(hit.text).replace("</passage", "<\\/passage").replace("<passage", "<\\passage")
-    return (
-        f'[{passage.marker}] <passage title="{title}"{section} version="{hit.version}">\n{body}\n</passage>'
-    )
+    return f'[{passage.marker}] <passage title="{title}"{section} version="{hit.version}">\n{body}\n</passage>'
 
 
-def fit(
-    passages: Sequence[Passage], *, question: str, context_tokens: int, max_tokens: int
-) -> tuple[Passage, ...]:
+def fit(passages: Sequence[Passage], *, question: str, context_tokens: int, max_tokens: int) -> tuple[Passage, ...]:
     """The passages that fit the model's context beside the rules, the question and the answer.
 
     Counted with `estimate_tokens`, which errs upwards. From the first passage that does not fit on, all are
@@ -84,6 +80,4 @@ def is_abstention(answer: str) -> bool:
 
 
 def _attribute(value: str) -> str:
-    return (
-        neutralise(" ".join(value.split())).replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
-    )
+    return neutralise(" ".join(value.split())).replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")

@@ -138,9 +138,7 @@ class AnswerSerializer(serializers.Serializer):
 class JudgedSerializer(serializers.Serializer):
     marker = serializers.IntegerField()
     verified = serializers.BooleanField()
-    reason = serializers.ChoiceField(
-        choices=["version_missing", "document_deleted", "text_differs"], required=False
-    )
+    reason = serializers.ChoiceField(choices=["version_missing", "document_deleted", "text_differs"], required=False)
 
 
 class VerificationSerializer(serializers.Serializer):

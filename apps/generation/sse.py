@@ -41,9 +41,7 @@ def frame(name: str, data: Any) -> str:
     return f"event: {name}\ndata: {dumps(data)}\n\n"
 
 
-async def beating(
-    frames: AsyncGenerator[str, None], *, seconds: float = HEARTBEAT_SECONDS
-) -> AsyncIterator[str]:
+async def beating(frames: AsyncGenerator[str, None], *, seconds: float = HEARTBEAT_SECONDS) -> AsyncIterator[str]:
     """The frames, with a comment whenever `seconds` pass without one.
 
     The frames are made in one task of their own, a step ahead at most. When the reader goes away (the server

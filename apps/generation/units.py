@@ -166,11 +166,7 @@ def _is_end(text: str, start: int, stop: int, after: int, end: int) -> bool:
         return False
     before = text[max(start, stop - 12) : stop + 1]
     if _ABBREVIATION.search(before):
-        return (
-            before.lower().endswith(_ENDS_LIST)
-            and rest[:1].isupper()
-            and rest.split(None, 1)[0].lower() in _OPENERS
-        )
+        return before.lower().endswith(_ENDS_LIST) and rest[:1].isupper() and rest.split(None, 1)[0].lower() in _OPENERS
     return not re.fullmatch(r"\s*\d{1,3}\.", text[start : stop + 1])
 
 

@@ -13,7 +13,7 @@ from rest_framework.response import Response
 
 from apps.access.views import TenantView
 
-from . import answers, sse
+from . import answers, records, sse
 from .answers import Prepared
 from .serializers import AnswerRequestSerializer, AnswerSerializer, VerificationSerializer, answer_request
 
@@ -47,7 +47,7 @@ class AnswerDetail(TenantView):
     @extend_schema(responses=AnswerSerializer)
     def get(self, request: Request, answer_id: UUID) -> Response:
         """A stored answer, as it was given."""
-        return Response(answers.stored(tenant_id=self.caller.tenant_id, answer_id=answer_id))
+        return Response(records.stored(tenant_id=self.caller.tenant_id, answer_id=answer_id))
 
 
 class AnswerVerification(TenantView):
@@ -56,7 +56,7 @@ class AnswerVerification(TenantView):
     @extend_schema(responses=VerificationSerializer)
     def get(self, request: Request, answer_id: UUID) -> Response:
         """Every citation of a stored answer, checked against the text as it is stored now."""
-        return Response(answers.check(tenant_id=self.caller.tenant_id, answer_id=answer_id))
+        return Response(records.check(tenant_id=self.caller.tenant_id, answer_id=answer_id))
 
 
 async def _frames(prepared: Prepared, request_id: str) -> AsyncGenerator[str, None]:

@@ -16,7 +16,6 @@ from apps.access import tenancy
 from apps.access.problems import Problem
 from apps.access.sql import load
 from apps.documents.db import vector_text
-from apps.documents.engines import engine_for
 from apps.documents.models import EmbeddingSpace
 from apps.documents.spaces import OPERATORS, column_type
 
@@ -152,11 +151,7 @@ def _rows(collections: Sequence[Scope], query: SearchQuery, vector: Sequence[flo
     statement, parameters = compose(collections, query, vector)
     with connection.cursor() as cursor:
         if vector is not None:
-            statements = [
-                *engine_for(connection).prepare_session(),
-                *index_settings(collections[0].space, parameters["candidates"]),
-            ]
-            cursor.execute("; ".join(statements))
+            cursor.execute("; ".join(index_settings(collections[0].space, parameters["candidates"])))
         cursor.execute(statement, parameters)
         return cursor.fetchall()
 

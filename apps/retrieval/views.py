@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import fields
 
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
@@ -14,7 +14,9 @@ from apps.documents.embedding import EmbeddingError
 
 from .search import search
 from .serializers import ResultSerializer, SearchSerializer
-from .types import SearchQuery
+from .types import Hit, SearchQuery
+
+HIT_FIELDS = tuple(field.name for field in fields(Hit))  # asdict would copy every text and metadata deeply
 
 
 class SearchView(TenantView):
@@ -36,7 +38,7 @@ class SearchView(TenantView):
             raise Problem(503, "embedding_unavailable", f"The query cannot be embedded right now: {error.code}.")
         return Response(
             {
-                "results": [asdict(hit) for hit in found.hits],
+                "results": [{name: getattr(hit, name) for name in HIT_FIELDS} for hit in found.hits],
                 "snapshot": found.snapshot,
                 "stale": found.stale,
                 "cached": found.cached,

@@ -39,6 +39,7 @@ class CollectionForm(forms.ModelForm):
 
     language = forms.ChoiceField(
         choices=_languages,
+        initial="english",
         widget=UnfoldAdminSelectWidget,
         help_text="How words are stemmed for lexical search; simple: not at all.",
     )

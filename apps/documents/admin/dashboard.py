@@ -31,7 +31,7 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     if _may_see(request, Collection):
         cards = _content_cards() + cards
         tables += _collections()
-    return context | {"cards": cards, "tables": tables}
+    return context | {"title": "Overview", "cards": cards, "tables": tables}
 
 
 def _may_see(request: HttpRequest, model: type[Any]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from typing import Any
 
@@ -38,8 +39,8 @@ class MetadataField(forms.JSONField):
     """A JSON object, indented for reading; held to what the API takes."""
 
     def prepare_value(self, value: Any) -> Any:
-        self.indent = 2
-        return super().prepare_value(value)
+        shown = super().prepare_value(value)
+        return shown if shown is value else json.dumps(value, indent=2, ensure_ascii=False)
 
     def to_python(self, value: Any) -> Any:
         try:
@@ -102,11 +103,11 @@ class DocumentAdmin(CuratorAdmin):
             "What is known of it",
             {
                 "fields": (
-                    ("shown_state", "in_collection", "version", "live_version"),
-                    ("source_uri", "media_type"),
-                    "problem",
-                    ("created_at", "updated_at", "pending_since", "deleted_at"),
-                    ("id", "jobs"),
+                    ("shown_state", "version", "live_version"),
+                    ("in_collection", "source_uri", "media_type"),
+                    ("problem", "pending_since", "deleted_at"),
+                    ("created_at", "updated_at", "jobs"),
+                    "id",
                 )
             },
         ),
@@ -139,7 +140,7 @@ class DocumentAdmin(CuratorAdmin):
 
     @display(description="Document", ordering="title")
     def shown(self, document: Document) -> str:
-        return one_line(str(document), 80)
+        return one_line(str(document), 60)
 
     @display(description="State", label=DOCUMENT_STATES, ordering="state")
     def shown_state(self, document: Document) -> str:

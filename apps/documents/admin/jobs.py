@@ -27,7 +27,7 @@ CANCELLED = (State.QUEUED, State.RUNNING)
 
 @admin.register(IngestionJob)
 class IngestionJobAdmin(CuratorAdmin):
-    list_display = ("document", "version", "shown_state", "stage", "attempts", "code", "age")
+    list_display = ("shown", "version", "shown_state", "stage", "attempts", "code", "age")
     list_filter = ("state", "stage", "outcome")
     search_fields = ("worker",)
     search_help_text = "A document's or a job's id, or a worker's name"
@@ -36,8 +36,8 @@ class IngestionJobAdmin(CuratorAdmin):
     actions_detail = ("retry_one", "cancel_one")
     fieldsets = (
         (None, {"fields": (("document", "version"), ("shown_state", "stage", "outcome", "priority"), "problem")}),
-        ("Work", {"fields": (("attempts", "worker", "lease_until", "not_before"), "timings")}),
-        (None, {"fields": (("id", "created_at", "finished_at", "age"),)}),
+        ("Work", {"fields": (("attempts", "worker"), ("not_before", "lease_until"), "timings")}),
+        ("When", {"fields": (("created_at", "finished_at", "age"), "id")}),
     )
 
     def has_add_permission(self, request: HttpRequest) -> bool:
@@ -78,6 +78,10 @@ class IngestionJobAdmin(CuratorAdmin):
             for offered in super().get_actions_detail(request, object_id)
             if job is not None and job.state in allowed[offered.path]
         ]
+
+    @display(description="Document")
+    def shown(self, job: IngestionJob) -> str:
+        return one_line(str(job.titled or job.document_id), 48)  # type: ignore[attr-defined]
 
     @display(description="Document")
     def document(self, job: IngestionJob) -> str:
@@ -162,4 +166,4 @@ class IngestionJobAdmin(CuratorAdmin):
         if len(changed) < len(jobs):
             messages.warning(request, f"{text}; the state of the others does not allow it.")
         else:
-            messages.success(request, f"{text}.")
+            messages.success(request, note if len(jobs) == 1 else f"{text}.")

@@ -30,8 +30,8 @@ class Engine(Protocol):
     def create_everywhere(self, editor: BaseDatabaseSchemaEditor, table: str) -> None:
         """Make a small plain table joinable with the sharded ones wherever their rows are."""
 
+    def create_beside(self, editor: BaseDatabaseSchemaEditor, table: str) -> None:
+        """Let a plain table be written in one atomic transaction with the sharded ones."""
+
     def partitions(self, editor: BaseDatabaseSchemaEditor, table: str) -> list[str]:
         """The tables that hold the rows and their indexes, where this engine names them; else the table itself."""
-
-    def prepare_session(self) -> list[str]:
-        """Statements that let SET LOCAL in the current transaction reach wherever the rows are."""

@@ -39,8 +39,11 @@ class CitusEngine:
         editor.execute("SET LOCAL citus.multi_shard_modify_mode TO 'sequential'", params=None)
         editor.execute(f"SELECT create_reference_table('{table}')", params=None)
 
+    def create_beside(self, editor: BaseDatabaseSchemaEditor, table: str) -> None:
+        # A table that Citus does not know would be committed after the one worker written to, not with it: a crash in
+        # between would keep a document and lose its job. A write to a table that it manages makes it prepare first.
+        editor.execute("SET LOCAL citus.multi_shard_modify_mode TO 'sequential'", params=None)
+        editor.execute(f"SELECT citus_add_local_table_to_metadata('{table}')", params=None)
+
     def partitions(self, editor: BaseDatabaseSchemaEditor, table: str) -> list[str]:
         return [table]
-
-    def prepare_session(self) -> list[str]:
-        return ["SET LOCAL citus.propagate_set_commands = 'local'"]

@@ -11,7 +11,7 @@ from django.db.migrations.state import ProjectState
 
 from apps.access.tenancy import wall_sql
 
-from . import engine_for
+from . import Engine, engine_for
 
 
 class CreateShardedModel(CreateModel):
@@ -86,7 +86,10 @@ class PlaceEverywhere(Operation):
     ) -> None:
         engine = engine_for(schema_editor.connection)
         for table in self.tables:
-            engine.create_everywhere(schema_editor, table)
+            self.place(engine, schema_editor, table)
+
+    def place(self, engine: Engine, editor: BaseDatabaseSchemaEditor, table: str) -> None:
+        engine.create_everywhere(editor, table)
 
     def database_backwards(
         self,
@@ -99,3 +102,13 @@ class PlaceEverywhere(Operation):
 
     def describe(self) -> str:
         return f"Make {', '.join(self.tables)} joinable everywhere"
+
+
+class PlaceBeside(PlaceEverywhere):
+    """Keep plain tables in one place, in the same atomic transactions as the sharded ones."""
+
+    def place(self, engine: Engine, editor: BaseDatabaseSchemaEditor, table: str) -> None:
+        engine.create_beside(editor, table)
+
+    def describe(self) -> str:
+        return f"Keep {', '.join(self.tables)} beside the sharded tables"

@@ -38,6 +38,9 @@ class PostgresEngine:
     def create_everywhere(self, editor: BaseDatabaseSchemaEditor, table: str) -> None:
         """Nothing to do: there is one place."""
 
+    def create_beside(self, editor: BaseDatabaseSchemaEditor, table: str) -> None:
+        """Nothing to do: there is one place."""
+
     def partitions(self, editor: BaseDatabaseSchemaEditor, table: str) -> list[str]:
         with editor.connection.cursor() as cursor:
             cursor.execute(
@@ -45,6 +48,3 @@ class PostgresEngine:
                 [table],
             )
             return [row[0] for row in cursor.fetchall()]
-
-    def prepare_session(self) -> list[str]:
-        return []

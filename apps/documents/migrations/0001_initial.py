@@ -13,7 +13,7 @@ from django.db import migrations, models
 from pgvector.django import VectorExtension
 
 from apps.access.tenancy import TenantWall
-from apps.documents.engines.operations import CreateShardedModel, PlaceEverywhere
+from apps.documents.engines.operations import CreateShardedModel, PlaceBeside, PlaceEverywhere
 
 
 class Migration(migrations.Migration):
@@ -140,7 +140,9 @@ class Migration(migrations.Migration):
                 ("updated_at", models.DateTimeField(auto_now=True)),
                 (
                     "tenant",
-                    models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, to="access.tenant"),
+                    models.ForeignKey(
+                        db_constraint=False, on_delete=django.db.models.deletion.CASCADE, to="access.tenant"
+                    ),
                 ),
                 (
                     "space",
@@ -151,7 +153,7 @@ class Migration(migrations.Migration):
             ],
         ),
         TenantWall("documents_collection"),
-        PlaceEverywhere("access_tenant", "documents_embeddingspace", "documents_collection"),
+        PlaceEverywhere("documents_embeddingspace", "documents_collection"),
         CreateShardedModel(
             name="Document",
             shard_key="id",
@@ -196,7 +198,10 @@ class Migration(migrations.Migration):
                 (
                     "tenant",
                     models.ForeignKey(
-                        db_index=False, on_delete=django.db.models.deletion.CASCADE, to="access.tenant"
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        to="access.tenant",
                     ),
                 ),
             ],
@@ -418,7 +423,10 @@ class Migration(migrations.Migration):
                 (
                     "tenant",
                     models.ForeignKey(
-                        db_index=False, on_delete=django.db.models.deletion.CASCADE, to="access.tenant"
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        to="access.tenant",
                     ),
                 ),
             ],
@@ -516,4 +524,5 @@ class Migration(migrations.Migration):
             index=models.Index(fields=["tenant", "state", "created_at"], name="job_tenant_state"),
         ),
         TenantWall("documents_ingestionjob", definer_reads=True),
+        PlaceBeside("documents_ingestionjob"),
     ]

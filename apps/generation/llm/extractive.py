@@ -82,9 +82,7 @@ class ExtractiveLLM:
         pieces = compose(chosen, max_tokens=task.options.max_tokens) or [ABSTENTION]
         for piece in pieces:
             yield Delta(piece)
-        read = estimate_tokens(task.question) + sum(
-            estimate_tokens(passage.hit.text) for passage in task.passages
-        )
+        read = estimate_tokens(task.question) + sum(estimate_tokens(passage.hit.text) for passage in task.passages)
         yield Delta(usage=Usage(read, estimate_tokens("".join(pieces))), finish_reason="stop")
 
 
@@ -171,9 +169,7 @@ def _score(question: str, candidates: Sequence[Candidate], embed: Embed | None) 
         candidate.score += SIMILARITY * (direct[index] if similar is None else similar.get(index, 0.0))
 
 
-def _similarities(
-    question: str, candidates: Sequence[Candidate], embed: Embed | None
-) -> dict[int, float] | None:
+def _similarities(question: str, candidates: Sequence[Candidate], embed: Embed | None) -> dict[int, float] | None:
     """Cosine of the question with the EMBEDDED best candidates by words, by index; None when nothing can
     embed.
     """

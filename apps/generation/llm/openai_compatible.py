@@ -74,9 +74,7 @@ class OpenAICompatibleLLM:
                     reason = choice.finish_reason or reason
                     if choice.delta and choice.delta.content:
                         yield Delta(choice.delta.content)
-                        deadline = (
-                            loop.time() + self._timeout
-                        )  # from here: the reader's time is not the server's
+                        deadline = loop.time() + self._timeout  # from here: the reader's time is not the server's
             if reason is None:
                 raise LLMError("cut_off", "The language model's stream ended before its answer did.")
         except LLMError:

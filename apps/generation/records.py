@@ -1,0 +1,132 @@
+"""Answers on record: finished with proven citations, stored with what they were made from, read again,
+checked.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+from uuid import UUID
+
+from apps.access import tenancy
+from apps.access.problems import Problem
+
+from . import metrics, prompts
+from .citations import cite, ground
+from .llm import ExtractiveLLM
+from .models import Answer
+from .types import AnswerRequest, Passage, Task
+from .verify import verify
+from .writing import Draft
+
+logger = logging.getLogger(__name__)
+
+
+class SourcesChanged(Exception):
+    """What the answer cites is no longer there, or not as it was; `documents` are the ids at fault."""
+
+    def __init__(self, documents: set[str]) -> None:
+        super().__init__(f"{len(documents)} cited documents do not verify")
+        self.documents = documents
+
+
+def finish(
+    *, answer_id: UUID, tenant_id: UUID, request: AnswerRequest, task: Task, draft: Draft, timings: dict[str, float]
+) -> dict[str, Any]:
+    """Cite, prove and store a written answer; returns all of it. Raises SourcesChanged.
+
+    timings: milliseconds so far; `verify_ms` is added, and `total_ms` raised by it.
+    """
+    began = time.perf_counter()
+    passages = task.passages
+    citations = cite(draft.text, passages)
+    abstained = prompts.is_abstention(draft.text)
+    sentences, grounded = ([], 0.0) if abstained else ground(draft.text, passages)
+    usage = draft.usage
+    result: dict[str, Any] = {
+        "answer": draft.text,
+        "citations": citations,
+        "sentences": sentences,
+        "grounded": grounded,
+        "abstained": abstained,
+        "model": draft.model,
+        "cached": False,
+        "degraded": "extractive" if isinstance(draft.backend, ExtractiveLLM) else None,
+        "usage": usage.as_json() if usage else None,
+        "finish_reason": draft.finish_reason,
+    }
+    with tenancy.scope(tenant_id):
+        _prove(citations)
+        took = round((time.perf_counter() - began) * 1000, 3)
+        result["timings"] = timings | {"verify_ms": took, "total_ms": round(timings["total_ms"] + took, 3)}
+        Answer.objects.create(
+            id=answer_id,
+            tenant_id=tenant_id,
+            question=request.question,
+            answer=draft.text,
+            model=draft.model,
+            request=request.as_json(),
+            result=result,
+            context={
+                "passages": [_passage_json(passage) for passage in passages],
+                "messages": list(task.messages),
+            },
+        )
+    outcome = "abstained" if abstained else "degraded" if result["degraded"] else "answered"
+    metrics.ANSWERS.labels(outcome=outcome).inc()
+    return {"id": str(answer_id)} | result
+
+
+def _prove(citations: list[dict[str, Any]]) -> None:
+    """Every citation, or none: text that cites what is gone must not leave, with or without its markers."""
+    failed: set[str] = set()
+    for citation, judged in zip(citations, verify(citations), strict=True):
+        if not judged["verified"]:
+            metrics.CITATIONS_REFUSED.labels(reason=judged["reason"]).inc()
+            logger.error(
+                "a citation of document %s version %s does not verify: %s",
+                citation["document_id"],
+                citation["version"],
+                judged["reason"],
+            )
+            failed.add(citation["document_id"])
+    if failed:
+        raise SourcesChanged(failed)
+
+
+def _passage_json(passage: Passage) -> dict[str, Any]:
+    hit = passage.hit
+    place = {
+        "marker": passage.marker,
+        "chunk_id": hit.chunk_id,
+        "document_id": hit.document_id,
+        "version": hit.version,
+    }
+    return place | {"start": hit.start, "end": hit.end, "sha256": hit.sha256}
+
+
+def stored(*, tenant_id: UUID, answer_id: UUID) -> dict[str, Any]:
+    """A stored answer as it was given. Raises Problem 404."""
+    row = _row(tenant_id, answer_id)
+    return {"id": str(row.id)} | row.result
+
+
+def check(*, tenant_id: UUID, answer_id: UUID) -> dict[str, Any]:
+    """{verified, citations: [{marker, verified, reason?}]} of an answer, against the text as it is stored
+    now.
+
+    An answer without citations is verified: it claims no source. Raises Problem 404.
+    """
+    row = _row(tenant_id, answer_id)
+    with tenancy.scope(tenant_id):
+        judged = verify(row.result["citations"])
+    return {"verified": all(found["verified"] for found in judged), "citations": judged}
+
+
+def _row(tenant_id: UUID, answer_id: UUID) -> Answer:
+    with tenancy.scope(tenant_id):
+        row = Answer.objects.filter(id=answer_id).first()
+    if row is None:
+        raise Problem(404, "not_found", "There is no such answer.")
+    return row

@@ -1,0 +1,55 @@
+"""`python -m benchmarks [NAME ...]`: run benchmarks against the product's own processes, print one table.
+
+Everything runs in a directory of its own that is removed afterwards; DATABASE_URL and REDIS_URL are honoured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+NAMES = ("search", "write_through", "ingest", "memory", "first_answer")
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; all by default")
+    chosen = parser.parse_args().names or list(NAMES)
+    unknown = sorted(set(chosen) - set(NAMES))
+    if unknown:
+        sys.exit(f"there is no benchmark {unknown[0]!r}; there are {', '.join(NAMES)}")
+    data = Path(tempfile.mkdtemp(prefix="ragsite-bench-"))
+    os.environ["RAGSITE_DATA_DIR"] = str(data)
+    os.environ["DJANGO_SETTINGS_MODULE"] = "ragsite.settings"
+    os.environ.setdefault("EMBEDDING_CACHE_DIR", str(ROOT / ".data" / "models"))
+    from ragsite import embedded
+
+    embedded.attach()
+    import django
+
+    django.setup()
+    from django.core.management import call_command
+
+    call_command("migrate", verbosity=0)
+    cores = os.cpu_count()
+    print(f"{time.strftime('%Y-%m-%d')} · {platform.machine()}, {cores} cores, load {os.getloadavg()[0]:.1f}\n")
+    print("| benchmark | figure | asked for | measured |\n|---|---|---|---|")
+    try:
+        for name in chosen:
+            for figure, asked, measured in importlib.import_module(f"benchmarks.{name}").run(data):
+                print(f"| {name} | {figure} | {asked} | {measured} |", flush=True)
+    finally:
+        embedded.stop()
+        shutil.rmtree(data, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
