@@ -7,9 +7,13 @@ import random
 from pathlib import Path
 
 QUESTIONS = Path(__file__).resolve().parents[2] / "shared" / "data" / "qa" / "squadshifts_new_wiki"
-# fmt: off
-WORDS = ["the", "of", "and", "to", "in", "a", "is", "that", "for", "it", "as", "was", "with", "be", "by", "on", "not", "he", "his", "but", "at", "are", "this", "have", "from", "or", "had", "an", "they", "which", "one", "you", "were", "all", "her", "she", "there", "would", "their", "we", "him", "been", "has", "when", "who", "will", "no", "more", "if", "out", "so", "up", "said", "what", "its", "about", "than", "into", "them", "can", "only", "other", "time", "new", "some", "could", "these", "two", "may", "first", "then", "do", "any", "like", "my", "now", "over", "such", "our", "man", "river", "engine", "harbour", "treaty", "season", "council", "market", "village", "battle", "student", "theory", "island", "record", "station", "museum"]
-# fmt: on
+WORDS = (
+    "the of and to in a is that for it as was with be by on not he his but at are this have from or "
+    "had an they which one you were all her she there would their we him been has when who will no "
+    "more if out so up said what its about than into them can only other time new some could these "
+    "two may first then do any like my now over such our man river engine harbour treaty season "
+    "council market village battle student theory island record station museum "
+).split()
 
 
 def passages(count: int) -> list[str]:

@@ -1,7 +1,7 @@
 """The ASGI application: Django's handler with one hop into a thread per request.
 
-Every middleware and view of the site is synchronous. Django's own ASGI handler would run some of them on the event loop
-and bridge to a thread and back for each of the others; that costs several milliseconds (benchmarks/RESULTS.md). Here the
+Every middleware and view of the site is synchronous. Django's own ASGI handler would run some of them on the event
+loop and bridge to a thread and back for each of the others, which costs milliseconds (benchmarks/RESULTS.md). Here the
 whole chain runs in the request's thread, as it would under WSGI, and only streams (server-sent events) are sent from
 the event loop, which notices when a client goes away.
 """

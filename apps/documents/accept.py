@@ -113,7 +113,10 @@ def _identify(
     collection: Collection, submission: Submission, source_uri: str
 ) -> tuple[UUID, Document | None]:
     """Which document a submission is about, its row locked: by the client's id, else by source URI, else a new one."""
-    by_uri = Document.objects.select_for_update().filter(collection=collection, source_uri=source_uri).first()
+    named = {"collection": collection, "source_uri": source_uri}
+    # Found first, then locked by its id: Citus locks rows of one known document only.
+    held_by = Document.objects.filter(**named).values_list("id", flat=True).first()
+    by_uri = Document.objects.select_for_update().filter(id=held_by, **named).first() if held_by else None
     if submission.id is None:
         return (by_uri.id, by_uri) if by_uri else (uuid5(collection.id, source_uri), None)
     if by_uri is not None and by_uri.id != submission.id:

@@ -28,14 +28,17 @@ WHERE document_id = %(document)s AND (version = %(version)s OR same_as = %(versi
 DELETE FROM documents_stagedchunk WHERE document_id = %(document)s AND version = %(version)s
 
 -- name: stage
--- Chunks of a version on their way: arrays of one value per chunk.
+-- Chunks of a version on their way: arrays of one value per chunk. The document's row says which shard they go to: a
+-- plain INSERT .. SELECT FROM unnest would become a COPY on Citus, which row-level security refuses.
 INSERT INTO documents_stagedchunk
     (document_id, version, tenant_id, ordinal, chunk_id, kept, start, "end", text, sha256, tokens, heading_path)
-SELECT %(document)s, %(version)s, %(tenant)s, s.ordinal, s.chunk_id, s.kept, s.start, s."end", s.text, s.sha256, s.tokens,
+SELECT d.id, %(version)s, %(tenant)s, s.ordinal, s.chunk_id, s.kept, s.start, s."end", s.text, s.sha256, s.tokens,
        ARRAY(SELECT jsonb_array_elements_text(s.heading_path))
-FROM unnest(%(ordinals)s::int[], %(chunk_ids)s::uuid[], %(kept)s::bool[], %(starts)s::int[], %(ends)s::int[],
+FROM documents_document d,
+     unnest(%(ordinals)s::int[], %(chunk_ids)s::uuid[], %(kept)s::bool[], %(starts)s::int[], %(ends)s::int[],
             %(texts)s::text[], %(sha256s)s::bytea[], %(tokens)s::int[], %(heading_paths)s::jsonb[])
      AS s (ordinal, chunk_id, kept, start, "end", text, sha256, tokens, heading_path)
+WHERE d.id = %(document)s
 
 -- name: processing
 UPDATE documents_document SET state = 'processing'
