@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from django.core.checks import CheckMessage, Error, Tags, register
@@ -9,7 +10,9 @@ from django.db import connections
 
 
 @register(Tags.database)
-def application_role_is_bound_by_the_wall(databases: list[str] | None = None, **_: Any) -> list[CheckMessage]:
+def application_role_is_bound_by_the_wall(
+    app_configs: Any = None, databases: Sequence[str] | None = None, **_: Any
+) -> list[CheckMessage]:
     """The application's role must not be able to look over the wall."""
     if "default" not in (databases or []):
         return []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from typing import Any
+from typing import Any, ClassVar
 
 from django.contrib.auth.models import AbstractUser, UserManager
 from django.contrib.postgres.fields import ArrayField
@@ -60,7 +60,7 @@ class User(AbstractUser):
     """A curator: signs in to the admin, belongs to one tenant."""
 
     tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="users")
-    objects: CuratorManager = CuratorManager()
+    objects: ClassVar[CuratorManager] = CuratorManager()
 
     class Meta(AbstractUser.Meta):
         db_table = "access_user"

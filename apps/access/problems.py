@@ -124,7 +124,7 @@ def as_problem(error: Exception) -> Problem:
         case exceptions.ParseError():
             return Problem(400, "malformed_json", str(error.detail))
         case exceptions.Throttled():
-            wait = int(error.wait or 1)
+            wait = int(getattr(error, "wait", None) or 1)
             return Problem(
                 429, "too_many_requests", f"Too many requests; retry in {wait} s.", retry_after=wait
             )

@@ -86,7 +86,7 @@ class TenantWall(RunSQL):
             statements.append(f'CREATE POLICY definer_reads ON "{table}" TO CURRENT_USER USING (true)')
         self.table = table
         super().__init__(
-            statements,
+            tuple(statements),
             [
                 f'DROP POLICY IF EXISTS definer_reads ON "{table}"',
                 f'DROP POLICY tenant_wall ON "{table}"',

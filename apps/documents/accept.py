@@ -66,6 +66,8 @@ def accept(*, tenant_id: UUID, collection: Collection, submission: Submission, w
     source_uri = submission.source_uri or submission.filename or f"sha256:{digest.hex()}"
     now = timezone.now()
     with tenancy.scope(tenant_id):
+        if not db.rows("hold_collection", collection=collection.id):
+            raise invalid("/collection", "The collection was deleted.", status=422, code="unknown_collection")
         db.rows("lock_source", collection=collection.id, source_uri=source_uri)
         document_id, before = _identify(collection, submission, source_uri)
         if before is not None and _is_unchanged(before, digest, submission):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from django.core.checks import CheckMessage, Tags, Warning, register
@@ -9,7 +10,9 @@ from django.db import connections
 
 
 @register(Tags.database)
-def lexical_search_can_use_its_index(databases: list[str] | None = None, **_: Any) -> list[CheckMessage]:
+def lexical_search_can_use_its_index(
+    app_configs: Any = None, databases: Sequence[str] | None = None, **_: Any
+) -> list[CheckMessage]:
     """Under row-level security a GIN index serves `@@` only if its function is leakproof (ADR 0001)."""
     if "default" not in (databases or []):
         return []

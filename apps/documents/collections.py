@@ -51,6 +51,8 @@ def change(*, collection: Collection, values: dict[str, Any]) -> Collection:
 
 def remove(*, collection: Collection) -> None:
     """Inside a scope: delete every document, then the collection with all that it holds, in this transaction."""
+    if not Collection.objects.select_for_update().filter(pk=collection.pk).first():  # accept.py holds it as well
+        return
     for document_id in Document.objects.filter(collection=collection, deleted_at=None).values_list(
         "id", flat=True
     ):

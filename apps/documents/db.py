@@ -32,7 +32,7 @@ def run_large(name: str, **parameters: Any) -> int:
     """`run` with parameters sent beside the statement, not written into it: no second, escaped copy of a big text."""
     connection.ensure_connection()
     with psycopg.Cursor(connection.connection) as cursor:
-        cursor.execute(QUERIES[name], parameters)  # type: ignore[arg-type]
+        cursor.execute(QUERIES[name], parameters)
         return cursor.rowcount
 
 

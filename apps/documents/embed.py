@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
+from typing import Any
 from uuid import UUID
 
 import numpy as np
@@ -79,7 +80,10 @@ def _embed_group(claims: list[Claim], *, in_hand: list[Claim]) -> None:
 def embed_texts(tenant_id: UUID, space: EmbeddingSpace, claims: list[Claim], *, in_hand: list[Claim]) -> None:
     """Give every staged chunk of these jobs its vector, a window at a time."""
     embedder = embedder_for(space)
-    held = {"documents": [job.document_id for job in claims], "versions": [job.version for job in claims]}
+    held: dict[str, Any] = {
+        "documents": [job.document_id for job in claims],
+        "versions": [job.version for job in claims],
+    }
     while True:
         with tenancy.scope(tenant_id):
             ledger.relax_durability()

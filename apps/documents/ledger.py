@@ -76,8 +76,9 @@ def claim(*, stage: str, limit: int = 1, job_id: UUID | None = None) -> list[Cla
             job=job_id,
         )
     claims = []
-    for row in found:
-        held = Claim(*row[:9], timings=json.loads(row[9]) if isinstance(row[9], str) else row[9])
+    for *row, timings in found:
+        row.append(json.loads(timings) if isinstance(timings, str) else timings)
+        held = Claim(*row)
         if held.attempts > settings.JOB_MAX_ATTEMPTS:
             detail = f"The worker died or stalled {settings.JOB_MAX_ATTEMPTS} times while it had this job."
             fail(held, {"code": "worker_lost", "detail": detail}, retryable=False)

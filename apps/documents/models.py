@@ -119,7 +119,7 @@ class Document(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, db_constraint=False, db_index=False)
-    collection = models.ForeignKey(Collection, on_delete=models.CASCADE, db_index=False)
+    collection = models.ForeignKey(Collection, on_delete=models.CASCADE, db_constraint=False, db_index=False)
     source_uri = models.TextField()
     title = models.TextField(blank=True)
     metadata = models.JSONField(default=dict, blank=True)

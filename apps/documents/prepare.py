@@ -90,13 +90,16 @@ def _stage(
         for chunk_id, digest, heading_path in db.rows("live_chunks", document=held.document_id):
             live[bytes(digest), tuple(heading_path)].append(chunk_id)
         base = Document.objects.values_list("live_version", flat=True).get(id=held.document_id)
+        embedder = embedder_for(collection.space)
+        # What a model does not read it cannot find: no chunk is longer than it takes, whatever the collection says.
+        limit = min(collection.chunking_max_tokens, embedder.max_tokens)
         spans = chunk(
             parsed.text,
             parsed.blocks,
             strategy=collection.chunking_strategy,
-            max_tokens=collection.chunking_max_tokens,
-            overlap_tokens=collection.chunking_overlap_tokens,
-            count=embedder_for(collection.space).count,
+            max_tokens=limit,
+            overlap_tokens=min(collection.chunking_overlap_tokens, (limit - 1) // 2),
+            count=embedder.count,
         )
         ordinal = 0
         while rows := list(islice(spans, STAGE_ROWS)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from django.utils import timezone
 
@@ -29,7 +30,7 @@ def publish(held: Claim, collection: Collection, *, embed_ms: float = 0.0) -> No
     """
     started = time.monotonic()
     document, version = held.document_id, held.version
-    at = {"document": document, "version": version}
+    at: dict[str, Any] = {"document": document, "version": version}
     table = collection.space.table
     with tenancy.scope(held.tenant_id):
         locked = db.rows("lock_document", document=document)

@@ -23,7 +23,7 @@ def from_request(request: Request) -> tuple[str, str | None, Submission, int]:
     """
     data: Any = request.data
     if isinstance(data, QueryDict):
-        repeated = sorted(name for name in request.data if len(request.data.getlist(name)) > 1)
+        repeated = sorted(name for name in data if len(data.getlist(name)) > 1)
         if repeated:
             raise invalid(f"/{repeated[0]}", "Sent more than once.")
         data = data.dict()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -91,20 +91,19 @@ def scopes_of(slugs: Sequence[str] | None) -> list[Scope]:
     """Inside a tenant's scope: its collections of these slugs, or all. Raises Problem 404 naming an unknown one."""
     with connection.cursor() as cursor:
         cursor.execute(QUERIES["scopes"], {"slugs": None if slugs is None else list(slugs)})
-        found = [
-            Scope(*row[:6], EmbeddingSpace(**dict(zip(SPACE_FIELDS, _plain(row[6:]), strict=True))))
-            for row in cursor.fetchall()
-        ]
+        found = [_scope(row) for row in cursor.fetchall()]
     unknown = sorted(set(slugs or ()) - {scope.slug for scope in found})
     if unknown:
         raise Problem(404, "unknown_collection", f"There is no collection {unknown[0]!r}.")
     return found
 
 
-def _plain(row: tuple[Any, ...]) -> Iterator[Any]:
-    """Django leaves JSONB of a raw query as text."""
-    for name, value in zip(SPACE_FIELDS, row, strict=True):
-        yield json.loads(value) if name == "index_parameters" and isinstance(value, str) else value
+def _scope(row: tuple[Any, ...]) -> Scope:
+    collection_id, slug, epoch, chunks, tokens, language, *space = row
+    values = dict(zip(SPACE_FIELDS, space, strict=True))
+    if isinstance(values["index_parameters"], str):  # Django leaves the JSONB of a raw query as text
+        values["index_parameters"] = json.loads(values["index_parameters"])
+    return Scope(collection_id, slug, epoch, chunks, tokens, language, EmbeddingSpace(**values))
 
 
 def compose(collections: Sequence[Scope], query: SearchQuery, vector: Sequence[float] | None) -> tuple[str, dict]:

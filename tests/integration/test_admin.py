@@ -251,7 +251,7 @@ def test_a_bad_setting_shows_at_its_field(
 ) -> None:
     response = desk.post(url("add", Collection), collection_form(**changes))
     assert response.status_code == 200
-    assert field in response.context["adminform"].form.errors
+    assert field in response.context_data["adminform"].form.errors
     assert in_tenant(tenant, Collection.objects.count) == 1
 
 
@@ -331,7 +331,7 @@ def test_title_and_metadata_are_changed_as_the_api_does(desk: Client, tenant: Te
 def test_bad_metadata_shows_at_its_field(desk: Client, document: Document, metadata: str) -> None:
     response = desk.post(url("change", Document, document.pk), {"title": "T", "metadata": metadata})
     assert response.status_code == 200
-    assert "metadata" in response.context["adminform"].form.errors
+    assert "metadata" in response.context_data["adminform"].form.errors
 
 
 def test_deleting_a_document_is_a_delete_in_the_products_sense(
@@ -349,7 +349,7 @@ def test_deleting_a_document_is_a_delete_in_the_products_sense(
     assert "Harbour notes" not in text_of(desk.get(url("changelist", Document)))
     assert "Harbour notes" in text_of(desk.get(url("changelist", Document), {"state": "deleted"}))
     page = desk.get(url("change", Document, document.pk))
-    assert page.status_code == 200 and not page.context["has_change_permission"]
+    assert page.status_code == 200 and not page.context_data["has_change_permission"]
     assert desk.post(url("delete", Document, document.pk), {"post": "yes"}).status_code == 403
 
 
@@ -401,7 +401,7 @@ def test_a_key_is_shown_once_and_works_until_it_is_revoked(desk: Client, tenant:
 )
 def test_a_bad_key_is_not_made(desk: Client, tenant: Tenant, changes: dict[str, Any], field: str) -> None:
     response = desk.post(url("add", ApiKey), {"name": "bot", "scopes": ["read"]} | changes)
-    assert response.status_code == 200 and field in response.context["adminform"].form.errors
+    assert response.status_code == 200 and field in response.context_data["adminform"].form.errors
     assert in_tenant(tenant, ApiKey.objects.count) == 0
 
 
@@ -418,7 +418,7 @@ def test_a_superuser_adds_curators_to_the_own_tenant(desk: Client, tenant: Tenan
     assert in_tenant(tenant, lambda: User.objects.get(pk=added.pk)).check_password(PASSWORD + "2")
     taken = make_curator(other_tenant).username
     response = desk.post(url("add", User), form | {"username": taken})
-    assert response.status_code == 200 and "username" in response.context["adminform"].form.errors
+    assert response.status_code == 200 and "username" in response.context_data["adminform"].form.errors
 
 
 def test_a_curator_changes_the_own_password(desk: Client, curator: User, tenant: Tenant) -> None:

@@ -20,11 +20,11 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
 $$
 """
 # The admin's log names documents: its rows are as visible as the curators who wrote them.
-LOG_WALL = [
+LOG_WALL = (
     "ALTER TABLE django_admin_log ENABLE ROW LEVEL SECURITY",
     "ALTER TABLE django_admin_log FORCE ROW LEVEL SECURITY",
     "CREATE POLICY tenant_wall ON django_admin_log USING (user_id IN (SELECT id FROM access_user))",
-]
+)
 
 
 class Migration(migrations.Migration):

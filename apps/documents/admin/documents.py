@@ -11,6 +11,7 @@ from django.contrib import admin
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db.models import QuerySet
+from django.forms.fields import InvalidJSONInput
 from django.http import HttpRequest, HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
@@ -32,6 +33,7 @@ from .shown import DOCUMENT_STATES, as_uuid, failure, link, number, one_line
 CHUNKS_PER_PAGE = 25
 VERSIONS_PER_PAGE = 10
 CHARACTERS_PER_PAGE = 20_000
+TOO_MUCH = (RecursionError, ValueError)  # JSON nested deeper, or numbers longer, than Python's parser takes
 CONTEXT_CHARACTERS = 1_000  # before a span that a link points to
 
 
@@ -45,8 +47,14 @@ class MetadataField(forms.JSONField):
     def to_python(self, value: Any) -> Any:
         try:
             return super().to_python(value)
-        except (RecursionError, ValueError):  # nested or numbered beyond what Python's parser takes
+        except TOO_MUCH:
             raise ValidationError("This is not JSON that can be stored.")
+
+    def bound_data(self, data: Any, initial: Any) -> Any:
+        try:
+            return super().bound_data(data, initial)
+        except TOO_MUCH:
+            return InvalidJSONInput(data)
 
 
 class DocumentForm(forms.ModelForm):

@@ -27,11 +27,8 @@ class Engine(Protocol):
         before_spreading: statements about the table that its partitions or shards inherit.
         """
 
-    def create_everywhere(self, editor: BaseDatabaseSchemaEditor, table: str) -> None:
-        """Make a small plain table joinable with the sharded ones wherever their rows are."""
-
     def create_beside(self, editor: BaseDatabaseSchemaEditor, table: str) -> None:
-        """Let a plain table be written in one atomic transaction with the sharded ones."""
+        """Let a plain table, and those it refers to, be written in one atomic transaction with sharded ones."""
 
     def partitions(self, editor: BaseDatabaseSchemaEditor, table: str) -> list[str]:
         """The tables that hold the rows and their indexes, where this engine names them; else the table itself."""

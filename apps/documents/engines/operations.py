@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
@@ -11,7 +12,7 @@ from django.db.migrations.state import ProjectState
 
 from apps.access.tenancy import wall_sql
 
-from . import Engine, engine_for
+from . import engine_for
 
 
 class CreateShardedModel(CreateModel):
@@ -35,7 +36,7 @@ class CreateShardedModel(CreateModel):
         self.shard_key = shard_key
         self.uncompressed = uncompressed
 
-    def deconstruct(self) -> tuple[str, list[Any], dict[str, Any]]:
+    def deconstruct(self) -> tuple[str, Sequence[Any], dict[str, Any]]:
         name, args, kwargs = super().deconstruct()
         return name, args, kwargs | {"shard_key": self.shard_key, "uncompressed": self.uncompressed}
 
@@ -59,14 +60,14 @@ class CreateShardedModel(CreateModel):
         engine.create_sharded(schema_editor, create_sql, table, self.shard_key, before_spreading=storage)
         for statement in wall_sql(table):
             schema_editor.execute(statement, params=None)
-        schema_editor.deferred_sql.extend(schema_editor._model_indexes_sql(model))
+        schema_editor.deferred_sql.extend(schema_editor._model_indexes_sql(model))  # type: ignore[attr-defined]
 
     def describe(self) -> str:
         return f"Create sharded model {self.name} by {self.shard_key}"
 
 
-class PlaceEverywhere(Operation):
-    """Make small plain tables joinable with the sharded ones: reference tables on Citus, nothing on one Postgres."""
+class PlaceBeside(Operation):
+    """Keep small plain tables in one place, but in the same atomic transactions as the sharded ones."""
 
     reduces_to_sql = True
     reversible = True
@@ -86,10 +87,7 @@ class PlaceEverywhere(Operation):
     ) -> None:
         engine = engine_for(schema_editor.connection)
         for table in self.tables:
-            self.place(engine, schema_editor, table)
-
-    def place(self, engine: Engine, editor: BaseDatabaseSchemaEditor, table: str) -> None:
-        engine.create_everywhere(editor, table)
+            engine.create_beside(schema_editor, table)
 
     def database_backwards(
         self,
@@ -99,16 +97,6 @@ class PlaceEverywhere(Operation):
         to_state: ProjectState,
     ) -> None:
         """The tables are dropped by the operations that made them."""
-
-    def describe(self) -> str:
-        return f"Make {', '.join(self.tables)} joinable everywhere"
-
-
-class PlaceBeside(PlaceEverywhere):
-    """Keep plain tables in one place, in the same atomic transactions as the sharded ones."""
-
-    def place(self, engine: Engine, editor: BaseDatabaseSchemaEditor, table: str) -> None:
-        engine.create_beside(editor, table)
 
     def describe(self) -> str:
         return f"Keep {', '.join(self.tables)} beside the sharded tables"

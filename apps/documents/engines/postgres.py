@@ -35,9 +35,6 @@ class PostgresEngine:
                 params=None,
             )
 
-    def create_everywhere(self, editor: BaseDatabaseSchemaEditor, table: str) -> None:
-        """Nothing to do: there is one place."""
-
     def create_beside(self, editor: BaseDatabaseSchemaEditor, table: str) -> None:
         """Nothing to do: there is one place."""
 

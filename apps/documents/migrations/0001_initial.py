@@ -13,7 +13,7 @@ from django.db import migrations, models
 from pgvector.django import VectorExtension
 
 from apps.access.tenancy import TenantWall
-from apps.documents.engines.operations import CreateShardedModel, PlaceBeside, PlaceEverywhere
+from apps.documents.engines.operations import CreateShardedModel, PlaceBeside
 
 
 class Migration(migrations.Migration):
@@ -153,7 +153,7 @@ class Migration(migrations.Migration):
             ],
         ),
         TenantWall("documents_collection"),
-        PlaceEverywhere("documents_embeddingspace", "documents_collection"),
+        PlaceBeside("documents_collection"),
         CreateShardedModel(
             name="Document",
             shard_key="id",
@@ -192,7 +192,10 @@ class Migration(migrations.Migration):
                 (
                     "collection",
                     models.ForeignKey(
-                        db_index=False, on_delete=django.db.models.deletion.CASCADE, to="documents.collection"
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        to="documents.collection",
                     ),
                 ),
                 (

@@ -1,3 +1,7 @@
+-- name: hold_collection
+-- Not deleted before this transaction ends: sharded tables have no foreign key to it (on Citus they cannot).
+SELECT 1 FROM documents_collection WHERE id = %(collection)s FOR KEY SHARE
+
 -- name: lock_source
 -- One writer at a time for a source URI of a collection: hash partitions cannot hold that unique key.
 SELECT pg_advisory_xact_lock(hashtextextended(%(collection)s::text || ' ' || %(source_uri)s, 0))
