@@ -9,21 +9,78 @@ the event loop, which notices when a client goes away.
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from io import SEEK_END
+from typing import IO, Any
 
 import django
 from asgiref.sync import sync_to_async
-from django.core.handlers.asgi import ASGIHandler
+from django.conf import settings
+from django.core.exceptions import BadRequest, RequestDataTooBig
+from django.core.handlers.asgi import ASGIHandler, ASGIRequest
 from django.core.handlers.base import BaseHandler
 from django.http import HttpRequest
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "ragsite.settings")
+
+Message = dict[str, Any]
+
+
+class BoundedBody:
+    """`receive` of one request, up to a number of bytes: a body that declares or brings more ends there.
+
+    What follows is read and thrown away, so that a client that sends all before it listens hears the refusal.
+    """
+
+    def __init__(self, scope: dict[str, Any], receive: Callable[[], Awaitable[Message]], limit: int) -> None:
+        declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+        self.receive, self.left = receive, limit
+        self.too_large = declared.isdigit() and int(declared[:20]) > limit
+        self.ended = False
+
+    async def __call__(self) -> Message:
+        if self.too_large and not self.ended:
+            self.ended = True
+            return {"type": "http.request", "body": b"", "more_body": False}
+        message = await self.receive()
+        while self.too_large and message["type"] == "http.request":
+            message = await self.receive()
+        self.left -= len(message.get("body", b""))
+        if self.left < 0 and not self.too_large:
+            self.too_large = self.ended = True
+            return {"type": "http.request", "body": b"", "more_body": False}
+        return message
 
 
 class OneThreadHandler(ASGIHandler):
     def __init__(self) -> None:
         BaseHandler.__init__(self)
         self.load_middleware(is_async=False)
+
+    async def handle(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        body = BoundedBody(scope, receive, settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
+        await super().handle(scope | {"ragsite.body": body}, body, send)
+
+    def create_request(self, scope: Mapping[str, Any], body_file: IO[bytes]) -> tuple[ASGIRequest, None]:
+        """Always a request: one that is refused gets its problem document and its id from the middlewares as well."""
+        refused: Exception | None = None
+        try:
+            request = ASGIRequest(scope, body_file)
+        except UnicodeDecodeError:
+            request = ASGIRequest({**scope, "query_string": b""}, body_file)
+            refused = BadRequest("The query string is not ASCII.")
+        if scope["ragsite.body"].too_large:
+            refused = RequestDataTooBig()
+        request.META["ragsite.refused"] = refused
+        # A chunked body declares no length, and REST framework would take it for an empty one.
+        request.META["CONTENT_LENGTH"] = str(body_file.seek(0, SEEK_END))
+        body_file.seek(0)
+        return request, None
+
+    def resolve_request(self, request: HttpRequest) -> Any:
+        if request.META["ragsite.refused"]:
+            raise request.META["ragsite.refused"]
+        return super().resolve_request(request)
 
     async def get_response_async(self, request: HttpRequest) -> Any:
         return await sync_to_async(self.get_response, thread_sensitive=True)(request)

@@ -3,27 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 from django.core.cache import cache
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.views.decorators.csrf import csrf_exempt
 from drf_spectacular.utils import extend_schema
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from apps.access.authentication import ApiKeyAuthentication
+from apps.access.problems import Problem, page
 
 _migrated = False
 
 
+def _read_only(
+    view: Callable[[HttpRequest], HttpResponse],
+) -> Callable[[HttpRequest], HttpResponse]:
+    """405 as a problem document for anything but GET and HEAD."""
+
+    @csrf_exempt  # or a POST would be answered with the curators' page about cookies
+    @wraps(view)
+    def checked(request: HttpRequest) -> HttpResponse:
+        if request.method in ("GET", "HEAD"):
+            return view(request)
+        response = page(request, Problem(405, "method_not_allowed", f"Method {request.method!r} not allowed."))
+        response["Allow"] = "GET, HEAD"
+        return response
+
+    return checked
+
+
+@_read_only
 def healthz(request: HttpRequest) -> JsonResponse:
     """200 as long as the process answers; asks nothing of anything else."""
     return JsonResponse({"status": "ok"})
 
 
+@_read_only
 def readyz(request: HttpRequest) -> JsonResponse:
     """200 when every dependency answers, 503 otherwise; details for an admin key only."""
     checks = {"postgres": _check(_postgres), "migrations": _check(_migrations), "redis": _check(_redis)}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponseBase
 from django.urls import include, path
 from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 
-from apps.access.problems import Problem, page
+from apps.access.problems import Problem, as_problem, page
 
 from . import health
 
@@ -32,11 +34,14 @@ def _not_found(request: HttpRequest, exception: Exception) -> HttpResponseBase:
 
 
 def _failed(request: HttpRequest) -> HttpResponseBase:
-    return page(request, Problem(500, "internal", "Something went wrong on our side."))
+    """What a middleware or a page raised: Django calls this while it handles the exception."""
+    error = sys.exc_info()[1]
+    problem = as_problem(error) if isinstance(error, Exception) else Problem(500, "internal", "Something went wrong.")
+    return page(request, problem)
 
 
 def _refused(request: HttpRequest, exception: Exception) -> HttpResponseBase:
-    return page(request, Problem(400, "bad_request", "The request cannot be understood."))
+    return page(request, as_problem(exception))
 
 
 handler400, handler404, handler500 = _refused, _not_found, _failed

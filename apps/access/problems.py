@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
 
-from django.core.exceptions import PermissionDenied, RequestDataTooBig
+from django.core.exceptions import BadRequest, PermissionDenied, RequestDataTooBig, SuspiciousOperation
 from django.core.exceptions import ValidationError as DjangoValidationError
 from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, JsonResponse
@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 5
+MAX_ERRORS, MAX_DETAIL = 100, 1_000
 
 
 class Problem(exceptions.APIException):
@@ -65,23 +66,27 @@ def document(problem: Problem, *, request_id: str = "") -> dict[str, Any]:
         "type": f"urn:ragsite:problem:{problem.code}",
         "title": HTTPStatus(problem.status_code).phrase,
         "status": problem.status_code,
-        "detail": problem.sentence,
+        "detail": _safe(problem.sentence),
         "code": problem.code,
         "request_id": request_id,
     }
     if problem.errors:
-        body["errors"] = problem.errors
+        body["errors"] = [{name: _safe(text) for name, text in error.items()} for error in problem.errors[:MAX_ERRORS]]
     return body | problem.extra
+
+
+def _safe(text: str) -> str:
+    """What quotes a client must not be longer than it has to, nor hold a lone surrogate: that could not be sent."""
+    return text[:MAX_DETAIL].encode("utf-8", "backslashreplace").decode()
 
 
 def openai_document(problem: Problem) -> dict[str, Any]:
     """The same refusal as OpenAI's clients expect it."""
     kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
-    kind = kinds.get(
-        problem.status_code, "server_error" if problem.status_code >= 500 else "invalid_request_error"
-    )
-    param = problem.errors[0]["pointer"].strip("/").replace("/", ".") if problem.errors else None
-    return {"error": {"message": problem.sentence, "type": kind, "param": param, "code": problem.code}}
+    kind = kinds.get(problem.status_code, "server_error" if problem.status_code >= 500 else "invalid_request_error")
+    param = problem.errors[0]["pointer"].strip("/").replace("/", ".") or None if problem.errors else None
+    error = {"message": _safe(problem.sentence), "type": kind, "param": param and _safe(param), "code": problem.code}
+    return {"error": error}
 
 
 def exception_handler(error: Exception, context: dict[str, Any]) -> Response:
@@ -102,10 +107,11 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response:
 
 def page(request: HttpRequest, problem: Problem) -> JsonResponse:
     """A problem outside of a REST view (unknown URL, failure in a middleware)."""
+    headers = {} if problem.retry_after is None else {"Retry-After": str(problem.retry_after)}
     if request.path.startswith("/v1/"):
-        return JsonResponse(openai_document(problem), status=problem.status_code)
+        return JsonResponse(openai_document(problem), status=problem.status_code, headers=headers)
     body = document(problem, request_id=getattr(request, "request_id", ""))
-    return JsonResponse(body, status=problem.status_code, content_type=MEDIA_TYPE)
+    return JsonResponse(body, status=problem.status_code, headers=headers, content_type=MEDIA_TYPE)
 
 
 def as_problem(error: Exception) -> Problem:
@@ -114,10 +120,7 @@ def as_problem(error: Exception) -> Problem:
         case Problem():
             return error
         case exceptions.ValidationError():
-            found = [
-                {"pointer": pointer or "/", "detail": detail}
-                for pointer, detail in _pointers(error.detail, "")
-            ]
+            found = [{"pointer": pointer, "detail": detail} for pointer, detail in _pointers(error.detail, "")]
             return Problem(400, "invalid", found[0]["detail"] if found else "Invalid input.", errors=found)
         case DjangoValidationError():
             return Problem(400, "invalid", " ".join(error.messages))
@@ -125,13 +128,9 @@ def as_problem(error: Exception) -> Problem:
             return Problem(400, "malformed_json", str(error.detail))
         case exceptions.Throttled():
             wait = int(getattr(error, "wait", None) or 1)
-            return Problem(
-                429, "too_many_requests", f"Too many requests; retry in {wait} s.", retry_after=wait
-            )
+            return Problem(429, "too_many_requests", f"Too many requests; retry in {wait} s.", retry_after=wait)
         case exceptions.NotAuthenticated():
-            return Problem(
-                401, "not_authenticated", "Send an API key: Authorization: Bearer <key>, or X-API-Key."
-            )
+            return Problem(401, "not_authenticated", "Send an API key: Authorization: Bearer <key>, or X-API-Key.")
         case exceptions.APIException():
             code = error.get_codes()
             return Problem(error.status_code, code if isinstance(code, str) else "error", str(error.detail))
@@ -141,6 +140,8 @@ def as_problem(error: Exception) -> Problem:
             return Problem(403, "forbidden", "Not allowed.")
         case RequestDataTooBig():
             return Problem(413, "too_large", "The request body is too large.")
+        case BadRequest() | SuspiciousOperation():  # too many fields, an impossible Host
+            return Problem(400, "bad_request", "The request cannot be understood.")
         case PoolTimeout() | InterfaceError() | OperationalError():
             logger.warning("database unavailable: %s", error)
             return Problem(
@@ -155,9 +156,7 @@ def _pointers(detail: Any, pointer: str) -> Iterator[tuple[str, str]]:
     if isinstance(detail, dict):
         for key, value in detail.items():
             here = (
-                ""
-                if key == api_settings.NON_FIELD_ERRORS_KEY
-                else "/" + str(key).replace("~", "~0").replace("/", "~1")
+                "" if key == api_settings.NON_FIELD_ERRORS_KEY else "/" + str(key).replace("~", "~0").replace("/", "~1")
             )
             yield from _pointers(value, pointer + here)
     elif isinstance(detail, list):

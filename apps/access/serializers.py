@@ -1,13 +1,93 @@
-"""What every JSON body is held to: no unknown fields, no text that Postgres cannot store."""
+"""What every body is held to: UTF-8, no name twice, no unknown fields, no text that Postgres cannot store."""
 
 from __future__ import annotations
 
+import json
 import math
+import re
+from collections import Counter
 from typing import Any
+from uuid import UUID
 
-from rest_framework import serializers
+from django.http import QueryDict
+from django.http.multipartparser import MultiPartParser, MultiPartParserError
+from django.utils.datastructures import MultiValueDict
+from rest_framework import parsers, serializers
+
+from .problems import Problem, invalid
 
 MAX_DEPTH = 16
+MAX_OBJECT_BYTES = 256 * 1024  # it comes back with every search result
+_WHOLE = re.compile(r"-?[0-9]{1,400}")
+
+
+def load_json(text: str) -> Any:
+    """RFC 8259 as I-JSON narrows it (RFC 7493): no NaN or Infinity, no object with a name twice.
+
+    Raises ValueError, also for nesting deeper than the parser's stack.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_distinct, parse_constant=_no_constant)
+    except RecursionError:
+        raise ValueError("Nested too deeply.") from None
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        name = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"The name {name[:60]!r} stands twice in one object.")
+    return found
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON.")
+
+
+class JsonParser(parsers.JSONParser):
+    """JSON is UTF-8 (RFC 8259, 8.1), whatever charset the header claims: a codec of the client's choice is an attack.
+
+    A byte order mark, which some editors write, is skipped.
+    """
+
+    def parse(self, stream: Any, media_type: str | None = None, parser_context: Any = None) -> Any:
+        try:
+            return load_json(stream.read().decode("utf-8-sig"))
+        except UnicodeDecodeError as error:
+            raise Problem(400, "malformed_json", f"The body is not UTF-8: byte {error.start}.")
+        except ValueError as error:
+            raise Problem(400, "malformed_json", f"The body is not JSON: {error}")
+
+
+class _Form(MultiPartParser):
+    def sanitize_file_name(self, file_name: str) -> str | None:
+        return super().sanitize_file_name(_utf8(file_name))
+
+
+class FormParser(parsers.MultiPartParser):
+    """multipart/form-data in UTF-8; Django would put U+FFFD in place of what is not.
+
+    It is made to read Latin-1, which keeps every byte, so that decoding can be strict afterwards.
+    """
+
+    def parse(self, stream: Any, media_type: str | None = None, parser_context: Any = None) -> Any:
+        request = (parser_context or {})["request"]
+        meta = request.META | {"CONTENT_TYPE": media_type}
+        try:
+            found, files = _Form(meta, stream, request.upload_handlers, "latin-1").parse()
+        except MultiPartParserError as error:
+            raise Problem(400, "malformed_multipart", f"The form cannot be read: {error}")
+        fields = QueryDict(mutable=True)
+        for name, values in found.lists():
+            try:
+                fields.setlist(_utf8(name), [_utf8(str(value)) for value in values])
+            except UnicodeDecodeError:
+                raise invalid(f"/{name}", "Must be UTF-8.")
+        return parsers.DataAndFiles(fields, MultiValueDict({_utf8(name): sent for name, sent in files.lists()}))
+
+
+def _utf8(latin: str) -> str:
+    return latin.encode("latin-1").decode()
 
 
 class StrictSerializer(serializers.Serializer):
@@ -33,13 +113,23 @@ class WholeField(serializers.IntegerField):
     """A JSON integer; a string of digits only where everything is a string (multipart, query strings)."""
 
     def to_internal_value(self, data: Any) -> int:
-        if isinstance(data, bool | float) or (isinstance(data, str) and not self.context.get("form")):
+        digits = isinstance(data, str) and self.context.get("form") and _WHOLE.fullmatch(data)
+        if isinstance(data, bool) or not (isinstance(data, int) or digits):
             raise serializers.ValidationError("Must be a whole number.")
         return super().to_internal_value(data)
 
 
+class IdField(serializers.UUIDField):
+    """A UUID as a string; unlike its parent it does not take a number for one."""
+
+    def to_internal_value(self, data: Any) -> UUID:
+        if not isinstance(data, str):
+            raise serializers.ValidationError("Must be a UUID.")
+        return super().to_internal_value(data)
+
+
 class ObjectField(serializers.DictField):
-    """A JSON object to be kept as JSONB: no NUL or lone surrogate in any string, bounded depth, finite numbers."""
+    """A JSON object to be kept as JSONB: no NUL, no lone surrogate, bounded depth and size, finite numbers."""
 
     def to_internal_value(self, data: Any) -> dict[str, Any]:
         if not isinstance(data, dict):
@@ -47,6 +137,8 @@ class ObjectField(serializers.DictField):
         errors = _unstorable(data, 0)
         if errors:
             raise serializers.ValidationError(errors)
+        if len(json.dumps(data, ensure_ascii=False).encode()) > MAX_OBJECT_BYTES:
+            raise serializers.ValidationError(f"At most {MAX_OBJECT_BYTES} bytes as JSON.")
         return data
 
 

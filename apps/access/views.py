@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
+from urllib.parse import unquote
 
 from django.db.models import QuerySet
-from rest_framework.pagination import CursorPagination
+from django.utils.dateparse import parse_datetime
+from rest_framework.exceptions import NotFound
+from rest_framework.pagination import Cursor, CursorPagination
+from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import Serializer
 from rest_framework.views import APIView
 
 from . import tenancy
 from .keys import Caller
-from .problems import Problem
+from .problems import Problem, invalid
+from .serializers import JsonParser, unstorable_text
 
 MAX_PAGE = 200
+_DIGITS = re.compile(r"-?[0-9]{1,19}")
 
 
 class Pages(CursorPagination):
@@ -27,9 +34,37 @@ class Pages(CursorPagination):
     max_page_size = MAX_PAGE
     ordering = ("-created_at", "id")
 
+    def decode_cursor(self, request: Request) -> Cursor | None:
+        """Where the page starts. Raises Problem 400 for a cursor that no page has given."""
+        try:
+            cursor = super().decode_cursor(request)
+            if cursor is None or cursor.position is None or parse_datetime(str(cursor.position)):
+                return cursor
+        except (NotFound, ValueError):
+            pass
+        raise invalid("/cursor", "This is not a cursor of this list.")
+
 
 class TenantView(APIView):
     """A view of one tenant's things. Bodies are validated before, and rendered inside, the tenant's scope."""
+
+    parser_classes = [JsonParser]
+    #: A body may hold far more objects than bytes of text: only documents may be large.
+    max_body_bytes: int | None = 8 * 2**20
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        """Who may ask, then what holds for every request. Raises Problem 400 or 413."""
+        super().initial(request, *args, **kwargs)
+        size = request.META.get("CONTENT_LENGTH") or "0"
+        if self.max_body_bytes is not None and int(size) > self.max_body_bytes:
+            raise Problem(413, "too_large", f"A body has at most {self.max_body_bytes} bytes here.")
+        try:
+            unquote(request.META.get("QUERY_STRING", ""), errors="strict")
+        except UnicodeDecodeError:
+            raise Problem(400, "invalid", "The query string is not UTF-8.")
+        for name, value in request.query_params.dict().items():
+            if unstorable_text(name + value):
+                raise invalid(f"/{name}", "Null characters are not allowed.")
 
     @property
     def caller(self) -> Caller:
@@ -49,17 +84,14 @@ class TenantView(APIView):
         raw = self.request.query_params.get(name)
         if raw is None:
             return default
-        try:
-            value = int(raw)
-        except ValueError:
-            value = at_least - 1
+        value = int(raw) if _DIGITS.fullmatch(raw) else at_least - 1
         if value < at_least or value >= 2**63:
-            detail = f"{name} must be a whole number of at least {at_least}."
-            raise Problem(400, "invalid", detail, errors=[{"pointer": f"/{name}", "detail": detail}])
+            raise invalid(f"/{name}", f"{name} must be a whole number of at least {at_least}.")
         return value
 
     def paged(self, rows: QuerySet[Any], show: Callable[[Any], dict[str, Any]]) -> Response:
-        """One page of a queryset, each row through `show`."""
+        """One page of a queryset, each row through `show`. Raises Problem 400 for a bad `limit` or `cursor`."""
+        self.query_number("limit", at_least=1)
         pages = Pages()
         with self.scope():
             found = pages.paginate_queryset(rows, self.request, view=self) or []

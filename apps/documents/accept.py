@@ -21,6 +21,7 @@ from . import db, ledger, metrics
 from .models import Blob, Collection, Document, DocumentVersion, IngestionJob
 
 PART_BYTES = 2**20
+MAX_VERSION = 2**63 - 1
 PRIORITIES = {"urgent": 0, "normal": 1, "low": 2}
 
 
@@ -75,6 +76,8 @@ def accept(*, tenant_id: UUID, collection: Collection, submission: Submission, w
             metrics.DOCUMENTS_ACCEPTED.labels(result="unchanged").inc()
             return Accepted(after, None)
         version = submission.version or (before.version + 1 if before else 1)
+        if version > MAX_VERSION:  # the number that a client gave is the last one there is
+            raise _stale(version - 1)
         _upsert(collection, document_id, submission, source_uri, digest, version, now)
         DocumentVersion.objects.create(
             document_id=document_id,
@@ -111,9 +114,7 @@ def accept(*, tenant_id: UUID, collection: Collection, submission: Submission, w
     return Accepted(document, job)
 
 
-def _identify(
-    collection: Collection, submission: Submission, source_uri: str
-) -> tuple[UUID, Document | None]:
+def _identify(collection: Collection, submission: Submission, source_uri: str) -> tuple[UUID, Document | None]:
     """Which document a submission is about, its row locked: by the client's id, else by source URI, else a new one."""
     named = {"collection": collection, "source_uri": source_uri}
     # Found first, then locked by its id: Citus locks rows of one known document only.

@@ -28,6 +28,7 @@ from uuid import UUID
 from celery import current_app
 from django.conf import settings
 from django.db import close_old_connections, connection, transaction
+from django.utils import timezone
 from kombu.exceptions import OperationalError as BrokerError
 from redis.exceptions import RedisError
 
@@ -184,7 +185,7 @@ def retry(*, job_id: UUID) -> bool:
     again = db.rows("retry_dead", id=job_id)
     for document, version in again:
         db.run("forget_failure", document=document, version=version)
-        db.run("await_again", document=document, version=version)
+        db.run("await_again", document=document, version=version, now=timezone.now())
         transaction.on_commit(lambda: wake(Stage.PREPARE))
     return bool(again)
 

@@ -8,13 +8,21 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from apps.access.models import SLUG
-from apps.access.serializers import ObjectField, StrictSerializer, TextField, WholeField
+from apps.access.serializers import IdField, ObjectField, StrictSerializer, TextField, WholeField
 
 from .models import Collection, Document, DocumentVersion, IngestionJob
 
 MAX_URI = 2_000
 MAX_TITLE = 500
 MAX_VERSION = 2**63 - 1
+MAX_MEDIA_TYPE = 200
+MEDIA_TYPE = r"^[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+( *;[ -~]*)?$"
+
+
+def _fits_an_index(uri: str) -> None:
+    """A row of a B-tree holds some 2,700 bytes; characters may have four."""
+    if len(uri.encode("utf-8", "surrogatepass")) > MAX_URI:
+        raise serializers.ValidationError(f"At most {MAX_URI} bytes in UTF-8.")
 
 
 class ChunkingSerializer(StrictSerializer):
@@ -65,14 +73,12 @@ class SubmissionSerializer(StrictSerializer):
     collection = TextField(max_length=64)
     text = TextField(required=False, trim_whitespace=False)
     file = serializers.FileField(required=False, allow_empty_file=True)
-    source_uri = TextField(required=False, max_length=MAX_URI)
-    id = serializers.UUIDField(required=False)
+    source_uri = TextField(required=False, max_length=MAX_URI, validators=[_fits_an_index])
+    id = IdField(required=False)
     title = TextField(required=False, max_length=MAX_TITLE, allow_blank=True)
     metadata = ObjectField(required=False)
     version = WholeField(required=False, min_value=1, max_value=MAX_VERSION)
-    media_type = serializers.RegexField(
-        r"^[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+(\s*;.*)?$", required=False, max_length=200
-    )
+    media_type = serializers.RegexField(MEDIA_TYPE, required=False, max_length=MAX_MEDIA_TYPE)
     mode = serializers.ChoiceField(choices=Collection.Mode.choices, required=False)
     priority = serializers.ChoiceField(choices=["low", "normal", "urgent"], default="normal")
     source_updated_at = serializers.DateTimeField(required=False)
@@ -80,9 +86,7 @@ class SubmissionSerializer(StrictSerializer):
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         given = [name for name in ("text", "file") if name in attrs]
         if len(given) != 1:
-            raise serializers.ValidationError(
-                {given[-1] if given else "text": ["Send exactly one of text and file."]}
-            )
+            raise serializers.ValidationError({given[-1] if given else "text": ["Send exactly one of text and file."]})
         if "text" in attrs and not attrs["text"].strip():
             raise serializers.ValidationError({"text": ["The text is empty."]})
         return attrs

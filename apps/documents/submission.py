@@ -3,17 +3,37 @@
 from __future__ import annotations
 
 import io
-import json
-from typing import Any
+import re
+from typing import Any, BinaryIO
 
 from django.conf import settings
+from django.core.files.uploadedfile import UploadedFile
 from django.http import QueryDict
+from django.utils.encoding import force_str
 from rest_framework.request import Request
 
 from apps.access.problems import Problem, invalid
+from apps.access.serializers import load_json
 
 from .accept import Submission
-from .serializers import SubmissionSerializer
+from .parsing import ParseError
+from .parsing.encoding import binary_kind, byte_order_mark
+from .parsing.formats import detect
+from .serializers import MAX_MEDIA_TYPE, MEDIA_TYPE, SubmissionSerializer
+
+GENERIC = "application/octet-stream"
+HEAD_BYTES = 64 * 1024
+TEXT_MODULES = ("plain", "markdown", "html")
+#: Kinds that hold no text to find, as senders declare them and as their first bytes show them.
+_MEDIA = re.compile(
+    r"(?:image|audio|video|font)/|application/(?:x-(?:msdownload|executable|sharedlib|elf|dosexec|mach-binary)"
+    r"|vnd\.microsoft\.portable-executable)\s*(?:;|$)",
+    re.IGNORECASE,
+)
+_MAGIC = re.compile(
+    rb"RIFF[\s\S]{4}(?:WAVE|AVI |WEBP)|OggS\x00|fLaC\x00|ID3[\x02-\x04]\x00|\x1aE\xdf\xa3"
+    rb"|[\s\S]{4}ftyp|\x00\x00\x01\xba|MZ[\s\S]{58}[\s\S]{2}\x00\x00|[\xcf\xce]\xfa\xed\xfe|\xfe\xed\xfa[\xce\xcf]"
+)
 
 
 def from_request(request: Request) -> tuple[str, str | None, Submission, int]:
@@ -32,22 +52,67 @@ def from_request(request: Request) -> tuple[str, str | None, Submission, int]:
     form = (request.content_type or "").startswith("multipart/")
     if form and isinstance(data.get("metadata"), str):
         try:
-            data["metadata"] = json.loads(data["metadata"])
-        except ValueError:
-            raise invalid("/metadata", "metadata must be a JSON object.")
+            data["metadata"] = load_json(data["metadata"])
+        except ValueError as error:
+            raise invalid("/metadata", f"metadata must be a JSON object: {error}")
     checked = SubmissionSerializer(data=data, context={"form": form})
     checked.is_valid(raise_exception=True)
     values = checked.validated_data
     slug, mode = values.pop("collection"), values.pop("mode", None)
     upload = values.pop("file", None)
+    content: BinaryIO
     if upload is None:
         raw = values.pop("text").encode()
-        content: Any = io.BytesIO(raw)
-        size, media_type, filename = len(raw), values.pop("media_type", "text/plain"), ""
+        content, size, filename = io.BytesIO(raw), len(raw), ""
+        media_type = values.pop("media_type", "text/plain")
     else:
         content, size, filename = upload.file, upload.size, upload.name or ""
-        media_type = values.pop("media_type", None) or upload.content_type or "application/octet-stream"
+        media_type = values.pop("media_type", None) or _declared(upload)
     if size > settings.MAX_DOCUMENT_BYTES:
         limit = settings.MAX_DOCUMENT_BYTES
         raise invalid("/file" if upload else "/text", f"At most {limit} bytes.", status=413, code="too_large")
+    head = content.read(HEAD_BYTES)
+    if upload is None:
+        _must_be_text(head, media_type)
+    else:
+        _must_hold_text(head, media_type, filename)
     return slug, mode, Submission(content=content, media_type=media_type, filename=filename, **values), size
+
+
+def _declared(upload: UploadedFile) -> str:
+    """The media type of a form's part with its charset; one that is no media type says nothing."""
+    found = upload.content_type or GENERIC
+    if upload.charset and found.lower().startswith("text/"):
+        found += f"; charset={force_str(upload.charset)}"
+    return found if len(found) <= MAX_MEDIA_TYPE and re.match(MEDIA_TYPE, found) else GENERIC
+
+
+def _must_be_text(head: bytes, media_type: str) -> None:
+    """Raises Problem 415 when a `text` is declared to be of a format that is not text, or that nobody parses."""
+    try:
+        found = detect(head, media_type=media_type, filename=None)[0]
+    except ParseError as error:
+        raise invalid("/media_type", error.detail, status=415, code="unsupported")
+    declared = media_type.split(";", 1)[0].strip().lower()
+    if found.module not in TEXT_MODULES and declared in found.media_types:
+        raise invalid("/media_type", f"{found.label} is not text; send it as a file.", status=415, code="unsupported")
+
+
+def _must_hold_text(head: bytes, media_type: str, filename: str) -> None:
+    """Raises Problem 415 for an image, audio, video or program that no parser takes, where bytes and header say so.
+
+    Whatever is less certain is accepted: its job says what was wrong, and can be retried when there is a parser.
+    """
+    kind = binary_kind(head) or ""
+    certain = kind.endswith(("image", "executable")) or _MAGIC.match(head)
+    if not certain and not (_MEDIA.match(media_type) and b"\x00" in head and byte_order_mark(head) is None):
+        return
+    try:
+        if detect(head, media_type=media_type, filename=filename)[0].module not in TEXT_MODULES:
+            return
+    except ParseError:
+        pass
+    detail = (
+        f"The content is {kind}, which has no parser." if kind else "Images, sound, video and programs have no text."
+    )
+    raise invalid("/file", detail, status=415, code="unsupported")

@@ -77,7 +77,7 @@ def prepare(*, tenant_id: UUID, request: AnswerRequest, without: Collection[str]
     """Find the passages for a question, but for documents with the ids in `without`. Raises as `answer` does."""
     started = time.perf_counter()
     try:
-        backend = async_to_sync(_backend)(request.model)
+        backend = async_to_sync(_backend)(configured(), request.model)
         query = SearchQuery(query=request.question, collections=request.collections, k=request.k)
         try:
             found = search(tenant_id=tenant_id, query=query)
@@ -180,8 +180,7 @@ async def _whole(prepared: Prepared) -> dict[str, Any]:
     return final
 
 
-async def _backend(model: str) -> LLM:
-    backend = configured()
+async def _backend(backend: LLM, model: str) -> LLM:
     if model == "auto":
         return backend
     if model == "extractive":

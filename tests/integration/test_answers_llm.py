@@ -31,7 +31,7 @@ def llm(database: None) -> Iterator[FakeServer]:
 
 @pytest.fixture(scope="module")
 def llm_web(llm: FakeServer) -> Iterator[Server]:
-    with Server(DATA, LLM_URL=llm.url, LLM_TIMEOUT_SECONDS="1.5") as running:
+    with Server(DATA, LLM_URL=llm.url, LLM_TIMEOUT_SECONDS="3") as running:
         yield running
 
 

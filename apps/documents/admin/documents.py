@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
 from typing import Any
 
 from django import forms
@@ -16,7 +15,6 @@ from django.http import HttpRequest, HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
-from django.utils.formats import localize
 from rest_framework.exceptions import ValidationError as Unfit
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
@@ -25,16 +23,11 @@ from apps.access.admin import CuratorAdmin
 from apps.access.problems import Problem, as_problem
 
 from .. import db, queries
-from ..models import Document, DocumentVersion
+from ..models import Document
 from ..remove import delete
 from ..serializers import MAX_TITLE, DocumentPatchSerializer
-from .shown import DOCUMENT_STATES, as_uuid, failure, link, number, one_line
-
-CHUNKS_PER_PAGE = 25
-VERSIONS_PER_PAGE = 10
-CHARACTERS_PER_PAGE = 20_000
-TOO_MUCH = (RecursionError, ValueError)  # JSON nested deeper, or numbers longer, than Python's parser takes
-CONTEXT_CHARACTERS = 1_000  # before a span that a link points to
+from .inside import facts, page_of_text, tables
+from .shown import DOCUMENT_STATES, as_uuid, failure, link, one_line
 
 
 class MetadataField(forms.JSONField):
@@ -47,14 +40,12 @@ class MetadataField(forms.JSONField):
     def to_python(self, value: Any) -> Any:
         try:
             return super().to_python(value)
-        except TOO_MUCH:
+        except (RecursionError, ValueError):  # nested deeper, or numbers longer, than Python's parser takes
             raise ValidationError("This is not JSON that can be stored.")
 
     def bound_data(self, data: Any, initial: Any) -> Any:
-        try:
-            return super().bound_data(data, initial)
-        except TOO_MUCH:
-            return InvalidJSONInput(data)
+        """A refused text comes back as it was typed: parsed, it may be what no page can hold."""
+        return initial if self.disabled else InvalidJSONInput(data or "")
 
 
 class DocumentForm(forms.ModelForm):
@@ -96,7 +87,6 @@ class DocumentAdmin(CuratorAdmin):
     form = DocumentForm
     list_display = ("shown", "shown_state", "in_collection", "version", "live_version", "updated_at")
     list_filter = (StateFilter, "collection")
-    list_select_related = ("collection",)
     search_fields = ("title", "source_uri")
     search_help_text = "Title, source or a document's id"
     ordering = ("-updated_at", "id")
@@ -138,6 +128,9 @@ class DocumentAdmin(CuratorAdmin):
     def has_delete_permission(self, request: HttpRequest, obj: Document | None = None) -> bool:
         return (obj is None or obj.deleted_at is None) and super().has_delete_permission(request, obj)
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Document]:
+        return super().get_queryset(request).prefetch_related("collection")  # a join is refused by Citus (queries.py)
+
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Document], search_term: str
     ) -> tuple[QuerySet[Document], bool]:
@@ -154,7 +147,7 @@ class DocumentAdmin(CuratorAdmin):
     def shown_state(self, document: Document) -> str:
         return document.state
 
-    @display(description="Collection", ordering="collection__name")
+    @display(description="Collection", ordering="collection_id")
     def in_collection(self, document: Document) -> str:
         return link("documents_collection_change", document.collection.name, document.collection_id)
 
@@ -170,7 +163,7 @@ class DocumentAdmin(CuratorAdmin):
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> Any:
         document = self.get_object(request, unquote(object_id))
-        inside = {} if document is None else _inside(request, document)
+        inside = {} if document is None else tables(request, document)
         return super().change_view(request, object_id, form_url, inside | (extra_context or {}))
 
     def version_view(self, request: HttpRequest, object_id: str, number: int) -> HttpResponseBase:
@@ -190,10 +183,10 @@ class DocumentAdmin(CuratorAdmin):
             "opts": self.opts,
             "original": document,
             "version": version,
-            "facts": _facts(version),
+            "facts": facts(version),
             "back": reverse("admin:documents_document_change", args=[document.pk]),
         }
-        context |= _page_of_text(request, document, number, version.characters)
+        context |= page_of_text(request, document, number, version.characters)
         return TemplateResponse(request, "admin/documents/document/version.html", context)
 
     def save_model(self, request: HttpRequest, obj: Document, form: Any, change: bool) -> None:
@@ -215,95 +208,3 @@ class DocumentAdmin(CuratorAdmin):
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> tuple[list[Any], dict[str, int], set[str], list]:
         """A delete takes the documents out of every search; rows are not removed, so there is nothing to cascade."""
         return [one_line(str(one), 120) for one in objs], {"documents": len(objs)}, set(), []
-
-
-def _inside(request: HttpRequest, document: Document) -> dict[str, Any]:
-    """The live version's chunks and the versions, a page of each, as tables."""
-    return {"chunks": _chunks(request, document), "versions": _versions(request, document)}
-
-
-def _chunks(request: HttpRequest, document: Document) -> dict[str, Any]:
-    after = number(request, "after")
-    rows: list[dict[str, Any]] = []
-    following = None
-    if document.live_version is not None:
-        rows, following = queries.chunks(document.pk, document.live_version, after=after, limit=CHUNKS_PER_PAGE)
-    return {
-        "title": f"Chunks of the live version, {document.live_version}"
-        if document.live_version
-        else "Chunks: none live",
-        "headers": ["Ordinal", "Offsets", "Headings", "Tokens", "Text"],
-        "rows": [
-            [
-                row["ordinal"],
-                _to_text(document, document.live_version, f"{row['start']}–{row['end']}", row["start"], row["end"]),
-                " › ".join(row["heading_path"]) or "–",
-                row["tokens"],
-                one_line(row["text"], 240),
-            ]
-            for row in rows
-        ],
-        "first": after,
-        "following": following,
-    }
-
-
-def _versions(request: HttpRequest, document: Document) -> dict[str, Any]:
-    before = number(request, "before")
-    found = queries.versions(document.pk)
-    rows = list((found.filter(version__lt=before) if before else found)[: VERSIONS_PER_PAGE + 1])
-    shown = rows[:VERSIONS_PER_PAGE]
-    return {
-        "title": "Versions",
-        "headers": ["Version", "Text", "Chunks", "Bytes", "Accepted", "Published", "Error"],
-        "rows": [
-            [
-                f"{one.version} (live)" if one.version == document.live_version else one.version,
-                "–" if one.characters is None else _to_text(document, one.version, f"{one.characters} characters"),
-                "–" if one.chunk_count is None else one.chunk_count,  # type: ignore[attr-defined]
-                one.bytes,
-                _when(one.accepted_at),
-                _when(one.published_at),
-                failure(one.error) or "–",
-            ]
-            for one in shown
-        ],
-        "first": before,
-        "following": shown[-1].version if len(rows) > VERSIONS_PER_PAGE else None,
-    }
-
-
-def _when(moment: datetime | None) -> str:
-    return "–" if moment is None else localize(timezone.localtime(moment))
-
-
-def _to_text(document: Document, version: int | None, text: str, start: int = 0, end: int = 0) -> str:
-    query = f"?start={start}&end={end}#span" if end else ""
-    return link("documents_document_version", text, document.pk, version, query=query)
-
-
-def _facts(version: DocumentVersion) -> dict[str, Any]:
-    made_by = " · ".join(filter(None, (version.parser, version.chunker))) or "–"
-    return {
-        "headers": ["Media type", "Read and cut by", "SHA-256 of the original", "Error"],
-        "rows": [[version.media_type, made_by, bytes(version.sha256).hex(), failure(version.error) or "–"]],
-    }
-
-
-def _page_of_text(request: HttpRequest, document: Document, version: int, characters: int | None) -> dict[str, Any]:
-    """The text around the asked span in three parts (before, marked, after) and where the neighbouring pages start."""
-    if characters is None:
-        return {"parts": None}
-    start = min(number(request, "start"), characters)
-    end = min(max(number(request, "end", start), start), characters)
-    first = max(0, start - CONTEXT_CHARACTERS) if end > start else start
-    found = queries.text(document.pk, version, start=first, end=first + CHARACTERS_PER_PAGE)
-    text, last = found["text"], found["end"]
-    cut, stop = start - first, min(end, last) - first
-    return {
-        "parts": (text[:cut], text[cut:stop], text[stop:]) if end > start else (text, "", ""),
-        "first": first,
-        "last": last,
-        "earlier": max(0, first - CHARACTERS_PER_PAGE) if first else None,
-        "later": last if last < characters else None,
-    }

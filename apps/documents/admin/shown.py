@@ -47,13 +47,13 @@ def failure(error: dict[str, Any] | None) -> str:
     return "" if not error else f"{error.get('code', 'failed')}: {error.get('detail', '')}"
 
 
-def number(request: HttpRequest, name: str, default: int = 0) -> int:
-    """A whole number of the query string within a bigint, or the default: a link is not worth an error page."""
+def number(request: HttpRequest, name: str, default: int = 0, *, below: int = 2**31) -> int:
+    """A whole number of the query string, 0 or more and under `below`; else the default: no link is worth an error."""
     try:
         value = int(request.GET.get(name, default))
     except ValueError:
         return default
-    return value if 0 <= value < 2**31 else default
+    return value if 0 <= value < below else default
 
 
 def as_uuid(text: str) -> UUID | None:

@@ -78,7 +78,7 @@ RETURNING document_id, version
 
 -- name: await_again
 -- The document of a job that is tried again is pending again, and its version has not failed so far.
-UPDATE documents_document SET state = 'pending', error = NULL, pending_since = coalesce(pending_since, now())
+UPDATE documents_document SET state = 'pending', error = NULL, pending_since = coalesce(pending_since, %(now)s)
 WHERE id = %(document)s AND version = %(version)s AND deleted_at IS NULL
 
 -- name: forget_failure

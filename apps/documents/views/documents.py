@@ -9,12 +9,12 @@ from uuid import UUID
 from django.http import StreamingHttpResponse
 from django.utils import timezone
 from drf_spectacular.utils import OpenApiParameter, OpenApiTypes, extend_schema
-from rest_framework.parsers import JSONParser, MultiPartParser
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.access import tenancy
 from apps.access.problems import Problem, invalid
+from apps.access.serializers import FormParser, JsonParser
 from apps.access.views import MAX_PAGE, TenantView
 
 from .. import collections, db, queries, write_through
@@ -34,7 +34,8 @@ from ..submission import from_request
 
 
 class DocumentList(TenantView):
-    parser_classes = [JSONParser, MultiPartParser]
+    parser_classes = [JsonParser, FormParser]
+    max_body_bytes = None  # asgi.py bounds it; the document itself is bounded in submission.py
 
     @extend_schema(
         parameters=[
@@ -49,7 +50,8 @@ class DocumentList(TenantView):
             slug = request.query_params.get("collection")
             if slug is not None:
                 collections.find(slug)
-        return self.paged(queries.documents(request.query_params.dict()), queries.show)
+            found = queries.documents(request.query_params.dict())
+        return self.paged(found, queries.show)
 
     @extend_schema(
         request={"application/json": SubmissionSerializer, "multipart/form-data": SubmissionSerializer},
@@ -118,9 +120,7 @@ class DocumentDetail(TenantView):
             return Response(queries.show(queries.document(document_id)))
 
     @extend_schema(
-        parameters=[
-            OpenApiParameter("version", OpenApiTypes.INT, description="the delete event's own number")
-        ],
+        parameters=[OpenApiParameter("version", OpenApiTypes.INT, description="the delete event's own number")],
         responses={204: None},
     )
     def delete(self, request: Request, document_id: UUID) -> Response:
@@ -196,9 +196,7 @@ class OriginalFile(TenantView):
         with self.scope():
             found = queries.version(document_id, number or queries.document(document_id).version)
         # As a download, never rendered: a stored HTML page must not run in this site's origin.
-        response = StreamingHttpResponse(
-            _parts(tenant_id, document_id, found.version), content_type=found.media_type
-        )
+        response = StreamingHttpResponse(_parts(tenant_id, document_id, found.version), content_type=found.media_type)
         name = quote(found.filename or f"{document_id}-v{found.version}")
         response["Content-Disposition"] = f"attachment; filename*=UTF-8''{name}"
         response["Content-Length"] = str(found.bytes)

@@ -29,10 +29,16 @@ class OpenAICompatibleLLM:
     def __init__(
         self, *, url: str, model: str = "", api_key: str = "", timeout: float = 60.0, max_retries: int = 2
     ) -> None:
+        # The client takes a second or two to import: here, and not in an event loop within a timeout; and not with
+        # this module, for most processes never ask a model.
+        import openai
+
+        self._open = openai.AsyncOpenAI
         self._url = url
         self._model = model
         self._api_key = api_key
         self._timeout = timeout
+        self._patience = openai.Timeout(timeout, connect=CONNECT_SECONDS)
         self._max_retries = max_retries
         self._told: tuple[str, float] | None = None
         # A client's connections belong to the event loop that opened them, and a process may have several.
@@ -103,15 +109,12 @@ class OpenAICompatibleLLM:
         } | {name: value for name, value in chosen.items() if value is not None}
 
     def _client(self) -> Any:
-        # Imported here: the client takes a second to import, and most processes never ask a model.
-        import openai
-
         loop = asyncio.get_running_loop()
         if loop not in self._clients:
-            self._clients[loop] = openai.AsyncOpenAI(
+            self._clients[loop] = self._open(
                 base_url=self._url,
                 api_key=self._api_key or "none",  # the client insists on one
-                timeout=openai.Timeout(self._timeout, connect=CONNECT_SECONDS),
+                timeout=self._patience,
                 max_retries=self._max_retries,
             )
         return self._clients[loop]
