@@ -9,12 +9,14 @@ the event loop, which notices when a client goes away.
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from io import SEEK_END
 from typing import IO, Any
 
 import django
-from asgiref.sync import sync_to_async
+from asgiref.sync import ThreadSensitiveContext, sync_to_async
 from django.conf import settings
 from django.core.exceptions import BadRequest, RequestDataTooBig
 from django.core.handlers.asgi import ASGIHandler, ASGIRequest
@@ -56,6 +58,20 @@ class OneThreadHandler(ASGIHandler):
     def __init__(self) -> None:
         BaseHandler.__init__(self)
         self.load_middleware(is_async=False)
+        self.idle: deque[ThreadPoolExecutor] = deque()
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        """A request has a thread to itself, and leaves it to a later one: a new thread would build its own set of
+        database wrappers, which takes longer than most queries."""
+        if scope["type"] != "http":
+            raise ValueError(f"ragsite speaks HTTP, not {scope['type']}")
+        thread = self.idle.pop() if self.idle else ThreadPoolExecutor(max_workers=1, thread_name_prefix="request")
+        try:
+            async with ThreadSensitiveContext(executor=thread):
+                await self.handle(scope, receive, send)
+        finally:
+            # Not before a call that a departed client has left running is over.
+            thread.submit(int).add_done_callback(lambda _: self.idle.append(thread))
 
     async def handle(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         body = BoundedBody(scope, receive, settings.DATA_UPLOAD_MAX_MEMORY_SIZE)

@@ -15,6 +15,7 @@ from django.core.exceptions import BadRequest, PermissionDenied, RequestDataTooB
 from django.core.exceptions import ValidationError as DjangoValidationError
 from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, JsonResponse
+from psycopg import errors as pg
 from psycopg_pool import PoolTimeout
 from rest_framework import exceptions
 from rest_framework.response import Response
@@ -92,6 +93,7 @@ def openai_document(problem: Problem) -> dict[str, Any]:
 def exception_handler(error: Exception, context: dict[str, Any]) -> Response:
     """Django REST framework's hook: any exception of a view as a problem document."""
     request = context["request"]
+    request.accepted_renderer = api_settings.DEFAULT_RENDERER_CLASSES[0]()  # whatever the view itself would have answered with
     problem = as_problem(error)
     view = context.get("view")
     headers = {}
@@ -112,6 +114,11 @@ def page(request: HttpRequest, problem: Problem) -> JsonResponse:
         return JsonResponse(openai_document(problem), status=problem.status_code, headers=headers)
     body = document(problem, request_id=getattr(request, "request_id", ""))
     return JsonResponse(body, status=problem.status_code, headers=headers, content_type=MEDIA_TYPE)
+
+
+def is_conflict(error: Exception) -> bool:
+    """Did Postgres end the transaction in favour of another one? It was rolled back whole and may be tried again."""
+    return isinstance(error.__cause__, pg.DeadlockDetected | pg.SerializationFailure | pg.LockNotAvailable)
 
 
 def as_problem(error: Exception) -> Problem:
@@ -142,6 +149,9 @@ def as_problem(error: Exception) -> Problem:
             return Problem(413, "too_large", "The request body is too large.")
         case BadRequest() | SuspiciousOperation():  # too many fields, an impossible Host
             return Problem(400, "bad_request", "The request cannot be understood.")
+        case OperationalError() if is_conflict(error):
+            detail = "Other requests are changing the same thing; nothing was changed. Try again."
+            return Problem(503, "busy", detail, retry_after=1)
         case PoolTimeout() | InterfaceError() | OperationalError():
             logger.warning("database unavailable: %s", error)
             return Problem(

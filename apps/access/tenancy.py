@@ -33,13 +33,16 @@ def tenant_id_for(slug: str) -> UUID:
     return uuid5(TENANTS, slug)
 
 
-def enter(tenant_id: UUID | str, *, using: str = "default") -> None:
-    """Set the tenant for the rest of the current transaction; outside one this is an error, not a leak."""
+def enter(tenant_id: UUID | str, *, using: str = "default", first: str = "") -> None:
+    """Set the tenant for the rest of the current transaction; outside one this is an error, not a leak.
+
+    first: a statement to send along, in the same round trip.
+    """
     connection = connections[using]
     if not connection.in_atomic_block:
         raise transaction.TransactionManagementError("a tenant can only be set inside a transaction")
     with connection.cursor() as cursor:
-        cursor.execute(f"{REACH_THE_SHARDS}; SET LOCAL ragsite.tenant = %s", [str(tenant_id)])
+        cursor.execute(f"{first}{REACH_THE_SHARDS}; SET LOCAL ragsite.tenant = %s", [str(tenant_id)])
 
 
 @contextmanager
@@ -49,10 +52,8 @@ def scope(tenant_id: UUID | str, *, using: str = "default", repeatable_read: boo
     repeatable_read: every statement of the block reads the same snapshot (searches; see DESIGN on Citus).
     """
     with transaction.atomic(using=using):
-        if repeatable_read:
-            with connections[using].cursor() as cursor:
-                cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        enter(tenant_id, using=using)
+        isolation = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; " if repeatable_read else ""
+        enter(tenant_id, using=using, first=isolation)
         yield
 
 

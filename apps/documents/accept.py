@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, BinaryIO
 from uuid import UUID, uuid4, uuid5
 
-from django.db import InternalError, ProgrammingError, transaction
+from django.db import IntegrityError, InternalError, ProgrammingError, transaction
 from django.utils import timezone
 from psycopg import errors as pg
 
@@ -18,6 +18,7 @@ from apps.access import tenancy
 from apps.access.problems import Problem, invalid
 
 from . import db, ledger, metrics
+from .collections import collection_gone
 from .models import Blob, Collection, Document, DocumentVersion, IngestionJob
 
 PART_BYTES = 2**20
@@ -61,8 +62,18 @@ def accept(*, tenant_id: UUID, collection: Collection, submission: Submission, w
     3. Otherwise the guarded upsert, the version, the original bytes and the job, in this one transaction.
     4. A wake-up after the commit; if it is lost, the sweeper wakes.
 
-    Raises Problem 409 `stale_version`, `id_unavailable`, `id_in_other_collection` or `source_uri_taken`.
+    Raises Problem 409 `stale_version`, `id_unavailable`, `id_in_other_collection` or `source_uri_taken`, and 422
+    `unknown_collection` when the collection was deleted meanwhile.
     """
+    try:
+        return _accept(tenant_id, collection, submission, wake)
+    except IntegrityError as error:  # at the commit: foreign keys are checked last
+        if isinstance(error.__cause__, pg.ForeignKeyViolation):
+            raise collection_gone()
+        raise
+
+
+def _accept(tenant_id: UUID, collection: Collection, submission: Submission, wake: bool) -> Accepted:
     digest, size = _digest(submission.content)
     source_uri = submission.source_uri or submission.filename or f"sha256:{digest.hex()}"
     now = timezone.now()

@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import IntegrityError, connection, transaction
+from django.utils import timezone
 
 from apps.access.problems import Problem, invalid
 
@@ -20,12 +21,14 @@ def find(slug: str, *, writing: bool = False) -> Collection:
     """Inside a scope: the tenant's collection. Raises Problem 404, or 422 with the field's pointer when writing."""
     found = Collection.objects.select_related("space").filter(slug=slug).first()
     if found is None and writing:
-        raise invalid(
-            "/collection", f"There is no collection {slug!r}.", status=422, code="unknown_collection"
-        )
+        raise invalid("/collection", f"There is no collection {slug!r}.", status=422, code="unknown_collection")
     if found is None:
         raise Problem(404, "unknown_collection", f"There is no collection {slug!r}.")
     return found
+
+
+def collection_gone() -> Problem:
+    return invalid("/collection", "The collection has been deleted.", status=422, code="unknown_collection")
 
 
 def create(*, tenant_id: UUID, slug: str, **values: Any) -> Collection:
@@ -45,7 +48,9 @@ def create(*, tenant_id: UUID, slug: str, **values: Any) -> Collection:
 def change(*, collection: Collection, values: dict[str, Any]) -> Collection:
     """Inside a scope: new settings. They hold for what is written from now on; live chunks stay as they are."""
     _assign(collection, values)
-    collection.save(update_fields=[*_assigned(values), "updated_at"])
+    changed = {name: getattr(collection, name) for name in _assigned(values)}
+    if not Collection.objects.filter(id=collection.id).update(**changed, updated_at=timezone.now()):
+        raise Problem(404, "unknown_collection", f"There is no collection {collection.slug!r}.")
     return collection
 
 
@@ -53,9 +58,7 @@ def remove(*, collection: Collection) -> None:
     """Inside a scope: delete every document, then the collection with all that it holds, in this transaction."""
     if not Collection.objects.select_for_update().filter(pk=collection.pk).first():  # accept.py holds it as well
         return
-    for document_id in Document.objects.filter(collection=collection, deleted_at=None).values_list(
-        "id", flat=True
-    ):
+    for document_id in Document.objects.filter(collection=collection, deleted_at=None).values_list("id", flat=True):
         delete(tenant_id=collection.tenant_id, document_id=document_id)
     with connection.cursor() as cursor:
         cursor.execute(f'DELETE FROM "{collection.space.table}" WHERE collection_id = %s', [collection.id])  # noqa: S608
@@ -118,9 +121,7 @@ def _assign(collection: Collection, values: dict[str, Any]) -> None:
         if space is None:
             raise invalid("/space", f"There is no embedding space {values['space']!r}.")
         if collection.chunks and space.id != collection.space_id:
-            raise invalid(
-                "/space", "The collection holds chunks; its space cannot be changed this way.", status=409
-            )
+            raise invalid("/space", "The collection holds chunks; its space cannot be changed this way.", status=409)
         collection.space = space
     if "language" in values and not _text_search_exists(values["language"]):
         raise invalid("/language", f"Postgres has no text search configuration {values['language']!r}.")

@@ -15,6 +15,7 @@ from typing import Any
 from uuid import UUID
 
 import numpy as np
+from django.conf import settings
 
 from apps.access import tenancy
 
@@ -84,6 +85,7 @@ def embed_texts(tenant_id: UUID, space: EmbeddingSpace, claims: list[Claim], *, 
         "documents": [job.document_id for job in claims],
         "versions": [job.version for job in claims],
     }
+    beaten = time.monotonic()
     while True:
         with tenancy.scope(tenant_id):
             ledger.relax_durability()
@@ -111,7 +113,11 @@ def embed_texts(tenant_id: UUID, space: EmbeddingSpace, claims: list[Claim], *, 
                 ordinals=[row[2] for row in pending],
                 embeddings=[vectors[bytes(row[3])] for row in pending],
             )
-        ledger.heartbeat(in_hand)
+        if len(pending) < WINDOW_TEXTS:
+            return
+        if time.monotonic() - beaten > settings.JOB_LEASE_SECONDS / 3:
+            ledger.heartbeat(in_hand)
+            beaten = time.monotonic()
 
 
 def _text(vector: np.ndarray) -> str:

@@ -89,7 +89,11 @@ def claim(*, stage: str, limit: int = 1, job_id: UUID | None = None) -> list[Cla
 
 
 def own(held: Claim) -> None:
-    """Inside a transaction: lock the job's row. Raises LostLease when another worker has it."""
+    """Inside a transaction: lock the document's row, then the job's. Raises LostLease when another worker has it.
+
+    Every writer takes the two in this order: a delete ends the jobs of the document that it holds.
+    """
+    db.rows("lock_document", document=held.document_id)
     if not db.rows("own", id=held.id, fence=held.fence):
         raise LostLease(str(held.id))
 
@@ -109,9 +113,7 @@ def fail(held: Claim, error: dict[str, Any], *, retryable: bool) -> None:
     encoded = json.dumps(error)
     with tenancy.scope(held.tenant_id):
         if retryable and held.attempts < settings.JOB_MAX_ATTEMPTS:
-            delay = min(BACKOFF_LIMIT_SECONDS, BACKOFF_SECONDS * 2 ** (held.attempts - 1)) * random.uniform(
-                0.5, 1.5
-            )
+            delay = min(BACKOFF_LIMIT_SECONDS, BACKOFF_SECONDS * 2 ** (held.attempts - 1)) * random.uniform(0.5, 1.5)
             db.run("retry_later", id=held.id, fence=held.fence, error=encoded, delay=delay)
             logger.warning("job %s will be retried in %.1f s: %s", held.id, delay, error["code"])
             return
@@ -182,6 +184,7 @@ def leased(held: Claim) -> Iterator[None]:
 
 def retry(*, job_id: UUID) -> bool:
     """Inside a scope: give a dead or cancelled job another try. False when it is in neither state."""
+    _lock_document_of(job_id)
     again = db.rows("retry_dead", id=job_id)
     for document, version in again:
         db.run("forget_failure", document=document, version=version)
@@ -192,6 +195,7 @@ def retry(*, job_id: UUID) -> bool:
 
 def cancel(*, job_id: UUID) -> bool:
     """Inside a scope: end a job that has not ended; its document goes on as it was. False when it has ended."""
+    _lock_document_of(job_id)
     ended = db.rows("cancel", id=job_id)
     for document, version in ended:
         db.run("clear_stage", document=document, version=version)
@@ -208,12 +212,17 @@ def wake(stage: str, *, times: int = 1) -> None:
         logger.warning("no wake-up for %s, the sweeper will do it: %s", stage, error)
 
 
+def _lock_document_of(job_id: UUID) -> None:
+    document_id = IngestionJob.objects.values_list("document_id", flat=True).filter(id=job_id).first()
+    db.rows("lock_document", document=document_id)
+
+
 def _fenced(name: str, held: Claim, **parameters: Any) -> None:
     if not db.run(name, id=held.id, fence=held.fence, **parameters):
         raise LostLease(str(held.id))
 
 
 def relax_durability() -> None:
-    """A lease that a crash of Postgres forgets is simply taken again: no need to wait for the disk."""
+    """A lease or a stage that a crash of Postgres forgets is taken or made again: no need to wait for the disk."""
     with connection.cursor() as cursor:
         cursor.execute("SET LOCAL synchronous_commit = off")

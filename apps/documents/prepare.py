@@ -29,12 +29,17 @@ STAGE_ROWS = 1_000  # chunks written per statement: bounds the memory that a lar
 
 
 def drain(*, job_id: UUID | None = None) -> int:
-    """Prepare due jobs until there are none; only `job_id` where given. Returns how many were claimed."""
+    """Prepare due jobs until there are none; only `job_id`, which the caller then embeds itself, where given.
+
+    Returns how many were claimed.
+    """
     count = 0
     while claims := ledger.claim(stage=ledger.Stage.PREPARE, job_id=job_id):
         for held in claims:
             with ledger.failures(held):
                 prepare(held)
+                if job_id is None:
+                    ledger.wake(ledger.Stage.EMBED)
         count += len(claims)
         if job_id is not None:
             break
@@ -64,7 +69,6 @@ def prepare(held: Claim) -> None:
         parse_seconds = time.monotonic() - started
         _stage(held, collection, version, parsed, parse_seconds)
     metrics.STAGE_SECONDS.labels(stage="prepare").observe(time.monotonic() - started)
-    ledger.wake(ledger.Stage.EMBED)
 
 
 def _stage(
@@ -72,6 +76,7 @@ def _stage(
 ) -> None:
     started = time.monotonic()
     with tenancy.scope(held.tenant_id):
+        ledger.relax_durability()
         ledger.own(held)
         db.run("processing", document=held.document_id, version=held.version)
         db.run_large(

@@ -10,6 +10,7 @@ from django.conf import settings
 from apps.access import tenancy
 
 from . import embed, ledger, prepare
+from .collections import collection_gone
 from .models import IngestionJob
 
 INLINE_BYTES = 256 * 1024
@@ -20,7 +21,7 @@ def run(*, tenant_id: UUID, job: IngestionJob, size: int) -> IngestionJob:
     """Bring a job to its end, at most WRITE_THROUGH_SECONDS; returns the job as it is then.
 
     A small document is worked on in this very process under the same leases: no queue stands between it and being
-    searchable. If this process dies, a worker takes the job over.
+    searchable. If this process dies, a worker takes the job over. Raises Problem 422 when the collection is deleted.
     """
     if size <= INLINE_BYTES:
         prepare.drain(job_id=job.id)
@@ -30,7 +31,10 @@ def run(*, tenant_id: UUID, job: IngestionJob, size: int) -> IngestionJob:
     deadline = time.monotonic() + settings.WRITE_THROUGH_SECONDS
     while True:
         with tenancy.scope(tenant_id):
-            job = IngestionJob.objects.get(id=job.id)
+            found = IngestionJob.objects.filter(id=job.id).first()
+        if found is None:
+            raise collection_gone()
+        job = found
         if job.state in (job.State.DONE, job.State.DEAD, job.State.CANCELLED) or time.monotonic() > deadline:
             return job
         if job.state == job.State.QUEUED and job.error:  # a passing failure: its retry is a worker's business

@@ -113,7 +113,7 @@ def compose(collections: Sequence[Scope], query: SearchQuery, vector: Sequence[f
     space = collections[0].space
     legs = []
     if query.mode != "lexical":
-        legs.append("dense_exact" if chunks <= settings.EXACT_SCAN_ROWS else "dense_index")
+        legs.append("dense_exact" if _scans(collections) else "dense_index")
     if query.mode != "dense":
         legs.append("lexical")
     names = _FIXED | {"table": space.table, "operator": OPERATORS[space.metric], "type": column_type(space)}
@@ -149,10 +149,15 @@ def index_settings(space: EmbeddingSpace, candidates: int) -> list[str]:
 def _rows(collections: Sequence[Scope], query: SearchQuery, vector: Sequence[float] | None) -> list[tuple[Any, ...]]:
     statement, parameters = compose(collections, query, vector)
     with connection.cursor() as cursor:
-        if vector is not None:
+        if vector is not None and not _scans(collections):
             cursor.execute("; ".join(index_settings(collections[0].space, parameters["candidates"])))
         cursor.execute(statement, parameters)
         return cursor.fetchall()
+
+
+def _scans(collections: Sequence[Scope]) -> bool:
+    """So few live chunks that scanning them all is as fast as the vector index, and misses none."""
+    return sum(collection.chunks for collection in collections) <= settings.EXACT_SCAN_ROWS
 
 
 def _one_space(scopes: Sequence[Scope]) -> EmbeddingSpace:

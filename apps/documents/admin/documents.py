@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from django import forms
@@ -75,6 +76,11 @@ class StateFilter(admin.SimpleListFilter):
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         return list(Document.State.choices)
+
+    def choices(self, changelist: Any) -> Iterator[Any]:
+        everything, *states = super().choices(changelist)
+        yield {**everything, "display": "All but deleted"}
+        yield from states
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Document]) -> QuerySet[Document]:
         if self.value() in Document.State.values:
