@@ -14,13 +14,15 @@ from apps.access.problems import Problem, as_problem, page
 
 from . import health
 
+HOOKS = ["drf_spectacular.hooks.postprocess_schema_enums", "apps.access.problems.describe"]
+
 urlpatterns = [
     path("", RedirectView.as_view(url="/api/docs/")),
     path("admin/", admin.site.urls),
     path("healthz", health.healthz),
     path("readyz", health.readyz),
     path("metrics", health.MetricsView.as_view()),
-    path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
+    path("api/schema/", SpectacularAPIView.as_view(custom_settings={"POSTPROCESSING_HOOKS": HOOKS}), name="schema"),
     path("api/docs/", SpectacularSwaggerView.as_view(url_name="schema")),
     path("api/v1/", include("apps.documents.urls")),
     path("api/v1/", include("apps.retrieval.urls")),

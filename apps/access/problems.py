@@ -21,6 +21,8 @@ from rest_framework import exceptions
 from rest_framework.response import Response
 from rest_framework.settings import api_settings
 
+from .rendering import JSONRenderer
+
 logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
@@ -93,7 +95,7 @@ def openai_document(problem: Problem) -> dict[str, Any]:
 def exception_handler(error: Exception, context: dict[str, Any]) -> Response:
     """Django REST framework's hook: any exception of a view as a problem document."""
     request = context["request"]
-    request.accepted_renderer = api_settings.DEFAULT_RENDERER_CLASSES[0]()  # whatever the view itself would have answered with
+    request.accepted_renderer = JSONRenderer()  # whatever the view itself would have answered with
     problem = as_problem(error)
     view = context.get("view")
     headers = {}
@@ -178,3 +180,26 @@ def _pointers(detail: Any, pointer: str) -> Iterator[tuple[str, str]]:
                 yield pointer, str(value)
     else:
         yield pointer, str(detail)
+
+
+def describe(result: dict[str, Any], **_: Any) -> dict[str, Any]:
+    """drf-spectacular's hook: every operation may answer with a problem document, or OpenAI's error under /v1/."""
+    text, whole = {"type": "string"}, {"type": "integer"}
+    bad_field = {"type": "object", "properties": {"pointer": text | {"description": "JSON pointer"}, "detail": text}}
+    members = {"type": text, "title": text, "status": whole, "detail": text, "code": text, "request_id": text}
+    openai = {name: text | {"nullable": True} for name in ("message", "type", "param", "code")}
+    shapes = {
+        "Problem": {
+            "type": "object",
+            "required": list(members),
+            "properties": members | {"errors": {"type": "array", "items": bad_field}},
+        },
+        "OpenAIError": {"type": "object", "properties": {"error": {"type": "object", "properties": openai}}},
+    }
+    result["components"]["schemas"].update(shapes)
+    for path, operations in result["paths"].items():
+        name, media_type = ("OpenAIError", "application/json") if path.startswith("/v1/") else ("Problem", MEDIA_TYPE)
+        answer = {"content": {media_type: {"schema": {"$ref": f"#/components/schemas/{name}"}}}}
+        for operation in operations.values():
+            operation["responses"]["default"] = answer | {"description": "Why the request was refused."}
+    return result

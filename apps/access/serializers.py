@@ -6,12 +6,14 @@ import json
 import math
 import re
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
 from django.http import QueryDict
 from django.http.multipartparser import MultiPartParser, MultiPartParserError
 from django.utils.datastructures import MultiValueDict
+from drf_spectacular.extensions import OpenApiSerializerExtension
 from rest_framework import parsers, serializers
 
 from .problems import Problem, invalid
@@ -100,6 +102,33 @@ class StrictSerializer(serializers.Serializer):
         return super().to_internal_value(data)
 
 
+def refuse_unbuilt(data: Any, names: Iterable[str]) -> None:
+    """Raise Problem 400 `not_supported` with a pointer per field of the contract that is not built yet.
+
+    `consistency` is refused unless it is eventual: a promise that is not kept would be worse than none.
+    """
+    if not isinstance(data, dict):
+        return
+    asked = [name for name in names if data.get(name) is not None]
+    if data.get("consistency") in ("bounded", "strong"):
+        asked.append("consistency")
+    if asked:
+        detail = "Not supported by this version."
+        errors = [{"pointer": f"/{name}", "detail": detail} for name in asked]
+        raise Problem(400, "not_supported", f"{', '.join(asked)}: not supported by this version.", errors=errors)
+
+
+class StrictSchema(OpenApiSerializerExtension):
+    """OpenAPI says so too."""
+
+    target_class = StrictSerializer
+    match_subclasses = True
+
+    def map_serializer(self, auto_schema: Any, direction: Any) -> Any:
+        found = auto_schema._map_serializer(self.target, direction, bypass_extensions=True)
+        return found | {"additionalProperties": False}
+
+
 class TextField(serializers.CharField):
     """A JSON string; unlike its parent it does not take a number for one."""
 
@@ -151,6 +180,8 @@ def _unstorable(value: Any, depth: int) -> Any:
         return [problem] if problem else []
     if isinstance(value, float) and not math.isfinite(value):
         return ["Numbers must be finite."]
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        return ["Whole numbers must fit into 64 bits."]
     if isinstance(value, dict):
         if any(unstorable_text(key) for key in value):
             return ["A key holds a character that cannot be stored."]

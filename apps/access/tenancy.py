@@ -46,14 +46,19 @@ def enter(tenant_id: UUID | str, *, using: str = "default", first: str = "") -> 
 
 
 @contextmanager
-def scope(tenant_id: UUID | str, *, using: str = "default", repeatable_read: bool = False) -> Iterator[None]:
+def scope(
+    tenant_id: UUID | str, *, using: str = "default", repeatable_read: bool = False, durable: bool = True
+) -> Iterator[None]:
     """One transaction that sees and writes `tenant_id`'s rows only.
 
     repeatable_read: every statement of the block reads the same snapshot (searches; see DESIGN on Citus).
+    durable: False does not wait for the disk at the commit; for what a crash of Postgres may forget, because it would
+    simply be done again.
     """
     with transaction.atomic(using=using):
-        isolation = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; " if repeatable_read else ""
-        enter(tenant_id, using=using, first=isolation)
+        first = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; " if repeatable_read else ""
+        first += "" if durable else "SET LOCAL synchronous_commit = off; "
+        enter(tenant_id, using=using, first=first)
         yield
 
 

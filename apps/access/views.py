@@ -49,6 +49,7 @@ class TenantView(APIView):
     """A view of one tenant's things. Bodies are validated before, and rendered inside, the tenant's scope."""
 
     parser_classes = [JsonParser]
+    pagination_class = Pages  # of those that list, as OpenAPI describes them
     #: A body may hold far more objects than bytes of text: only documents may be large.
     max_body_bytes: int | None = 8 * 2**20
 

@@ -194,20 +194,19 @@ def _upsert(
     now: datetime,
 ) -> None:
     try:
-        with transaction.atomic():
-            accepted = db.rows(
-                "upsert_document",
-                id=document_id,
-                tenant=collection.tenant_id,
-                collection=collection.id,
-                source_uri=source_uri,
-                title=submission.title,
-                metadata=None if submission.metadata is None else json.dumps(submission.metadata),
-                version=version,
-                sha256=digest,
-                media_type=submission.media_type,
-                now=now,
-            )
+        accepted = db.rows(
+            "upsert_document",
+            id=document_id,
+            tenant=collection.tenant_id,
+            collection=collection.id,
+            source_uri=source_uri,
+            title=submission.title,
+            metadata=None if submission.metadata is None else json.dumps(submission.metadata),
+            version=version,
+            sha256=digest,
+            media_type=submission.media_type,
+            now=now,
+        )
     except (ProgrammingError, InternalError) as error:
         if isinstance(error.__cause__, pg.InsufficientPrivilege):
             raise _unavailable()

@@ -34,7 +34,7 @@ def drain(*, job_id: UUID | None = None) -> int:
     count = 0
     while claims := ledger.claim(stage=ledger.Stage.EMBED, limit=JOBS_PER_CLAIM, job_id=job_id):
         for group in _groups(claims):
-            _embed_group(group, in_hand=claims)
+            embed_group(group, in_hand=claims)
         count += len(claims)
         if job_id is not None:
             break
@@ -55,18 +55,23 @@ def _chunks(held: Claim) -> float:
     return held.timings.get("chunks", 0)
 
 
-def _embed_group(claims: list[Claim], *, in_hand: list[Claim]) -> None:
-    """Embed a group's texts together. When that fails, each document is tried alone, so that one cannot sink others."""
+def embed_group(claims: list[Claim], *, in_hand: list[Claim], collection: Collection | None = None) -> None:
+    """Embed and publish documents of one collection. When embedding them together fails, each is tried alone, so that
+    one cannot sink others.
+
+    in_hand: the claims whose leases are renewed meanwhile.
+    """
     started = time.monotonic()
     tenant_id = claims[0].tenant_id
     try:
-        with tenancy.scope(tenant_id):
-            collection = Collection.objects.select_related("space").get(id=claims[0].collection_id)
+        if collection is None:
+            with tenancy.scope(tenant_id):
+                collection = Collection.objects.select_related("space").get(id=claims[0].collection_id)
         embed_texts(tenant_id, collection.space, claims, in_hand=in_hand)
     except Exception as error:
         if len(claims) > 1:
             for held in claims:
-                _embed_group([held], in_hand=in_hand)
+                embed_group([held], in_hand=in_hand)
             return
         with ledger.failures(claims[0]):
             raise error
@@ -87,8 +92,7 @@ def embed_texts(tenant_id: UUID, space: EmbeddingSpace, claims: list[Claim], *, 
     }
     beaten = time.monotonic()
     while True:
-        with tenancy.scope(tenant_id):
-            ledger.relax_durability()
+        with tenancy.scope(tenant_id, durable=False):
             pending = db.rows("pending_texts", limit=WINDOW_TEXTS, **held)
             if not pending:
                 return
@@ -104,8 +108,7 @@ def embed_texts(tenant_id: UUID, space: EmbeddingSpace, claims: list[Claim], *, 
             embedded = embedder.embed(list(texts.values()))
             metrics.CHUNKS_EMBEDDED.inc(len(texts))
             vectors |= dict(zip(texts, map(_text, embedded), strict=True))
-        with tenancy.scope(tenant_id):
-            ledger.relax_durability()
+        with tenancy.scope(tenant_id, durable=False):
             db.run_large(
                 "store_vectors",
                 documents=[row[0] for row in pending],

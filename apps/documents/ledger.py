@@ -20,7 +20,7 @@ import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -67,7 +67,8 @@ def worker_name() -> str:
 def claim(*, stage: str, limit: int = 1, job_id: UUID | None = None) -> list[Claim]:
     """Up to `limit` due jobs of a stage, urgent first; only `job_id` where given."""
     with transaction.atomic():
-        relax_durability()
+        with connection.cursor() as cursor:  # a lease that a crash of Postgres forgets is simply taken again
+            cursor.execute("SET LOCAL synchronous_commit = off")
         found = db.rows(
             "claim",
             stage=stage,
@@ -88,19 +89,28 @@ def claim(*, stage: str, limit: int = 1, job_id: UUID | None = None) -> list[Cla
     return claims
 
 
-def own(held: Claim) -> None:
+def own(held: Claim) -> tuple[int, int | None, int | None]:
     """Inside a transaction: lock the document's row, then the job's. Raises LostLease when another worker has it.
 
-    Every writer takes the two in this order: a delete ends the jobs of the document that it holds.
+    Every writer takes the two in this order: a delete ends the jobs of the document that it holds. Returns the
+    document's (version, live version, deleted version).
     """
-    db.rows("lock_document", document=held.document_id)
-    if not db.rows("own", id=held.id, fence=held.fence):
+    locked = db.rows("lock_document", document=held.document_id)
+    if not locked or not db.rows("own", id=held.id, fence=held.fence):
         raise LostLease(str(held.id))
+    version, live, deleted = locked[0]
+    return version, live, deleted
 
 
 def hand_over(held: Claim, *, stage: str, base_version: int | None, timings: dict[str, float]) -> None:
     """Inside the stage's transaction: queue the job for the next stage."""
     _fenced("hand_over", held, stage=stage, base_version=base_version, timings=json.dumps(timings))
+
+
+def advance(held: Claim, *, stage: str, base_version: int | None, timings: dict[str, float]) -> Claim:
+    """Inside the stage's transaction: go on to the next stage oneself, under the same lease."""
+    _fenced("advance", held, stage=stage, base_version=base_version, timings=json.dumps(timings))
+    return replace(held, base_version=base_version, timings=held.timings | timings)
 
 
 def finish(held: Claim, *, outcome: str, timings: dict[str, float] | None = None) -> None:
@@ -152,8 +162,7 @@ def heartbeat(claims: Sequence[Claim]) -> None:
     """Renew the leases of jobs in hand, tenant by tenant."""
     for tenant_id in {held.tenant_id for held in claims}:
         mine = [held for held in claims if held.tenant_id == tenant_id]
-        with tenancy.scope(tenant_id):
-            relax_durability()
+        with tenancy.scope(tenant_id, durable=False):
             db.run(
                 "heartbeat",
                 ids=[held.id for held in mine],
@@ -220,9 +229,3 @@ def _lock_document_of(job_id: UUID) -> None:
 def _fenced(name: str, held: Claim, **parameters: Any) -> None:
     if not db.run(name, id=held.id, fence=held.fence, **parameters):
         raise LostLease(str(held.id))
-
-
-def relax_durability() -> None:
-    """A lease or a stage that a crash of Postgres forgets is taken or made again: no need to wait for the disk."""
-    with connection.cursor() as cursor:
-        cursor.execute("SET LOCAL synchronous_commit = off")

@@ -20,7 +20,7 @@ from . import db, ledger, metrics
 from .chunking import CHUNKERS, Span, chunk
 from .errors import IngestError
 from .ledger import Claim
-from .models import Collection, Document, DocumentVersion, IngestionJob
+from .models import Collection, DocumentVersion, IngestionJob
 from .parsing import Parsed
 from .parsing.sandbox import parse_sandboxed
 from .spaces import embedder_for
@@ -46,38 +46,47 @@ def drain(*, job_id: UUID | None = None) -> int:
     return count
 
 
-def prepare(held: Claim) -> None:
-    """Parse, chunk and stage one version, then queue the job for embedding.
+def prepare(held: Claim, *, collection: Collection | None = None, keep: bool = False) -> Claim | None:
+    """Parse, chunk and stage one version, then queue the job for embedding - or keep it, for whoever embeds it at once.
 
-    Raises ParseError or IngestError for a document that cannot be read, LostLease when another worker has the job.
+    Returns the kept job. Raises ParseError or IngestError for a document that cannot be read, LostLease when another
+    worker has the job.
     """
     started = time.monotonic()
+    timings = {"queued_ms": _ms(max(0.0, time.time() - held.created_at.timestamp()))}
     with tenancy.scope(held.tenant_id):
         if db.rows("superseded", document=held.document_id, version=held.version)[0][0]:
             ledger.own(held)
             db.run("clear_stage", document=held.document_id, version=held.version)
             ledger.finish(held, outcome=IngestionJob.Outcome.SUPERSEDED)
-            return
+            return None
         version = DocumentVersion.objects.get(document_id=held.document_id, version=held.version)
-        collection = Collection.objects.select_related("space").get(id=held.collection_id)
+        if collection is None:
+            collection = Collection.objects.select_related("space").get(id=held.collection_id)
         original = b"".join(
             bytes(row[0]) for row in db.rows("blob", document=held.document_id, version=held.version)
         )
     with ledger.leased(held):
         parsed = parse_sandboxed(original, media_type=version.media_type, filename=version.filename or None)
         del original
-        parse_seconds = time.monotonic() - started
-        _stage(held, collection, version, parsed, parse_seconds)
+        timings["parse_ms"] = _ms(time.monotonic() - started)
+        kept = _stage(held, collection, version, parsed, timings=timings, keep=keep)
     metrics.STAGE_SECONDS.labels(stage="prepare").observe(time.monotonic() - started)
+    return kept
 
 
 def _stage(
-    held: Claim, collection: Collection, version: DocumentVersion, parsed: Parsed, parse_seconds: float
-) -> None:
+    held: Claim,
+    collection: Collection,
+    version: DocumentVersion,
+    parsed: Parsed,
+    *,
+    timings: dict[str, float],
+    keep: bool,
+) -> Claim | None:
     started = time.monotonic()
-    with tenancy.scope(held.tenant_id):
-        ledger.relax_durability()
-        ledger.own(held)
+    with tenancy.scope(held.tenant_id, durable=False):
+        _, base, _ = ledger.own(held)
         db.run("processing", document=held.document_id, version=held.version)
         db.run_large(
             "keep_text",
@@ -94,7 +103,6 @@ def _stage(
         live: dict[tuple[bytes, tuple[str, ...]], deque[UUID]] = defaultdict(deque)
         for chunk_id, digest, heading_path in db.rows("live_chunks", document=held.document_id):
             live[bytes(digest), tuple(heading_path)].append(chunk_id)
-        base = Document.objects.values_list("live_version", flat=True).get(id=held.document_id)
         embedder = embedder_for(collection.space)
         # What a model does not read it cannot find: no chunk is longer than it takes, whatever the collection says.
         limit = min(collection.chunking_max_tokens, embedder.max_tokens)
@@ -112,18 +120,11 @@ def _stage(
             ordinal += len(rows)
         if not ordinal:
             raise IngestError("empty", "The document has no text.")
-        timings = {
-            "queued_ms": _ms(
-                max(
-                    0.0,
-                    time.time() - held.created_at.timestamp() - (time.monotonic() - started) - parse_seconds,
-                )
-            ),
-            "parse_ms": _ms(parse_seconds),
-            "chunk_ms": _ms(time.monotonic() - started),
-            "chunks": ordinal,
-        }
+        timings |= {"chunk_ms": _ms(time.monotonic() - started), "chunks": ordinal}
+        if keep:
+            return ledger.advance(held, stage=ledger.Stage.EMBED, base_version=base, timings=timings)
         ledger.hand_over(held, stage=ledger.Stage.EMBED, base_version=base, timings=timings)
+        return None
 
 
 def _stage_rows(

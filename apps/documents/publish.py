@@ -33,9 +33,7 @@ def publish(held: Claim, collection: Collection, *, embed_ms: float = 0.0) -> No
     at: dict[str, Any] = {"document": document, "version": version}
     table = collection.space.table
     with tenancy.scope(held.tenant_id):
-        locked = db.rows("lock_document", document=document)
-        ledger.own(held)
-        _, live_version, deleted_version = locked[0]
+        _, live_version, deleted_version = ledger.own(held)
         if version <= (live_version or 0) or version <= (deleted_version or 0):
             db.run("clear_stage", **at)
             ledger.finish(held, outcome=Outcome.SUPERSEDED)

@@ -11,32 +11,36 @@ from apps.access import tenancy
 
 from . import embed, ledger, prepare
 from .collections import collection_gone
-from .models import IngestionJob
+from .models import Collection, Document, IngestionJob
 
 INLINE_BYTES = 256 * 1024
 POLL_SECONDS = 0.05
 
 
-def run(*, tenant_id: UUID, job: IngestionJob, size: int) -> IngestionJob:
-    """Bring a job to its end, at most WRITE_THROUGH_SECONDS; returns the job as it is then.
+def run(*, tenant_id: UUID, collection: Collection, job: IngestionJob, size: int) -> tuple[IngestionJob, Document]:
+    """Bring a job to its end, at most WRITE_THROUGH_SECONDS; returns it and its document as they are then.
 
     A small document is worked on in this very process under the same leases: no queue stands between it and being
     searchable. If this process dies, a worker takes the job over. Raises Problem 422 when the collection is deleted.
     """
     if size <= INLINE_BYTES:
-        prepare.drain(job_id=job.id)
-        embed.drain(job_id=job.id)
+        for held in ledger.claim(stage=ledger.Stage.PREPARE, job_id=job.id):
+            with ledger.failures(held):
+                kept = prepare.prepare(held, collection=collection, keep=True)
+                if kept is not None:
+                    embed.embed_group([kept], in_hand=[kept], collection=collection)
     else:
         ledger.wake(ledger.Stage.PREPARE)
     deadline = time.monotonic() + settings.WRITE_THROUGH_SECONDS
     while True:
         with tenancy.scope(tenant_id):
             found = IngestionJob.objects.filter(id=job.id).first()
-        if found is None:
+            document = Document.objects.filter(id=job.document_id).first()
+        if found is None or document is None:
             raise collection_gone()
         job = found
         if job.state in (job.State.DONE, job.State.DEAD, job.State.CANCELLED) or time.monotonic() > deadline:
-            return job
+            return job, document
         if job.state == job.State.QUEUED and job.error:  # a passing failure: its retry is a worker's business
-            return job
+            return job, document
         time.sleep(POLL_SECONDS)

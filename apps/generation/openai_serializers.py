@@ -8,10 +8,10 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from apps.access.problems import Problem, invalid
-from apps.access.serializers import TextField, WholeField, unstorable_text
+from apps.access.serializers import TextField, WholeField, refuse_unbuilt, unstorable_text
 from apps.retrieval.serializers import MAX_QUERY
 
-from .serializers import MAX_TOKENS, FlagField, NumberField, refuse_unbuilt, slugs_field
+from .serializers import MAX_TOKENS, NOT_YET, FlagField, NumberField, slugs_field
 
 MAX_MESSAGES = 1_000
 MAX_INPUTS = 2_048  # OpenAI's own limit
@@ -48,7 +48,7 @@ class ChatSerializer(serializers.Serializer):
     messages = serializers.ListField(child=MessageSerializer(), allow_empty=False, max_length=MAX_MESSAGES)
     collections = slugs_field()
     k = WholeField(required=False, min_value=1, max_value=200)
-    consistency = serializers.ChoiceField(choices=["eventual", "bounded"], required=False, allow_null=True)
+    consistency = serializers.ChoiceField(choices=["eventual"], required=False, allow_null=True)
     stream = FlagField(required=False, allow_null=True)
     stream_options = StreamOptionsSerializer(required=False, allow_null=True)
     n = WholeField(required=False, allow_null=True)
@@ -62,7 +62,7 @@ class ChatSerializer(serializers.Serializer):
     metadata = serializers.DictField(required=False, allow_null=True)
 
     def to_internal_value(self, data: Any) -> Any:
-        refuse_unbuilt(_without_text_format(data))
+        refuse_unbuilt(_without_text_format(data), NOT_YET)
         return super().to_internal_value(data)
 
     def validate(self, values: dict[str, Any]) -> dict[str, Any]:

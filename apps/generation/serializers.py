@@ -7,8 +7,7 @@ from typing import Any
 from django.conf import settings
 from rest_framework import serializers
 
-from apps.access.problems import Problem
-from apps.access.serializers import StrictSerializer, TextField, WholeField
+from apps.access.serializers import StrictSerializer, TextField, WholeField, refuse_unbuilt
 from apps.retrieval.serializers import MAX_QUERY
 
 from .types import AnswerRequest, Options
@@ -49,32 +48,15 @@ class AnswerRequestSerializer(StrictSerializer):
     k = WholeField(min_value=1, max_value=200, default=DEFAULT_K)
     model = TextField(default="auto", max_length=200)
     stream = FlagField(default=False)
-    consistency = serializers.ChoiceField(choices=["eventual", "bounded"], required=False)
+    consistency = serializers.ChoiceField(choices=["eventual"], required=False)
     max_tokens = WholeField(min_value=1, max_value=MAX_TOKENS, required=False, allow_null=True)
     temperature = NumberField(min_value=0, max_value=2, required=False, allow_null=True)
 
     def to_internal_value(self, data: Any) -> Any:
-        refuse_unbuilt(data)
+        refuse_unbuilt(data, NOT_YET)
         if isinstance(data, dict) and data.get("model") in ("fast", "large"):
-            raise _unbuilt(["model"])
+            refuse_unbuilt(data, ["model"])
         return super().to_internal_value(data)
-
-
-def refuse_unbuilt(data: Any) -> None:
-    """Raise Problem 400 `not_supported` with a pointer per field of the contract that is not built yet."""
-    if not isinstance(data, dict):
-        return
-    asked = [name for name in NOT_YET if data.get(name) is not None]
-    if data.get("consistency") == "strong":
-        asked.append("consistency")
-    if asked:
-        raise _unbuilt(asked)
-
-
-def _unbuilt(names: list[str]) -> Problem:
-    detail = "Not supported by this version."
-    errors = [{"pointer": f"/{name}", "detail": detail} for name in names]
-    return Problem(400, "not_supported", f"{', '.join(names)}: not supported by this version.", errors=errors)
 
 
 def answer_request(values: dict[str, Any]) -> AnswerRequest:

@@ -6,7 +6,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from apps.access.serializers import StrictSerializer, TextField, WholeField
+from apps.access.serializers import StrictSerializer, TextField, WholeField, refuse_unbuilt
 
 MAX_QUERY = 8_000
 #: Named by the contract, built by later work: refused by name rather than silently ignored.
@@ -21,9 +21,7 @@ class SearchSerializer(StrictSerializer):
     consistency = serializers.ChoiceField(choices=["eventual"], required=False)
 
     def to_internal_value(self, data: Any) -> Any:
-        asked = [name for name in NOT_YET if isinstance(data, dict) and name in data]
-        if asked:
-            raise serializers.ValidationError({name: ["Not supported by this version."] for name in asked})
+        refuse_unbuilt(data, NOT_YET)
         return super().to_internal_value(data)
 
 

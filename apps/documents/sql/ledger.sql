@@ -21,6 +21,12 @@ UPDATE documents_ingestionjob SET
     base_version = %(base_version)s, timings = timings || %(timings)s::jsonb
 WHERE id = %(id)s AND fence = %(fence)s AND state = 'running'
 
+-- name: advance
+-- The next stage goes on in the same hands.
+UPDATE documents_ingestionjob SET
+    stage = %(stage)s, attempts = 1, base_version = %(base_version)s, timings = timings || %(timings)s::jsonb
+WHERE id = %(id)s AND fence = %(fence)s AND state = 'running'
+
 -- name: finish
 -- The end of a job that needs no more work.
 UPDATE documents_ingestionjob SET

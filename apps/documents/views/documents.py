@@ -32,6 +32,8 @@ from ..serializers import (
 )
 from ..submission import from_request
 
+AT_LEAST_ONE = {"type": "integer", "minimum": 1}
+
 
 class DocumentList(TenantView):
     parser_classes = [JsonParser, FormParser]
@@ -67,9 +69,7 @@ class DocumentList(TenantView):
         job: IngestionJob | None = accepted.job
         document = accepted.document
         if through and job is not None:
-            job = write_through.run(tenant_id=tenant_id, job=job, size=size)
-            with self.scope():
-                document = queries.document(document.id)
+            job, document = write_through.run(tenant_id=tenant_id, collection=collection, job=job, size=size)
         body = {
             "id": document.id,
             "collection": collection.slug,
@@ -120,7 +120,7 @@ class DocumentDetail(TenantView):
             return Response(queries.show(queries.document(document_id)))
 
     @extend_schema(
-        parameters=[OpenApiParameter("version", OpenApiTypes.INT, description="the delete event's own number")],
+        parameters=[OpenApiParameter("version", AT_LEAST_ONE, description="the delete event's own number")],
         responses={204: None},
     )
     def delete(self, request: Request, document_id: UUID) -> Response:
@@ -156,7 +156,7 @@ class VersionDetail(TenantView):
 
 class VersionText(TenantView):
     @extend_schema(
-        parameters=[OpenApiParameter("start", OpenApiTypes.INT), OpenApiParameter("end", OpenApiTypes.INT)],
+        parameters=[OpenApiParameter(name, {"type": "integer", "minimum": 0}) for name in ("start", "end")],
         responses=TextSerializer,
     )
     def get(self, request: Request, document_id: UUID, version: int) -> Response:
@@ -168,8 +168,8 @@ class VersionText(TenantView):
 class ChunkList(TenantView):
     @extend_schema(
         parameters=[
-            OpenApiParameter("version", OpenApiTypes.INT),
-            OpenApiParameter("limit", OpenApiTypes.INT),
+            OpenApiParameter("version", AT_LEAST_ONE),
+            OpenApiParameter("limit", AT_LEAST_ONE),
         ],
         responses=ChunkSerializer(many=True),
     )
@@ -187,8 +187,8 @@ class ChunkList(TenantView):
 
 class OriginalFile(TenantView):
     @extend_schema(
-        parameters=[OpenApiParameter("version", OpenApiTypes.INT)],
-        responses={(200, "application/octet-stream"): OpenApiTypes.BINARY},
+        parameters=[OpenApiParameter("version", AT_LEAST_ONE)],
+        responses={(200, "*/*"): OpenApiTypes.BINARY},
     )
     def get(self, request: Request, document_id: UUID) -> StreamingHttpResponse:
         number = self.query_number("version", at_least=1)

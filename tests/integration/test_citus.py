@@ -1,0 +1,36 @@
+"""The same invariants on a real Citus cluster: set CITUS_DATABASE_URL to its owner's URL (docs/howto/citus.md).
+
+Settings are read once per process, so each file runs in a pytest of its own whose DATABASE_URL is the cluster's.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+CLUSTER = os.environ.get("CITUS_DATABASE_URL", "")
+
+pytestmark = [
+    pytest.mark.citus,
+    pytest.mark.skipif(not CLUSTER, reason="CITUS_DATABASE_URL is not set: no Citus cluster to test against"),
+]
+
+
+@pytest.mark.parametrize(
+    "name", ["cluster.py", "test_ingest.py", "test_wall.py", "test_documents_api.py", "test_races.py"]
+)
+def test_the_invariants_hold_on_a_cluster(name: str) -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(HERE / name)],
+        env=os.environ | {"DATABASE_URL": CLUSTER},
+        cwd=HERE.parents[1],
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert run.returncode == 0 and " passed" in run.stdout, run.stdout[-8_000:] + run.stderr[-2_000:]
