@@ -40,9 +40,7 @@ def run(stdout: TextIO, sample: bool) -> dict[str, Any]:
 def load_sample(*, tenant_id: Any) -> int:
     """The project's own documentation, so that the product can be asked about itself. Returns how many documents."""
     with tenancy.scope(tenant_id):
-        collection = Collection.objects.select_related("space").filter(
-            slug=SAMPLE
-        ).first() or collections.create(
+        collection = Collection.objects.select_related("space").filter(slug=SAMPLE).first() or collections.create(
             tenant_id=tenant_id,
             slug=SAMPLE,
             name="About ragsite",

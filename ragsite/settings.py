@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 
 from django.core.exceptions import ImproperlyConfigured
+from django.urls import reverse_lazy
 
 from . import embedded, env
 
@@ -131,7 +132,7 @@ DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
 DATABASES["default"]["OPTIONS"]["pool"] = {
     "min_size": 1,
     "max_size": env.integer("DATABASE_POOL_SIZE", 16, at_least=1),
-    "timeout": 10,
+    "timeout": 3,
 }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
@@ -189,9 +190,7 @@ EXACT_SCAN_ROWS = env.integer("EXACT_SCAN_ROWS", 5_000)
 
 # --- Answers -----------------------------------------------------------------------------------------------------
 LLM_URL = env.text("LLM_URL")
-LLM_BACKEND = env.text(
-    "LLM_BACKEND", "openai" if LLM_URL else "extractive", choices=("openai", "extractive", "fake")
-)
+LLM_BACKEND = env.text("LLM_BACKEND", "openai" if LLM_URL else "extractive", choices=("openai", "extractive", "fake"))
 LLM_MODEL = env.text("LLM_MODEL")
 LLM_API_KEY = env.text("LLM_API_KEY")
 LLM_TIMEOUT_SECONDS = env.decimal("LLM_TIMEOUT_SECONDS", 60.0)
@@ -213,9 +212,7 @@ USE_TZ = True
 STATIC_URL = "static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"
 WHITENOISE_USE_FINDERS = True  # no collectstatic step on a laptop
-DATA_UPLOAD_MAX_MEMORY_SIZE = (
-    MAX_DOCUMENT_BYTES * 2
-)  # JSON escapes may double a text; the view checks the text itself
+DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_DOCUMENT_BYTES * 2  # JSON escapes may double a text; the view checks the text itself
 FILE_UPLOAD_MAX_MEMORY_SIZE = 2**20
 SECURE_CONTENT_TYPE_NOSNIFF = True
 X_FRAME_OPTIONS = "DENY"
@@ -239,9 +236,56 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "COMPONENT_SPLIT_REQUEST": True,
-    "ENUM_NAME_OVERRIDES": {},
+    "ENUM_NAME_OVERRIDES": {
+        "DocumentState": "apps.documents.models.Document.State",
+        "JobState": "apps.documents.models.IngestionJob.State",
+        "ConsistencyMode": "apps.documents.models.Collection.Mode",
+        "SearchMode": ["hybrid", "dense", "lexical"],
+        "Freshness": ["eventual"],
+    },
 }
-UNFOLD = {"SITE_TITLE": "ragsite", "SITE_HEADER": "ragsite", "SITE_SYMBOL": "menu_book", "SHOW_HISTORY": True}
+
+
+def _desk_page(title: str, icon: str, app: str, model: str) -> dict[str, object]:
+    """A link in the desk's navigation, for whoever may see its page."""
+    return {
+        "title": title,
+        "icon": icon,
+        "link": reverse_lazy(f"admin:{app}_{model}_changelist"),
+        "permission": lambda request: any(request.user.has_perm(f"{app}.{act}_{model}") for act in ("view", "change")),
+    }
+
+
+UNFOLD = {
+    "SITE_TITLE": "ragsite",
+    "SITE_HEADER": "ragsite",
+    "SITE_SYMBOL": "menu_book",
+    "SITE_URL": "/api/docs/",
+    "SHOW_HISTORY": True,
+    "DASHBOARD_CALLBACK": "apps.documents.admin.dashboard.dashboard",
+    "SIDEBAR": {
+        "navigation": [
+            {"items": [{"title": "Overview", "icon": "dashboard", "link": reverse_lazy("admin:index")}]},
+            {
+                "title": "Knowledge",
+                "items": [
+                    _desk_page("Collections", "folder", "documents", "collection"),
+                    _desk_page("Documents", "description", "documents", "document"),
+                    _desk_page("Jobs", "pending_actions", "documents", "ingestionjob"),
+                    _desk_page("Embedding spaces", "scatter_plot", "documents", "embeddingspace"),
+                ],
+            },
+            {
+                "title": "Access",
+                "items": [
+                    _desk_page("API keys", "key", "access", "apikey"),
+                    _desk_page("Curators", "person", "access", "user"),
+                    _desk_page("Groups", "group", "auth", "group"),
+                ],
+            },
+        ]
+    },
+}
 
 PROMETHEUS_METRICS_EXPORT_PORT = None
 LOGGING = {
@@ -249,9 +293,7 @@ LOGGING = {
     "disable_existing_loggers": False,
     "filters": {"request_id": {"()": "ragsite.telemetry.RequestIdFilter"}},
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s [%(request_id)s] %(message)s"}},
-    "handlers": {
-        "stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["request_id"]}
-    },
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["request_id"]}},
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
     "loggers": {name: {"level": "WARNING"} for name in ("httpx", "httpx2", "openai")},
 }

@@ -77,9 +77,7 @@ class Supervisor:
     def pids(self) -> dict[str, int]:
         """The process id of each child that runs."""
         return {
-            r.child.name: r.process.pid
-            for r in self._running
-            if r.process is not None and r.process.poll() is None
+            r.child.name: r.process.pid for r in self._running if r.process is not None and r.process.poll() is None
         }
 
     def tick(self) -> None:

@@ -18,9 +18,7 @@ from uuid import uuid4
 import pytest
 
 DATA = Path(tempfile.mkdtemp(prefix="ragsite-test-"))
-MODELS = (
-    Path(__file__).resolve().parent.parent / ".data" / "models"
-)  # the converted model survives between runs
+MODELS = Path(__file__).resolve().parent.parent / ".data" / "models"  # the converted model survives between runs
 os.environ["RAGSITE_DATA_DIR"] = str(DATA)
 os.environ.update(
     DJANGO_SETTINGS_MODULE="ragsite.settings",
@@ -118,9 +116,7 @@ def real_collection(tenant: Tenant, real_space: EmbeddingSpace) -> Collection:
 def put() -> Callable[..., Accepted]:
     """put(collection, text, source_uri=..., version=...): accept a text without waking anybody."""
 
-    def put(
-        collection: Collection, text: str | bytes, *, media_type: str = "text/plain", **values: Any
-    ) -> Accepted:
+    def put(collection: Collection, text: str | bytes, *, media_type: str = "text/plain", **values: Any) -> Accepted:
         content = text.encode() if isinstance(text, str) else text
         submission = Submission(
             content=io.BytesIO(content),
@@ -129,9 +125,7 @@ def put() -> Callable[..., Accepted]:
             source_uri=values.pop("source_uri", "doc"),
             **values,
         )
-        return accept(
-            tenant_id=collection.tenant_id, collection=collection, submission=submission, wake=False
-        )
+        return accept(tenant_id=collection.tenant_id, collection=collection, submission=submission, wake=False)
 
     return put
 

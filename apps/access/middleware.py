@@ -22,11 +22,7 @@ class CuratorTenantMiddleware:
             return self.get_response(request)
         with transaction.atomic():
             response = self.get_response(request)
-            if (
-                hasattr(response, "render")
-                and callable(response.render)
-                and not getattr(response, "is_rendered", True)
-            ):
+            if hasattr(response, "render") and callable(response.render) and not getattr(response, "is_rendered", True):
                 response.render()  # a lazy template must query inside the transaction
             if response.status_code >= 500:
                 transaction.set_rollback(True)

@@ -12,9 +12,7 @@ from django.db import models
 
 from . import tenancy
 
-SLUG = RegexValidator(
-    r"^[a-z0-9](?:[a-z0-9_-]{0,62}[a-z0-9])?$", "lower-case letters, digits, - and _; at most 64"
-)
+SLUG = RegexValidator(r"^[a-z0-9](?:[a-z0-9_-]{0,62}[a-z0-9])?$", "lower-case letters, digits, - and _; at most 64")
 
 
 class Tenant(models.Model):
@@ -32,9 +30,7 @@ class Tenant(models.Model):
 class CuratorManager(UserManager["User"]):
     """Users live behind the wall: creating and finding one opens its tenant's scope."""
 
-    def create_user(
-        self, username: str, email: str | None = None, password: str | None = None, **fields: Any
-    ) -> User:
+    def create_user(self, username: str, email: str | None = None, password: str | None = None, **fields: Any) -> User:
         return super().create_user(username, email, password, **_with_tenant(fields))
 
     def create_superuser(

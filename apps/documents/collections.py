@@ -121,7 +121,9 @@ def _assign(collection: Collection, values: dict[str, Any]) -> None:
         if space is None:
             raise invalid("/space", f"There is no embedding space {values['space']!r}.")
         if collection.chunks and space.id != collection.space_id:
-            raise invalid("/space", "The collection holds chunks; its space cannot be changed this way.", status=409)
+            raise invalid(
+                "/space", "The collection holds chunks; its space cannot be changed.", status=409, code="space_in_use"
+            )
         collection.space = space
     if "language" in values and not _text_search_exists(values["language"]):
         raise invalid("/language", f"Postgres has no text search configuration {values['language']!r}.")

@@ -26,21 +26,15 @@ class LedgerCollector(Collector):
     """Queue depth by stage and state, and the age of the oldest document that is not searchable yet."""
 
     def collect(self) -> Iterator[Metric]:
-        depth = GaugeMetricFamily(
-            "rag_queue_depth", "Ingestion jobs in the ledger", labels=["stage", "state"]
-        )
-        lag = GaugeMetricFamily(
-            "rag_ingest_lag_seconds", "Age of the oldest accepted document that is not live yet"
-        )
+        depth = GaugeMetricFamily("rag_queue_depth", "Ingestion jobs in the ledger", labels=["stage", "state"])
+        lag = GaugeMetricFamily("rag_ingest_lag_seconds", "Age of the oldest accepted document that is not live yet")
         try:
             found = db.rows("overview")
         except DatabaseError:
             return
         for stage, state, jobs, _, _ in found:
             depth.add_metric([stage, state], jobs)
-        lag.add_metric(
-            [], max((float(row[4] or 0) for row in found if row[1] in ("queued", "running")), default=0.0)
-        )
+        lag.add_metric([], max((float(row[4] or 0) for row in found if row[1] in ("queued", "running")), default=0.0))
         yield depth
         yield lag
 

@@ -141,9 +141,7 @@ class Document(models.Model):
             # URI in its collection is kept by an advisory lock in accept.py.
             models.Index(fields=["collection", "source_uri"], name="document_source"),
             models.Index(fields=["tenant", "id"], name="document_tenant"),
-            models.Index(
-                fields=["collection"], name="document_waiting", condition=Q(pending_since__isnull=False)
-            ),
+            models.Index(fields=["collection"], name="document_waiting", condition=Q(pending_since__isnull=False)),
         ]
 
     def __str__(self) -> str:
@@ -272,9 +270,7 @@ class IngestionJob(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, db_constraint=False, db_index=False)
     collection_id = models.UUIDField()
-    document_id = (
-        models.UUIDField()
-    )  # no foreign key: on Citus the ledger is local and documents are distributed
+    document_id = models.UUIDField()  # no foreign key: on Citus the ledger is local and documents are distributed
     version = models.BigIntegerField()
     stage = models.CharField(max_length=10, choices=Stage.choices, default=Stage.PREPARE)
     state = models.CharField(max_length=10, choices=State.choices, default=State.QUEUED)
@@ -284,9 +280,7 @@ class IngestionJob(models.Model):
     worker = models.CharField(max_length=100, blank=True)
     lease_until = models.DateTimeField(null=True)
     not_before = models.DateTimeField()
-    base_version = models.BigIntegerField(
-        null=True
-    )  # the live version that the staged chunks were compared with
+    base_version = models.BigIntegerField(null=True)  # the live version that the staged chunks were compared with
     outcome = models.CharField(max_length=12, choices=Outcome.choices, blank=True)
     error = models.JSONField(null=True)
     timings = models.JSONField(default=dict)

@@ -63,9 +63,7 @@ def prepare(held: Claim, *, collection: Collection | None = None, keep: bool = F
         version = DocumentVersion.objects.get(document_id=held.document_id, version=held.version)
         if collection is None:
             collection = Collection.objects.select_related("space").get(id=held.collection_id)
-        original = b"".join(
-            bytes(row[0]) for row in db.rows("blob", document=held.document_id, version=held.version)
-        )
+        original = b"".join(bytes(row[0]) for row in db.rows("blob", document=held.document_id, version=held.version))
     with ledger.leased(held):
         parsed = parse_sandboxed(original, media_type=version.media_type, filename=version.filename or None)
         del original

@@ -56,9 +56,7 @@ def publish(held: Claim, collection: Collection, *, embed_ms: float = 0.0) -> No
             )
             retired = db.rows("retire_chunks", **at, now=now)
             if retired:
-                db.run(
-                    "retire_embeddings", table=table, document=document, chunks=[row[0] for row in retired]
-                )
+                db.run("retire_embeddings", table=table, document=document, chunks=[row[0] for row in retired])
             db.run("place_chunks", **at, now=now)
             if not db.run("set_live", document=document, live=live, title=title, now=now):
                 raise ledger.LostLease(str(held.id))

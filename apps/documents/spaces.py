@@ -139,9 +139,7 @@ def build_index(*, space: EmbeddingSpace, using: str = "owner") -> dict[str, Any
     with connection.schema_editor() as editor:
         editor.execute(f'DROP INDEX IF EXISTS "{index_name(space)}"', params=None)
         _create_index(editor, space)
-        EmbeddingSpace.objects.using(using).filter(pk=space.pk).update(
-            index_parameters=space.index_parameters
-        )
+        EmbeddingSpace.objects.using(using).filter(pk=space.pk).update(index_parameters=space.index_parameters)
     return space.index_parameters
 
 
@@ -153,9 +151,7 @@ def _lists(connection: BaseDatabaseWrapper, space: EmbeddingSpace) -> int:
         leaves = engine_for(connection).partitions(editor, space.table)
     with connection.cursor() as cursor:
         # The planner's estimate: the owner is behind the wall as well and could count no rows.
-        cursor.execute(
-            "SELECT coalesce(max(reltuples), 0) FROM pg_class WHERE oid = ANY(%s::regclass[])", [leaves]
-        )
+        cursor.execute("SELECT coalesce(max(reltuples), 0) FROM pg_class WHERE oid = ANY(%s::regclass[])", [leaves])
         rows = int(cursor.fetchone()[0])
     return max(1, rows // 1000 if rows <= 1_000_000 else int(rows**0.5))
 

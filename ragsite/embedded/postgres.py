@@ -73,9 +73,7 @@ class Postgres:
         try:
             bootstrap(paths.superuser_url(self.data_dir))
         except psycopg.Error as error:
-            raise EmbeddedError(
-                f"the database cannot be set up: {str(error).splitlines()[0]} (log: {self.log})"
-            )
+            raise EmbeddedError(f"the database cannot be set up: {str(error).splitlines()[0]} (log: {self.log})")
 
     def stop(self) -> None:
         """Stop "fast" (roll back, checkpoint, exit); after a minute "immediate" (recovery at next start)."""
@@ -116,9 +114,7 @@ class Postgres:
             *("--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
             "--no-instructions",
         ]
-        made = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", **system.as_user(user)
-        )
+        made = subprocess.run(command, capture_output=True, text=True, errors="replace", **system.as_user(user))
         if made.returncode:
             lines = [line for line in made.stderr.splitlines() if any(word in line for word in _TELLING)]
             why = (lines or made.stderr.splitlines() or [f"exit status {made.returncode}"])[-1]
@@ -183,9 +179,7 @@ class Postgres:
         # A pid alone proves nothing after a reboot; a process that works in the cluster is the cluster's.
         try:
             process = psutil.Process(pid)
-            return bool(
-                process.status() != psutil.STATUS_ZOMBIE and process.cwd() == str(self.cluster.resolve())
-            )
+            return bool(process.status() != psutil.STATUS_ZOMBIE and process.cwd() == str(self.cluster.resolve()))
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             return False
 

@@ -194,9 +194,7 @@ def last_line(path: Path, wanted: Sequence[str] = ()) -> str:
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - 65536))
-            lines = [
-                line.strip() for line in file.read().decode("utf-8", "replace").splitlines() if line.strip()
-            ]
+            lines = [line.strip() for line in file.read().decode("utf-8", "replace").splitlines() if line.strip()]
     except OSError:
         return ""
     telling = [line for line in lines if any(word in line for word in wanted)]

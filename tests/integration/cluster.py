@@ -1,4 +1,4 @@
-"""Facts of a Citus cluster, proved by asking its catalogs and planner. Run by test_citus.py, not collected by itself."""
+"""Facts of a Citus cluster, proved by asking its catalogs and planner. Run by test_citus.py, not by itself."""
 
 from __future__ import annotations
 

@@ -35,9 +35,7 @@ def test_a_document_is_accepted_then_live_then_found(
         and job["error"] is None
         and {"parse_ms", "embed_ms", "publish_ms"} <= set(job["timings"])
     )
-    found = client.post(
-        "/api/v1/search", json={"query": "capital of Iceland", "collections": ["docs"]}
-    ).json()
+    found = client.post("/api/v1/search", json={"query": "capital of Iceland", "collections": ["docs"]}).json()
     hit = found["results"][0]
     assert hit["document_id"] == accepted["id"] and hit["version"] == 1 and hit["fresh"]
     span = client.get(
@@ -58,9 +56,7 @@ def test_write_through_answers_when_it_is_live(client: httpx.Client, collection:
 
 
 def test_a_file_by_multipart_comes_back_as_it_was_sent(client: httpx.Client, collection: Collection) -> None:
-    page = (
-        b"<html><head><title>Pottery</title></head><body><h1>Clay</h1><p>Throwing a bowl.</p></body></html>"
-    )
+    page = b"<html><head><title>Pottery</title></head><body><h1>Clay</h1><p>Throwing a bowl.</p></body></html>"
     response = client.post(
         "/api/v1/documents",
         data={"collection": "docs", "mode": "write_through", "metadata": '{"tags": ["craft"]}'},
@@ -75,11 +71,7 @@ def test_a_file_by_multipart_comes_back_as_it_was_sent(client: httpx.Client, col
     [version] = client.get(f"/api/v1/documents/{document['id']}/versions").json()["results"]
     assert version["sha256"] == hashlib.sha256(page).hexdigest() and version["media_type"] == "text/html"
     [chunk] = client.get(f"/api/v1/documents/{document['id']}/chunks").json()["results"]
-    assert (
-        chunk["text"].endswith("Throwing a bowl.")
-        and chunk["heading_path"] == ["Clay"]
-        and chunk["ordinal"] == 0
-    )
+    assert chunk["text"].endswith("Throwing a bowl.") and chunk["heading_path"] == ["Clay"] and chunk["ordinal"] == 0
 
 
 def test_versions_only_go_up(client: httpx.Client, collection: Collection) -> None:
@@ -101,13 +93,9 @@ def test_chunks_of_an_older_version_keep_their_offsets(client: httpx.Client, col
         "media_type": "text/markdown",
     }
     first = client.post("/api/v1/documents", json=body | {"text": "# One\n\nalpha\n\n# Two\n\nbeta\n"}).json()
-    client.post(
-        "/api/v1/documents", json=body | {"text": "# Zero\n\nnew\n\n# One\n\nalpha\n\n# Two\n\nbeta\n"}
-    )
+    client.post("/api/v1/documents", json=body | {"text": "# Zero\n\nnew\n\n# One\n\nalpha\n\n# Two\n\nbeta\n"})
     for number, count in ((1, 2), (2, 3)):
-        chunks = client.get(f"/api/v1/documents/{first['id']}/chunks", params={"version": number}).json()[
-            "results"
-        ]
+        chunks = client.get(f"/api/v1/documents/{first['id']}/chunks", params={"version": number}).json()["results"]
         assert [chunk["ordinal"] for chunk in chunks] == list(range(count))
         for chunk in chunks:
             url = f"/api/v1/documents/{first['id']}/versions/{number}/text"
@@ -141,15 +129,9 @@ def test_lists_are_paged_by_cursor(client: httpx.Client, collection: Collection)
 
 def test_a_collection_can_be_made_changed_and_removed(client: httpx.Client, tenant: object) -> None:
     made = client.post("/api/v1/collections", json={"slug": "manuals", "name": "Manuals"})
-    assert (
-        made.status_code == 201
-        and made.json()["chunking"]["strategy"] == "recursive"
-        and made.json()["epoch"] == 0
-    )
+    assert made.status_code == 201 and made.json()["chunking"]["strategy"] == "recursive" and made.json()["epoch"] == 0
     assert client.post("/api/v1/collections", json={"slug": "manuals", "name": "Again"}).status_code == 409
-    changed = client.patch(
-        "/api/v1/collections/manuals", json={"chunking": {"max_tokens": 64}, "name": "Handbooks"}
-    )
+    changed = client.patch("/api/v1/collections/manuals", json={"chunking": {"max_tokens": 64}, "name": "Handbooks"})
     assert changed.json()["chunking"]["max_tokens"] == 64 and changed.json()["name"] == "Handbooks"
     client.post(
         "/api/v1/documents",
@@ -209,26 +191,19 @@ def test_a_client_id_that_another_tenant_owns_is_refused_without_a_word_of_it(
     headers = {"X-API-Key": make_key(other_tenant)}  # type: ignore[operator]
     with httpx.Client(base_url=client.base_url, headers=headers) as other:
         other.post("/api/v1/collections", json={"slug": "docs", "name": "Docs"})
-        refused = other.post(
-            "/api/v1/documents", json={"collection": "docs", "text": "theirs", "id": document_id}
-        )
+        refused = other.post("/api/v1/documents", json={"collection": "docs", "text": "theirs", "id": document_id})
         assert refused.status_code == 409 and refused.json()["code"] == "id_unavailable"
         assert other.get(f"/api/v1/documents/{document_id}").status_code == 404
         assert other.get("/api/v1/documents").json()["results"] == []
 
 
-def test_scopes_are_checked(
-    client: httpx.Client, collection: Collection, tenant: object, make_key: object
-) -> None:
+def test_scopes_are_checked(client: httpx.Client, collection: Collection, tenant: object, make_key: object) -> None:
     headers = {"Authorization": f"Bearer {make_key(tenant, 'read')}"}  # type: ignore[operator]
     refused = httpx.post(
         f"{client.base_url}/api/v1/documents", json={"collection": "docs", "text": "x"}, headers=headers
     )
     assert refused.status_code == 403 and refused.json()["code"] == "missing_scope"
     assert httpx.get(f"{client.base_url}/api/v1/documents").status_code == 401
-    assert (
-        httpx.get(f"{client.base_url}/api/v1/documents", headers={"X-API-Key": "rs_nonsense"}).status_code
-        == 401
-    )
+    assert httpx.get(f"{client.base_url}/api/v1/documents", headers={"X-API-Key": "rs_nonsense"}).status_code == 401
     assert httpx.get(f"{client.base_url}/metrics", headers=headers).status_code == 403
     assert "rag_queue_depth" in client.get("/metrics").text

@@ -283,8 +283,7 @@ def test_the_roles_and_the_database_are_as_promised(here):
     owner, app = embedded.owner_url(here), embedded.app_url(here)
     roles = query(
         owner,
-        "SELECT rolname, rolsuper, rolbypassrls, rolcreaterole FROM pg_roles"
-        " WHERE rolname LIKE 'ragsite%' ORDER BY 1",
+        "SELECT rolname, rolsuper, rolbypassrls, rolcreaterole FROM pg_roles WHERE rolname LIKE 'ragsite%' ORDER BY 1",
     )
     assert roles == [("ragsite_app", False, False, False), ("ragsite_owner", False, False, True)]
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
@@ -305,18 +304,16 @@ def test_the_roles_and_the_database_are_as_promised(here):
 def test_bootstrap_may_run_again(here):
     query(embedded.superuser_url(here), "ALTER ROLE ragsite_app CREATEROLE")
     embedded.bootstrap(embedded.superuser_url(here), app_password="s3cret")
-    assert query(
-        embedded.app_url(here), "SELECT rolcreaterole FROM pg_roles WHERE rolname = 'ragsite_app'"
-    ) == [(False,)]
+    assert query(embedded.app_url(here), "SELECT rolcreaterole FROM pg_roles WHERE rolname = 'ragsite_app'") == [
+        (False,)
+    ]
 
 
 def test_nobody_else_reaches_the_servers(here):
     listening = query(embedded.app_url(here), "SHOW listen_addresses")
     assert listening == [("",)]
     server = psutil.Process(postmasters(here)[0])
-    sockets = (
-        server.net_connections("inet") if hasattr(server, "net_connections") else server.connections("inet")
-    )
+    sockets = server.net_connections("inet") if hasattr(server, "net_connections") else server.connections("inet")
     assert sockets == []
     for private in ("run", "logs", "postgres", "redis"):
         assert (here / private).stat().st_mode & 0o777 == 0o700

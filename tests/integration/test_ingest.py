@@ -130,15 +130,11 @@ def test_a_paragraph_that_comes_back_is_a_new_row_but_is_not_embedded_again(
     ingest(collection, "The first wording of it.")
     assert embedded_texts() == before
     with tenancy.scope(collection.tenant_id):
-        rows = Chunk.objects.order_by("live_from_version").values_list(
-            "live_from_version", "retired_in_version"
-        )
+        rows = Chunk.objects.order_by("live_from_version").values_list("live_from_version", "retired_in_version")
         assert list(rows) == [(1, 2), (2, 3), (3, None)]
 
 
-def test_the_same_text_in_two_documents_of_a_tenant_is_embedded_once(
-    collection: Collection, ingest: Put
-) -> None:
+def test_the_same_text_in_two_documents_of_a_tenant_is_embedded_once(collection: Collection, ingest: Put) -> None:
     ingest(collection, "A boilerplate notice that many pages carry.", source_uri="a")
     before = embedded_texts()
     ingest(collection, "A boilerplate notice that many pages carry.", source_uri="b")
@@ -148,9 +144,7 @@ def test_the_same_text_in_two_documents_of_a_tenant_is_embedded_once(
 
 def test_a_failed_update_keeps_the_old_version_answering(collection: Collection, ingest: Put) -> None:
     good = ingest(collection, "The old content answers questions.", source_uri="page")
-    bad = ingest(
-        collection, b"%PDF-1.4 this is no pdf at all", media_type="application/pdf", source_uri="page"
-    )
+    bad = ingest(collection, b"%PDF-1.4 this is no pdf at all", media_type="application/pdf", source_uri="page")
     with tenancy.scope(collection.tenant_id):
         document = Document.objects.get(id=good.document.id)
         job = IngestionJob.objects.get(id=bad.job.id)
@@ -159,9 +153,7 @@ def test_a_failed_update_keeps_the_old_version_answering(collection: Collection,
     assert search(tenant_id=collection.tenant_id, query=SearchQuery("old content")).hits[0].version == 1
 
 
-def test_a_first_version_that_fails_leaves_no_chunks_and_a_dead_letter(
-    collection: Collection, ingest: Put
-) -> None:
+def test_a_first_version_that_fails_leaves_no_chunks_and_a_dead_letter(collection: Collection, ingest: Put) -> None:
     bad = ingest(collection, b"\x00\x01\x02" * 50, media_type="application/pdf", source_uri="page")
     with tenancy.scope(collection.tenant_id):
         assert Document.objects.get(id=bad.document.id).state == "failed"
@@ -169,9 +161,7 @@ def test_a_first_version_that_fails_leaves_no_chunks_and_a_dead_letter(
     assert live_rows(collection) == (0, 0)
 
 
-def test_a_version_that_stepped_aside_gets_its_turn_when_the_newer_one_fails(
-    collection: Collection, put: Put
-) -> None:
+def test_a_version_that_stepped_aside_gets_its_turn_when_the_newer_one_fails(collection: Collection, put: Put) -> None:
     put(collection, "first wording", version=1, source_uri="page")
     second = put(collection, "second wording", version=2, source_uri="page")
     broken = put(collection, b"%PDF-1.4 broken", media_type="application/pdf", version=3, source_uri="page")
@@ -198,9 +188,7 @@ def test_an_older_version_never_goes_live_after_a_newer_one(collection: Collecti
     assert live_rows(collection) == (1, 1)
 
 
-def test_chunks_are_compared_again_when_another_version_went_live_meanwhile(
-    collection: Collection, put: Put
-) -> None:
+def test_chunks_are_compared_again_when_another_version_went_live_meanwhile(collection: Collection, put: Put) -> None:
     shared = "A long shared sentence that both versions keep as it is.\n\n# Heading\n\n"
     first = put(collection, shared + "one", media_type="text/markdown", version=1)
     second = put(collection, shared + "two", media_type="text/markdown", version=2)

@@ -30,9 +30,7 @@ Put = Callable[..., Accepted]
 def versioned(number: int) -> str:
     """A text of several chunks, each of which names the version it belongs to."""
     return "\n\n".join(
-        f"Section {part} of release {number}: "
-        + " ".join(f"release{number}part{part}word{i}" for i in range(40))
-        + "."
+        f"Section {part} of release {number}: " + " ".join(f"release{number}part{part}word{i}" for i in range(40)) + "."
         for part in range(8)
     )
 
@@ -45,9 +43,7 @@ def assert_whole(collection: Collection, *, documents: int) -> None:
         total = 0
         for document in stored:
             version = DocumentVersion.objects.get(document_id=document.id, version=document.live_version)
-            live = Chunk.objects.filter(document=document, retired_in_version=None).values_list(
-                "chunk_id", flat=True
-            )
+            live = Chunk.objects.filter(document=document, retired_in_version=None).values_list("chunk_id", flat=True)
             assert sorted(live) == sorted(version.chunk_ids)
             total += len(version.chunk_ids)
         assert StagedChunk.objects.filter(document__collection=collection).count() == 0
@@ -188,15 +184,10 @@ def test_a_web_process_killed_after_its_answer_has_kept_the_document(
     tenant: Tenant, make_key: Any, workers: Workers
 ) -> None:
     collection = make_collection(tenant)
-    with Server(
-        DATA, REDIS_URL="redis://127.0.0.1:1/0"
-    ) as doomed:  # no broker either: not even a wake-up leaves it
+    with Server(DATA, REDIS_URL="redis://127.0.0.1:1/0") as doomed:  # no broker either: not even a wake-up leaves it
         headers = {"X-API-Key": make_key(tenant)}
         body = {"collection": "docs", "text": "Kept by Postgres alone."}
-        assert (
-            httpx.post(f"{doomed.url}/api/v1/documents", json=body, headers=headers, timeout=30).status_code
-            == 202
-        )
+        assert httpx.post(f"{doomed.url}/api/v1/documents", json=body, headers=headers, timeout=30).status_code == 202
         doomed.running.kill()
 
     def settled() -> bool:
@@ -208,9 +199,7 @@ def test_a_web_process_killed_after_its_answer_has_kept_the_document(
 
 
 @pytest.mark.parametrize("workers_at_once", [4])
-def test_one_job_delivered_to_many_at_once_is_done_once(
-    collection: Collection, put: Put, workers_at_once: int
-) -> None:
+def test_one_job_delivered_to_many_at_once_is_done_once(collection: Collection, put: Put, workers_at_once: int) -> None:
     from apps.documents import embed, prepare
 
     accepted = put(collection, "\n\n".join(paragraphs(30, seed="many")))

@@ -61,9 +61,7 @@ def fill(collection: Collection, count: int) -> list[float]:
 
 @pytest.mark.parametrize("method", ["hnsw", "ivfflat"])
 def test_every_partitions_vector_index_is_used(tenant: Tenant, method: str) -> None:
-    space = spaces.create(
-        slug=f"plan-{method}", backend="fake", model="fake", dimensions=8, index_method=method
-    )
+    space = spaces.create(slug=f"plan-{method}", backend="fake", model="fake", dimensions=8, index_method=method)
     collection = make_collection(tenant, space=space.slug)
     vector = fill(collection, ROWS)
     if method == "ivfflat":
@@ -105,11 +103,7 @@ def test_lexical_search_uses_the_gin_index_under_the_wall(collection: Collection
     with tenancy.scope(collection.tenant_id):
         stored = Collection.objects.select_related("space").get(id=collection.id)
     plan = explain(stored, SearchQuery("okapi", mode="lexical"), None)
-    scans = [
-        node
-        for node in plan
-        if node["Node Type"] == "Bitmap Index Scan" and "tsv" in node.get("Index Cond", "")
-    ]
+    scans = [node for node in plan if node["Node Type"] == "Bitmap Index Scan" and "tsv" in node.get("Index Cond", "")]
     assert scans, "the GIN index must serve @@ under row-level security"
 
 

@@ -73,7 +73,11 @@ class Server:
         self.running = Process(data, "web", *argv, **environment)
 
     def __enter__(self) -> Server:
-        wait_for(self._ready, seconds=60, what=f"the web server; see {self.running.log}")
+        try:
+            wait_for(self._ready, seconds=60, what=f"the web server; see {self.running.log}")
+        except AssertionError:
+            self.running.kill()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -48,9 +48,7 @@ def by_model() -> Count:
     tokenizer = Tokenizer.from_file(str(path))
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    return lambda texts: [
-        len(item.ids) for item in tokenizer.encode_batch(list(texts), add_special_tokens=False)
-    ]
+    return lambda texts: [len(item.ids) for item in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
 
 
 def spans_of(text: str, blocks: Sequence[Block] = (), **options: object) -> list[Span]:
@@ -86,8 +84,7 @@ WORDS += ["violet", "market", "timber", "candle"]
 
 def sentence(rng: random.Random) -> str:
     words = [
-        rng.choice(WORDS) + rng.choice(["", "", "s", "ed", str(rng.randrange(99))])
-        for _ in range(rng.randrange(5, 22))
+        rng.choice(WORDS) + rng.choice(["", "", "s", "ed", str(rng.randrange(99))]) for _ in range(rng.randrange(5, 22))
     ]
     return " ".join(words).capitalize() + rng.choice([".", ".", ".", "!", "?"])
 
@@ -231,9 +228,7 @@ def test_fixed_windows_anchor_again_at_paragraphs() -> None:
     rng = random.Random(5)
     pieces = plain_document(rng, 600)
     before = texts_of("\n\n".join(pieces), strategy="fixed", max_tokens=64, overlap_tokens=8)
-    after = texts_of(
-        "\n\n".join(rewrite(pieces, rng, 0.1)), strategy="fixed", max_tokens=64, overlap_tokens=8
-    )
+    after = texts_of("\n\n".join(rewrite(pieces, rng, 0.1)), strategy="fixed", max_tokens=64, overlap_tokens=8)
     assert len(before) > 150
     assert sum(1 for text in after if text not in set(before)) < len(before) * 0.2
 

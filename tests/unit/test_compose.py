@@ -64,9 +64,7 @@ def instructions(name: str) -> list[str]:
 
 
 def test_it_is_valid_by_the_compose_specification() -> None:
-    schema = json.loads(
-        files("check_jsonschema").joinpath("builtin_schemas/vendor/compose-spec.json").read_text()
-    )
+    schema = json.loads(files("check_jsonschema").joinpath("builtin_schemas/vendor/compose-spec.json").read_text())
     validator = jsonschema.validators.validator_for(schema)(schema)
     assert [error.message for error in validator.iter_errors(COMPOSE)] == []
     broken = COMPOSE | {"services": {"web": {"image": "x", "restarts": "always"}}}

@@ -133,9 +133,7 @@ def test_the_log_counts_texts_across_racing_processes(tmp_path):
         "for i in range(50): get_embedder('fake').embed([f'{sys.argv[1]} {i} {j}' for j in range(20)])"
     )
     environment = os.environ | {"RAGSITE_FAKE_EMBED_LOG": str(log)}
-    children = [
-        subprocess.Popen([sys.executable, "-c", code, name], env=environment, cwd=ROOT) for name in "ab"
-    ]
+    children = [subprocess.Popen([sys.executable, "-c", code, name], env=environment, cwd=ROOT) for name in "ab"]
     assert [child.wait(60) for child in children] == [0, 0]
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert len(lines) == 100 and sum(line["n"] for line in lines) == 2000

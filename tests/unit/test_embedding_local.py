@@ -190,8 +190,7 @@ def test_two_processes_may_convert_at_once(local, tmp_path):
     )
     command = [sys.executable, "-c", code, str(tmp_path), str(time.time() + 2)]
     children = [
-        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in range(2)
+        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)
     ]
     for child in children:
         out, err = child.communicate(timeout=120)
@@ -241,9 +240,7 @@ def copy_model(directory, dtype=None):
 
 def test_a_directory_with_fp16_weights_gives_nearly_the_same_vectors(local, cache_dir, tmp_path):
     directory = copy_model(tmp_path / "fp16", np.float16)
-    half = get_embedder(
-        "local", cache_dir=cache_dir, model_dir=directory, model="minilm-fp16", dimensions=384
-    )
+    half = get_embedder("local", cache_dir=cache_dir, model_dir=directory, model="minilm-fp16", dimensions=384)
     assert half.revision == file_sha256(directory / "model.safetensors")[:12] != local.revision
     assert half.model == "minilm-fp16"
     assert np.einsum("ij,ij->i", half.embed(TEXTS), local.embed(TEXTS)).min() >= 0.99999

@@ -44,9 +44,7 @@ class Handler(BaseHTTPRequestHandler):
             {
                 "object": "embedding",
                 "index": index,
-                "embedding": base64.b64encode(vector.astype("<f4").tobytes()).decode()
-                if packed
-                else vector.tolist(),
+                "embedding": base64.b64encode(vector.astype("<f4").tobytes()).decode() if packed else vector.tolist(),
             }
             for index, vector in enumerate(vectors)
         ]

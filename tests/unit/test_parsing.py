@@ -19,9 +19,7 @@ from apps.documents.parsing.types import KINDS
 
 SAMPLES = Path(__file__).resolve().parents[1] / "samples"
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "files"
-needs_shared = pytest.mark.skipif(
-    not SHARED.is_dir(), reason="the shared test files lie beside the repository"
-)
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared test files lie beside the repository")
 OURS = re.compile(r"\.(pdf|html?|md|txt)\Z")
 # Scans without a text layer: reading them takes OCR, which this parser does not do.
 SCANS = {"good/unstructured__loremipsum-flat.pdf", "good/docling__ocr_test.pdf"}
@@ -154,9 +152,7 @@ def test_encodings_are_recognised_without_being_declared(encoding: str, bom: byt
 
 
 def test_a_declared_charset_is_believed_when_the_bytes_allow_it() -> None:
-    assert (
-        parse("Привет, мир".encode("koi8-r"), media_type="text/plain; charset=KOI8-R").text == "Привет, мир"
-    )
+    assert parse("Привет, мир".encode("koi8-r"), media_type="text/plain; charset=KOI8-R").text == "Привет, мир"
     assert parse("naïve".encode(), media_type="text/plain; charset=ascii").text == "naïve"
     page = '<html><meta charset="windows-1251"><p>Привет'.encode("cp1251")
     assert parse(page).text == "Привет"

@@ -228,9 +228,7 @@ def test_many_threads_share_the_pool() -> None:
     results: list[str] = []
     try:
         threads = [
-            threading.Thread(
-                target=lambda n=n: results.append(pool.parse(b"text %d" % n, filename="a.txt").text)
-            )
+            threading.Thread(target=lambda n=n: results.append(pool.parse(b"text %d" % n, filename="a.txt").text))
             for n in range(20)
         ]
         for thread in threads:

@@ -21,9 +21,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 FOREVER = "import time; time.sleep(600)"
 
 
-def until(
-    condition: Callable[[], object], tick: Callable[[], None] = lambda: None, seconds: float = 10.0
-) -> None:
+def until(condition: Callable[[], object], tick: Callable[[], None] = lambda: None, seconds: float = 10.0) -> None:
     """Tick until `condition` holds; fail after `seconds`."""
     give_up = time.monotonic() + seconds
     while not condition():
@@ -136,9 +134,7 @@ def test_stopping_goes_stage_by_stage_and_kills_what_does_not_listen(supervise, 
         "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
         f"open({str(tmp_path / 'deaf')!r}, 'w'); time.sleep(600)"
     )
-    one = supervise(
-        {"web": 2, "beat": 1}, worker=polite("worker"), deaf=deaf, beat=polite("beat"), web=polite("web")
-    )
+    one = supervise({"web": 2, "beat": 1}, worker=polite("worker"), deaf=deaf, beat=polite("beat"), web=polite("web"))
     pids = one.pids()
     until(lambda: all((tmp_path / name).exists() for name in pids))
     began = time.monotonic()
@@ -177,9 +173,7 @@ def test_the_children_die_with_a_killed_supervisor(tmp_path):
             one.tick(); time.sleep(0.1)
         """
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=REPOSITORY
-    )
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=REPOSITORY)
     assert process.stdout is not None
     pids = [int(pid) for pid in process.stdout.readline().split()]
     assert len(pids) == 2
@@ -191,9 +185,7 @@ def test_the_children_die_with_a_killed_supervisor(tmp_path):
 
 def test_output_is_kept_in_a_bounded_log_and_echoed_line_by_line(supervise, tmp_path, monkeypatch):
     echoed: list[str] = []
-    one = supervise(
-        echo=echoed.append, web="print('serving\\nrequests', flush=True); import time; time.sleep(600)"
-    )
+    one = supervise(echo=echoed.append, web="print('serving\\nrequests', flush=True); import time; time.sleep(600)")
     until(lambda: len(echoed) == 2, one.tick)
     assert echoed == ["     web | serving", "     web | requests"]
     log = tmp_path / "web.log"

@@ -19,11 +19,21 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT u.tenant_id FROM access_user u WHERE u.username = wanted_name OR u.id = wanted_id
 $$
 """
-# The admin's log names documents: its rows are as visible as the curators who wrote them.
-LOG_WALL = (
-    "ALTER TABLE django_admin_log ENABLE ROW LEVEL SECURITY",
-    "ALTER TABLE django_admin_log FORCE ROW LEVEL SECURITY",
-    "CREATE POLICY tenant_wall ON django_admin_log USING (user_id IN (SELECT id FROM access_user))",
+# Rows that hang on a curator are as visible as the curator: the admin's log names documents.
+OF_CURATORS = ("django_admin_log", "access_user_groups", "access_user_user_permissions")
+WALLS = tuple(
+    statement
+    for table in OF_CURATORS
+    for statement in (
+        f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY",
+        f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY",
+        f"CREATE POLICY tenant_wall ON {table} USING (user_id IN (SELECT id FROM access_user))",
+    )
+)
+UNWALL = tuple(
+    statement
+    for table in OF_CURATORS
+    for statement in (f"DROP POLICY tenant_wall ON {table}", f"ALTER TABLE {table} DISABLE ROW LEVEL SECURITY")
 )
 
 
@@ -33,11 +43,5 @@ class Migration(migrations.Migration):
     operations = [
         migrations.RunSQL([RECOGNISE], ["DROP FUNCTION access_recognise"]),
         migrations.RunSQL([TENANT_OF_USER], ["DROP FUNCTION access_tenant_of_user"]),
-        migrations.RunSQL(
-            LOG_WALL,
-            [
-                "DROP POLICY tenant_wall ON django_admin_log",
-                "ALTER TABLE django_admin_log DISABLE ROW LEVEL SECURITY",
-            ],
-        ),
+        migrations.RunSQL(WALLS, UNWALL),
     ]

@@ -49,6 +49,4 @@ def validate(*, strategy: str, max_tokens: int, overlap_tokens: int) -> None:
     if not MIN_TOKENS <= max_tokens <= MAX_TOKENS:
         raise ValueError(f"max_tokens must be between {MIN_TOKENS} and {MAX_TOKENS}, not {max_tokens}.")
     if not 0 <= overlap_tokens < max_tokens / 2:
-        raise ValueError(
-            f"overlap_tokens must be at least 0 and less than half of max_tokens, not {overlap_tokens}."
-        )
+        raise ValueError(f"overlap_tokens must be at least 0 and less than half of max_tokens, not {overlap_tokens}.")

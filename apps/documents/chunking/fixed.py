@@ -31,9 +31,7 @@ class _Word(NamedTuple):
     tokens: int = 0
 
 
-def fixed(
-    text: str, blocks: Sequence[Block], *, max_tokens: int, overlap_tokens: int, count: Count
-) -> Iterator[Span]:
+def fixed(text: str, blocks: Sequence[Block], *, max_tokens: int, overlap_tokens: int, count: Count) -> Iterator[Span]:
     """Windows of at most `max_tokens` tokens; each repeats at most `overlap_tokens` of the one before."""
     window: list[_Word] = []
     weight = fresh = 0  # tokens in the window; words at its end that no earlier span holds

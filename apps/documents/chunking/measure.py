@@ -75,9 +75,7 @@ def _weigh(text: str, units: Iterable[Unit], counts: WordCounts, limit: int, dep
     yield from _weigh_batch(text, batch, counts, limit, depth)
 
 
-def _weigh_batch(
-    text: str, batch: list[Unit], counts: WordCounts, limit: int, depth: int
-) -> Iterator[Weighed]:
+def _weigh_batch(text: str, batch: list[Unit], counts: WordCounts, limit: int, depth: int) -> Iterator[Weighed]:
     # Of a unit too long anyway nothing is read: it may be the whole document.
     contents = [text[u.start : u.end] if u.end - u.start <= limit * CHARS_PER_TOKEN else "" for u in batch]
     for unit, content, tokens in zip(batch, contents, counts.of(contents), strict=True):
@@ -94,9 +92,7 @@ def _finer_units(text: str, unit: Unit, depth: int) -> Iterator[Unit]:
     opens = unit.opens
     for start, end, cut in finer(text, unit.start, unit.end, unit.cut, depth):
         # Parts of a long heading may part; only its end must hold on to what follows.
-        yield Unit(
-            start, end, cut if cut is not Cut.HEADING or end == unit.end else Cut.WORD, unit.path, opens
-        )
+        yield Unit(start, end, cut if cut is not Cut.HEADING or end == unit.end else Cut.WORD, unit.path, opens)
         opens = False
 
 

@@ -92,9 +92,7 @@ def _middle(group: list[Weighed]) -> int:
     return index
 
 
-def _halves(
-    text: str, start: int, end: int, path: tuple[str, ...], limit: int, count: Count
-) -> Iterator[Span]:
+def _halves(text: str, start: int, end: int, path: tuple[str, ...], limit: int, count: Count) -> Iterator[Span]:
     """One unit that is longer alone than it was among its own pieces: cut at white space near its middle."""
     middle = (start + end) // 2
     space = next((at for at in range(middle, start, -1) if text[at].isspace()), None)

@@ -16,9 +16,7 @@ from zlib import crc32
 from apps.documents.parsing.types import Block
 
 HEADING_LENGTH = 200  # characters of a heading kept in a heading path
-CHARS_PER_TOKEN = (
-    16  # a tokenizer may call a megabyte one unknown token; this many characters weigh one token
-)
+CHARS_PER_TOKEN = 16  # a tokenizer may call a megabyte one unknown token; this many characters weigh one token
 WIDE_GAP = 2048  # characters of white space that end a chunk by themselves
 
 
@@ -110,9 +108,7 @@ def heading_text(source: str) -> str:
 Piece = tuple[int, int, Cut]
 
 
-def _split(
-    text: str, start: int, end: int, separator: re.Pattern[str], inner: Cut, last: Cut
-) -> Iterator[Piece]:
+def _split(text: str, start: int, end: int, separator: re.Pattern[str], inner: Cut, last: Cut) -> Iterator[Piece]:
     """Pieces of `text[start:end]` between matches of `separator`; a match belongs to the piece before it."""
     at = _SPACE.match(text, start, end).end()  # type: ignore[union-attr]  # \s* always matches
     for match in separator.finditer(text, at, end):
@@ -198,9 +194,7 @@ def _groups(text: str, start: int, end: int, last: Cut) -> Iterator[Piece]:
         words += 1
         previous = match.end()
         if previous < end and (
-            long
-            or words >= _GROUP_WORDS
-            or crc32(match.group().encode("utf-8", "replace")) % _GROUP_ODDS == 0
+            long or words >= _GROUP_WORDS or crc32(match.group().encode("utf-8", "replace")) % _GROUP_ODDS == 0
         ):
             yield first, previous, Cut.WORD
             first = -1
@@ -213,10 +207,7 @@ def _parts(text: str, start: int, end: int, last: Cut) -> Iterator[Piece]:
     while end - start > _PIECE_MAX:
         stop = start + _PIECE_MIN
         window = text[start : start + _PIECE_MAX].encode("utf-32-le", "surrogatepass")
-        while (
-            stop < start + _PIECE_MAX
-            and crc32(window[(stop - start) * 4 - 16 : (stop - start) * 4]) % _PIECE_ODDS
-        ):
+        while stop < start + _PIECE_MAX and crc32(window[(stop - start) * 4 - 16 : (stop - start) * 4]) % _PIECE_ODDS:
             stop += 1
         yield start, stop, Cut.HARD
         start = stop

@@ -47,9 +47,7 @@ def get_embedder(
     key = (os.getpid(), backend, model, dimensions, url, api_key, cache_dir, model_dir, threads)
     with _lock:
         if key not in _embedders:
-            _embedders[key] = _make(
-                backend, model, dimensions, url, api_key, cache_dir, model_dir, threads=threads
-            )
+            _embedders[key] = _make(backend, model, dimensions, url, api_key, cache_dir, model_dir, threads=threads)
         return _embedders[key]
 
 
@@ -72,9 +70,7 @@ def _make(
     if backend == "local":
         from .local import LocalEmbedder
 
-        local = LocalEmbedder(
-            model=model, cache_dir=cache_dir or _user_cache(), model_dir=model_dir, threads=threads
-        )
+        local = LocalEmbedder(model=model, cache_dir=cache_dir or _user_cache(), model_dir=model_dir, threads=threads)
         if dimensions not in (None, local.dimensions):
             raise ValueError(f"EMBEDDING_DIMENSIONS is {dimensions}, but {model} has {local.dimensions}")
         return local

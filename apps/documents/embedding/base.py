@@ -68,9 +68,7 @@ class Embedder(Protocol):
         """
 
 
-def token_batches(
-    lengths: Sequence[int], budget: int, *, max_items: int | None = None
-) -> Iterator[list[int]]:
+def token_batches(lengths: Sequence[int], budget: int, *, max_items: int | None = None) -> Iterator[list[int]]:
     """Yield lists of indices into `lengths`, similar lengths together, longest first.
 
     A batch costs its padded size, items x longest, in tokens; every batch costs at most `budget`, except

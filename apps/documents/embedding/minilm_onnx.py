@@ -135,15 +135,9 @@ def convert(weights: Path, encoder: Encoder) -> bytes:
     helper, types = onnx.helper, onnx.TensorProto
     model = helper.make_model(
         helper.make_graph(
-            [
-                helper.make_node(op, ins, outs, domain=domain, **kw)
-                for op, ins, outs, domain, kw in graph.nodes
-            ],
+            [helper.make_node(op, ins, outs, domain=domain, **kw) for op, ins, outs, domain, kw in graph.nodes],
             "sentence-encoder",
-            [
-                helper.make_tensor_value_info(name, types.INT32, ["batch", "tokens"])
-                for name in ("ids", "mask")
-            ],
+            [helper.make_tensor_value_info(name, types.INT32, ["batch", "tokens"]) for name in ("ids", "mask")],
             [helper.make_tensor_value_info("vectors", types.FLOAT, ["batch", encoder.hidden])],
             [onnx.numpy_helper.from_array(array, name) for name, array in graph.weights.items()],
         ),

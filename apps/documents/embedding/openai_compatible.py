@@ -79,9 +79,7 @@ class OpenAICompatibleEmbedder:
         self._concurrency = concurrency
         self._tokenizer = _load_tokenizer(tokenizer_file) if tokenizer_file else None
         # A server without authentication ignores the key, but the client insists on one.
-        self._client = openai.OpenAI(
-            base_url=url, api_key=api_key or "none", timeout=timeout, max_retries=max_retries
-        )
+        self._client = openai.OpenAI(base_url=url, api_key=api_key or "none", timeout=timeout, max_retries=max_retries)
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Return float32 [len(texts), dimensions], unit L2 norm, in input order.
@@ -200,9 +198,7 @@ def _load_tokenizer(path: Path) -> Tokenizer:
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception
-        raise EmbeddingError(
-            "tokenizer_missing", f"No tokenizer can be read from {path}.", retryable=False
-        ) from error
+        raise EmbeddingError("tokenizer_missing", f"No tokenizer can be read from {path}.", retryable=False) from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer

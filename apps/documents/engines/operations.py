@@ -53,8 +53,7 @@ class CreateShardedModel(CreateModel):
         create_sql, _ = schema_editor.table_sql(model)
         table = model._meta.db_table
         storage = [
-            f'ALTER TABLE "{table}" ALTER COLUMN "{column}" SET STORAGE EXTERNAL'
-            for column in self.uncompressed
+            f'ALTER TABLE "{table}" ALTER COLUMN "{column}" SET STORAGE EXTERNAL' for column in self.uncompressed
         ]
         engine = engine_for(schema_editor.connection)
         engine.create_sharded(schema_editor, create_sql, table, self.shard_key, before_spreading=storage)

@@ -68,9 +68,7 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "index_method",
-                    models.CharField(
-                        choices=[("hnsw", "Hnsw"), ("ivfflat", "Ivfflat")], default="hnsw", max_length=10
-                    ),
+                    models.CharField(choices=[("hnsw", "Hnsw"), ("ivfflat", "Ivfflat")], default="hnsw", max_length=10),
                 ),
                 ("index_parameters", models.JSONField(blank=True, default=dict)),
                 (
@@ -146,9 +144,7 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "space",
-                    models.ForeignKey(
-                        on_delete=django.db.models.deletion.PROTECT, to="documents.embeddingspace"
-                    ),
+                    models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, to="documents.embeddingspace"),
                 ),
             ],
         ),
@@ -325,21 +321,15 @@ class Migration(migrations.Migration):
                 ("characters", models.BigIntegerField(null=True)),
                 (
                     "chunk_ids",
-                    django.contrib.postgres.fields.ArrayField(
-                        base_field=models.UUIDField(), null=True, size=None
-                    ),
+                    django.contrib.postgres.fields.ArrayField(base_field=models.UUIDField(), null=True, size=None),
                 ),
                 (
                     "starts",
-                    django.contrib.postgres.fields.ArrayField(
-                        base_field=models.IntegerField(), null=True, size=None
-                    ),
+                    django.contrib.postgres.fields.ArrayField(base_field=models.IntegerField(), null=True, size=None),
                 ),
                 (
                     "ends",
-                    django.contrib.postgres.fields.ArrayField(
-                        base_field=models.IntegerField(), null=True, size=None
-                    ),
+                    django.contrib.postgres.fields.ArrayField(base_field=models.IntegerField(), null=True, size=None),
                 ),
                 ("parser", models.CharField(blank=True, max_length=40)),
                 ("chunker", models.CharField(blank=True, max_length=80)),

@@ -53,9 +53,7 @@ def main() -> None:
             return
 
 
-def _answer(
-    parse: Callable[..., Parsed], request: tuple[wire.Meta, bytes], scratch: Path
-) -> tuple[wire.Meta, bytes]:
+def _answer(parse: Callable[..., Parsed], request: tuple[wire.Meta, bytes], scratch: Path) -> tuple[wire.Meta, bytes]:
     meta, data = request
     try:
         if meta.get("file"):

@@ -155,9 +155,7 @@ def _guess(data: bytes) -> str:
     best = matches.best()
     codec = best.encoding if best else "cp1252"
     if best and codec in _LATIN:
-        western = next(
-            (m for m in matches if m.encoding == "cp1252" or "cp1252" in m.could_be_from_charset), None
-        )
+        western = next((m for m in matches if m.encoding == "cp1252" or "cp1252" in m.could_be_from_charset), None)
         if western is None or western.coherence >= best.coherence - 0.1 or len(data) < 256:
             codec = "cp1252"
     for candidate in (codec, "cp1252"):

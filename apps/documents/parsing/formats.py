@@ -57,9 +57,7 @@ def _wide_guess(head: bytes) -> str | None:
 FORMATS: tuple[Format, ...] = (
     Format("PDF", "pdf", ("application/pdf", "application/x-pdf"), (".pdf",), _is_pdf),
     Format("HTML", "html", ("text/html", "application/xhtml+xml"), (".html", ".htm", ".xhtml"), _is_html),
-    Format(
-        "Markdown", "markdown", ("text/markdown", "text/x-markdown"), (".md", ".markdown", ".mdown", ".mkd")
-    ),
+    Format("Markdown", "markdown", ("text/markdown", "text/x-markdown"), (".md", ".markdown", ".mdown", ".mkd")),
     Format(
         "text",
         "plain",
@@ -133,12 +131,7 @@ def detect(data: bytes, *, media_type: str | None, filename: str | None) -> tupl
     if declared and declared not in _GENERIC:
         if by_type is None:
             raise ParseError("unsupported", f"No parser for the media type {_shown(declared)}.")
-        if (
-            by_type is _PLAIN
-            and declared == "text/plain"
-            and by_name is not None
-            and by_name.module == "markdown"
-        ):
+        if by_type is _PLAIN and declared == "text/plain" and by_name is not None and by_name.module == "markdown":
             by_type = by_name  # many clients send text/plain for .md; the text is the same either way
             declared = by_name.media_types[0]
         return by_type, declared, charset

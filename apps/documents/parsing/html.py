@@ -38,9 +38,7 @@ _META_CHARSET = re.compile(rb"<meta[^>]{0,512}?charset\s*=\s*[\"']?\s*([\w.:-]+)
 _XML_CHARSET = re.compile(rb"\A\s*<\?xml[^>]{0,200}encoding\s*=\s*[\"']([\w.:-]+)")
 _META_WINDOW = 8192  # WHATWG prescan reads 1024 bytes; exported pages put long comments first
 _SPACE = re.compile(r"[ \t\n\r\f\u00a0]+")
-_INVISIBLE = re.compile(
-    "[\u00ad\u200b\u2060\ufeff]"
-)  # soft hyphen, zero-width space, word joiner, stray mark
+_INVISIBLE = re.compile("[\u00ad\u200b\u2060\ufeff]")  # soft hyphen, zero-width space, word joiner, stray mark
 _LAYOUT_REACH = 64  # ancestors looked at to find the list or table around a heading
 
 

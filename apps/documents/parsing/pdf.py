@@ -110,15 +110,9 @@ def _page_lines(page: pypdfium2.PdfPage, number: int) -> Iterator[_Line]:
                 placed = index >= 0 and pdfium.FPDFText_GetCharOrigin(textpage, index, x, y)
                 text = _readable(stripped)
                 if text:
-                    yield _Line(
-                        text, number, y.value if placed else 0.0, _visible_size(textpage, index, size), first
-                    )
+                    yield _Line(text, number, y.value if placed else 0.0, _visible_size(textpage, index, size), first)
                     first = False
-            unit += (
-                len(piece) + 1 + sum(char > "\uffff" for char in piece)
-                if not piece.isascii()
-                else len(piece) + 1
-            )
+            unit += len(piece) + 1 + sum(char > "\uffff" for char in piece) if not piece.isascii() else len(piece) + 1
     finally:
         textpage.close()
 

@@ -153,9 +153,7 @@ class Sandbox:
             while len(received) < size:
                 remaining = deadline - time.monotonic()
                 if remaining <= 0 or not selector.select(remaining):
-                    raise ParseError(
-                        "timeout", f"Parsing took longer than {self.limits.wall_seconds:g} seconds."
-                    )
+                    raise ParseError("timeout", f"Parsing took longer than {self.limits.wall_seconds:g} seconds.")
                 piece = os.read(fd, size - len(received))
                 if not piece:
                     raise self._death()

@@ -45,12 +45,8 @@ class Command(BaseCommand):
         """Options; `--data-dir` is read by manage.py, before the settings."""
         parser.add_argument("--host", default="127.0.0.1", help="address to serve on (default: %(default)s)")
         parser.add_argument("--port", default=8000, type=int, help="port to serve on (default: %(default)s)")
-        parser.add_argument(
-            "--data-dir", help="where everything is kept (default: $RAGSITE_DATA_DIR or .data)"
-        )
-        parser.add_argument(
-            "--no-sample", action="store_true", help="load no sample collection on first start"
-        )
+        parser.add_argument("--data-dir", help="where everything is kept (default: $RAGSITE_DATA_DIR or .data)")
+        parser.add_argument("--no-sample", action="store_true", help="load no sample collection on first start")
         parser.add_argument("--verbose", action="store_true", help="show the processes' output here too")
 
     def handle(self, *_args: Any, **options: Any) -> None:
@@ -268,9 +264,7 @@ def check_port(host: str, port: int) -> None:
     if not 0 < port < 65536:
         raise CommandError(f"--port must be between 1 and 65535; it is {port}")
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM)[
-            0
-        ]
+        family, kind, protocol, _, address = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
@@ -278,9 +272,7 @@ def check_port(host: str, port: int) -> None:
         raise CommandError(f"--host {host} is not an address of this machine")
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise CommandError(
-                f"port {port} is taken on {host}: stop what uses it, or choose one with --port"
-            )
+            raise CommandError(f"port {port} is taken on {host}: stop what uses it, or choose one with --port")
         if error.errno == errno.EADDRNOTAVAIL:
             raise CommandError(f"--host {host} is not an address of this machine")
         raise CommandError(f"cannot serve on {host}:{port}: {error.strerror}")
