@@ -19,7 +19,7 @@ from apps.access.problems import Problem, invalid
 
 from . import db, ledger, metrics
 from .collections import collection_gone
-from .models import Blob, Collection, Document, DocumentVersion, IngestionJob
+from .models import Collection, Document, IngestionJob
 
 PART_BYTES = 2**20
 MAX_VERSION = 2**63 - 1
@@ -90,10 +90,10 @@ def _accept(tenant_id: UUID, collection: Collection, submission: Submission, wak
         if version > MAX_VERSION:  # the number that a client gave is the last one there is
             raise _stale(version - 1)
         _upsert(collection, document_id, submission, source_uri, digest, version, now)
-        DocumentVersion.objects.create(
-            document_id=document_id,
-            version=version,
-            tenant_id=tenant_id,
+        at: dict[str, Any] = {"id": document_id, "version": version, "tenant": tenant_id}
+        db.run(
+            "insert_version",
+            **at,
             sha256=digest,
             media_type=submission.media_type,
             filename=submission.filename,
@@ -101,12 +101,10 @@ def _accept(tenant_id: UUID, collection: Collection, submission: Submission, wak
             blob_uri=f"pg:{document_id}/{version}",
             title=submission.title or "",
             source_updated_at=submission.source_updated_at,
-            accepted_at=now,
+            now=now,
         )
         for number, part in enumerate(_parts(submission.content)):
-            Blob.objects.bulk_create(
-                [Blob(document_id=document_id, version=version, part=number, tenant_id=tenant_id, data=part)]
-            )
+            db.run_large("insert_blob", **at, part=number, data=part)
         job = IngestionJob(
             id=uuid4(),
             tenant_id=tenant_id,

@@ -85,7 +85,8 @@ def _stage(
     started = time.monotonic()
     with tenancy.scope(held.tenant_id, durable=False):
         _, base, _ = ledger.own(held)
-        db.run("processing", document=held.document_id, version=held.version)
+        if not keep:
+            db.run("processing", document=held.document_id, version=held.version)
         db.run_large(
             "keep_text",
             document=held.document_id,
@@ -97,9 +98,10 @@ def _stage(
             chunker=chunker_fingerprint(collection),
             media_type=parsed.media_type,
         )
-        db.run("clear_stage", document=held.document_id, version=held.version)
+        if held.fence > 1:  # an earlier try may have staged something
+            db.run("clear_stage", document=held.document_id, version=held.version)
         live: dict[tuple[bytes, tuple[str, ...]], deque[UUID]] = defaultdict(deque)
-        for chunk_id, digest, heading_path in db.rows("live_chunks", document=held.document_id):
+        for chunk_id, digest, heading_path in db.rows("live_chunks", document=held.document_id) if base else ():
             live[bytes(digest), tuple(heading_path)].append(chunk_id)
         embedder = embedder_for(collection.space)
         # What a model does not read it cannot find: no chunk is longer than it takes, whatever the collection says.

@@ -54,7 +54,7 @@ def publish(held: Claim, collection: Collection, *, embed_ms: float = 0.0) -> No
                 type=column_type(collection.space),
                 collection=collection.id,
             )
-            retired = db.rows("retire_chunks", **at, now=now)
+            retired = db.rows("retire_chunks", **at, now=now) if live_version else []
             if retired:
                 db.run("retire_embeddings", table=table, document=document, chunks=[row[0] for row in retired])
             db.run("place_chunks", **at, now=now)

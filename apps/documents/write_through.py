@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from uuid import UUID
 
@@ -9,7 +10,7 @@ from django.conf import settings
 
 from apps.access import tenancy
 
-from . import embed, ledger, prepare
+from . import db, embed, ledger, prepare
 from .collections import collection_gone
 from .models import Collection, Document, IngestionJob
 
@@ -17,8 +18,8 @@ INLINE_BYTES = 256 * 1024
 POLL_SECONDS = 0.05
 
 
-def run(*, tenant_id: UUID, collection: Collection, job: IngestionJob, size: int) -> tuple[IngestionJob, Document]:
-    """Bring a job to its end, at most WRITE_THROUGH_SECONDS; returns it and its document as they are then.
+def run(*, tenant_id: UUID, collection: Collection, job: IngestionJob, document: Document, size: int) -> None:
+    """Bring a job to its end, at most WRITE_THROUGH_SECONDS; `job` and `document` are set to how they stand then.
 
     A small document is worked on in this very process under the same leases: no queue stands between it and being
     searchable. If this process dies, a worker takes the job over. Raises Problem 422 when the collection is deleted.
@@ -34,13 +35,15 @@ def run(*, tenant_id: UUID, collection: Collection, job: IngestionJob, size: int
     deadline = time.monotonic() + settings.WRITE_THROUGH_SECONDS
     while True:
         with tenancy.scope(tenant_id):
-            found = IngestionJob.objects.filter(id=job.id).first()
-            document = Document.objects.filter(id=job.document_id).first()
-        if found is None or document is None:
+            jobs = db.rows("job_state", job=job.id)
+            documents = db.rows("document_state", document=document.id)
+        if not jobs or not documents:
             raise collection_gone()
-        job = found
+        job.state, error = jobs[0]
+        job.error = json.loads(error) if isinstance(error, str) else error
+        document.version, document.live_version, document.state = documents[0]
         if job.state in (job.State.DONE, job.State.DEAD, job.State.CANCELLED) or time.monotonic() > deadline:
-            return job, document
+            return
         if job.state == job.State.QUEUED and job.error:  # a passing failure: its retry is a worker's business
-            return job, document
+            return
         time.sleep(POLL_SECONDS)

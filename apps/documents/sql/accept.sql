@@ -6,6 +6,17 @@ SELECT 1 FROM documents_collection WHERE id = %(collection)s FOR KEY SHARE
 -- One writer at a time for a source URI of a collection: hash partitions cannot hold that unique key.
 SELECT pg_advisory_xact_lock(hashtextextended(%(collection)s::text || ' ' || %(source_uri)s, 0))
 
+-- name: insert_version
+INSERT INTO documents_documentversion
+    (document_id, version, tenant_id, sha256, media_type, filename, bytes, blob_uri, title, parser, chunker,
+     source_updated_at, accepted_at)
+VALUES (%(id)s, %(version)s, %(tenant)s, %(sha256)s, %(media_type)s, %(filename)s, %(bytes)s, %(blob_uri)s, %(title)s,
+        '', '', %(source_updated_at)s, %(now)s)
+
+-- name: insert_blob
+INSERT INTO documents_blob (document_id, version, part, tenant_id, data)
+VALUES (%(id)s, %(version)s, %(part)s, %(tenant)s, %(data)s)
+
 -- name: upsert_document
 -- Invariant I2: the guard is in the statement. No row back means that the stored version is not lower.
 INSERT INTO documents_document AS d

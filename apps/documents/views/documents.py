@@ -69,7 +69,7 @@ class DocumentList(TenantView):
         job: IngestionJob | None = accepted.job
         document = accepted.document
         if through and job is not None:
-            job, document = write_through.run(tenant_id=tenant_id, collection=collection, job=job, size=size)
+            write_through.run(tenant_id=tenant_id, collection=collection, job=job, document=document, size=size)
         body = {
             "id": document.id,
             "collection": collection.slug,
