@@ -49,17 +49,28 @@ def enter(tenant_id: UUID | str, *, using: str = "default", first: str = "") -> 
 def scope(
     tenant_id: UUID | str, *, using: str = "default", repeatable_read: bool = False, durable: bool = True
 ) -> Iterator[None]:
-    """One transaction that sees and writes `tenant_id`'s rows only.
+    """One transaction that sees and writes `tenant_id`'s rows only; inside another one, the outer tenant is set again
+    after it.
 
     repeatable_read: every statement of the block reads the same snapshot (searches; see DESIGN on Citus).
     durable: False does not wait for the disk at the commit; for what a crash of Postgres may forget, because it would
     simply be done again.
     """
+    outer = current(using=using) if connections[using].in_atomic_block else None
     with transaction.atomic(using=using):
         first = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; " if repeatable_read else ""
         first += "" if durable else "SET LOCAL synchronous_commit = off; "
         enter(tenant_id, using=using, first=first)
         yield
+    if outer is not None:  # a savepoint's release keeps what was SET LOCAL in it; its rollback does not
+        enter(outer, using=using)
+
+
+def current(*, using: str = "default") -> str:
+    """The tenant of the current transaction, or an empty string."""
+    with connections[using].cursor() as cursor:
+        cursor.execute("SELECT coalesce(current_setting('ragsite.tenant', true), '')")
+        return cursor.fetchone()[0]
 
 
 def tenant_of_user(*, username: str | None = None, user_id: int | None = None) -> UUID | None:

@@ -88,6 +88,16 @@ def test_the_setting_ends_with_its_transaction(tenant: Tenant) -> None:
         tenancy.enter(tenant.id)
 
 
+def test_a_scope_inside_another_gives_the_outer_tenant_back(tenant: Tenant, other_tenant: Tenant) -> None:
+    with tenancy.scope(tenant.id):
+        with tenancy.scope(other_tenant.id):
+            assert Tenant.objects.get().id == other_tenant.id
+        assert Tenant.objects.get().id == tenant.id
+        with pytest.raises(ZeroDivisionError), tenancy.scope(other_tenant.id):
+            _ = 1 / 0
+        assert Tenant.objects.get().id == tenant.id
+
+
 def test_one_tenant_cannot_write_into_another(tenant: Tenant, other_tenant: Tenant) -> None:
     with pytest.raises(DatabaseError, match="row-level security"), tenancy.scope(tenant.id):
         ApiKey.objects.create(tenant_id=other_tenant.id, name="x", prefix="x", sha256=b"x" * 32, scopes=["read"])
