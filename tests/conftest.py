@@ -166,8 +166,9 @@ def client(web: Server, api_key: str) -> Iterator[Any]:
         yield client
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def workers(database: None) -> Iterator[Workers]:
-    """Real Celery workers and beat."""
+    """Real Celery workers and beat; not longer than a module, because they would take the jobs of tests that take each
+    step themselves."""
     with Workers(DATA) as running:
         yield running

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import re
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -20,7 +19,7 @@ from apps.access.models import Tenant
 from apps.documents.accept import Accepted
 from apps.documents.models import Chunk, Collection, Document, DocumentVersion, IngestionJob, StagedChunk
 from tests.conftest import DATA, make_collection
-from tests.support.processes import Process, Server, Workers, wait_for, worker
+from tests.support.processes import Server, Workers, wait_for
 
 from .test_ingest import live_rows, paragraphs
 
@@ -117,46 +116,6 @@ def test_two_clients_race_versions_in_random_order_and_fifty_wins(
         document = Document.objects.get()
         assert (document.version, document.live_version) == (50, 50)
     assert_whole(collection, documents=1)
-
-
-def test_kill_9_of_workers_in_the_middle_loses_and_duplicates_nothing(tenant: Tenant, put: Put) -> None:
-    collection = make_collection(tenant)
-    count = 120
-    for number in range(count):
-        put(collection, "\n\n".join(paragraphs(12, seed=f"kill{number}")), source_uri=f"d{number}")
-    dice = random.Random(9)
-
-    def start(name: str) -> Process:
-        return worker(DATA, "prepare", "embed", "default", name=name, JOB_LEASE_SECONDS="2")
-
-    def sweep() -> None:
-        """What beat does every few seconds, so that the killed worker's messages are not needed."""
-        from apps.documents import tasks
-
-        tasks.sweep()
-
-    def done() -> int:
-        with tenancy.scope(tenant.id):
-            return IngestionJob.objects.filter(state="done").count()
-
-    kills = 0
-    running = start("victim0")
-    deadline = time.monotonic() + 150
-    while done() < count:
-        assert time.monotonic() < deadline, f"{done()} of {count} done after {kills} kills; see {running.log}"
-        before = done()
-        sweep()
-        if kills < 4:
-            wait_for(lambda: done() >= min(count, before + 10), seconds=60, what="some progress")  # noqa: B023
-            time.sleep(dice.uniform(0, 0.2))
-            running.kill()
-            kills += 1
-            running = start(f"victim{kills}")
-        else:
-            time.sleep(0.5)
-    running.kill()
-    assert kills == 4
-    assert_whole(collection, documents=count)
 
 
 def test_redis_loses_everything_in_the_middle_and_nothing_is_lost(

@@ -94,10 +94,16 @@ def test_few_rows_are_scanned_exactly_and_completely(tenant: Tenant) -> None:
 
 
 def test_lexical_search_uses_the_gin_index_under_the_wall(collection: Collection, ingest: Callable) -> None:
-    text = "\n\n".join(
-        f"Filler paragraph number {n} about gardens and tools and weather in region {n}." for n in range(1200)
-    )
-    ingest(collection, text + "\n\nA singular okapi appeared.")
+    accepted = ingest(collection, "A singular okapi appeared.")
+    with tenancy.scope(collection.tenant_id), connection.cursor() as cursor:
+        # So many more that reading the tenant's rows one by one would be the worse plan.
+        cursor.execute(
+            "INSERT INTO documents_chunk (document_id, chunk_id, tenant_id, collection_id, text, sha256, tokens,"
+            " heading_path, live_from_version, live_from, tsv)"
+            " SELECT %s, gen_random_uuid(), %s, %s, text, sha256(text::bytea), 9, '{}', 1, now(), to_tsvector(text)"
+            " FROM (SELECT 'Filler ' || n || ' about gardens and weather.' AS text FROM generate_series(1, 20000) n) f",
+            [accepted.document.id, collection.tenant_id, collection.id],
+        )
     with connections["owner"].cursor() as cursor:
         cursor.execute("ANALYZE documents_chunk")
     with tenancy.scope(collection.tenant_id):

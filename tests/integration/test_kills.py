@@ -1,0 +1,54 @@
+"""kill -9 in the middle: invariants I3 and I4. No workers but the victims run beside these tests."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+
+from apps.access import tenancy
+from apps.access.models import Tenant
+from apps.documents import tasks
+from apps.documents.accept import Accepted
+from apps.documents.models import IngestionJob
+from tests.conftest import DATA, make_collection
+from tests.support.processes import Process, wait_for, worker
+
+from .test_ingest import paragraphs
+from .test_races import assert_whole
+
+Put = Callable[..., Accepted]
+
+
+def test_kill_9_of_workers_in_the_middle_loses_and_duplicates_nothing(tenant: Tenant, put: Put) -> None:
+    collection = make_collection(tenant)
+    count = 120
+    for number in range(count):
+        put(collection, "\n\n".join(paragraphs(12, seed=f"kill{number}")), source_uri=f"d{number}")
+    dice = random.Random(9)
+
+    def start(name: str) -> Process:
+        return worker(DATA, "prepare", "embed", "default", name=name, JOB_LEASE_SECONDS="2")
+
+    def done() -> int:
+        with tenancy.scope(tenant.id):
+            return IngestionJob.objects.filter(state="done").count()
+
+    kills = 0
+    running = start("victim0")
+    deadline = time.monotonic() + 150
+    while done() < count:
+        assert time.monotonic() < deadline, f"{done()} of {count} done after {kills} kills; see {running.log}"
+        before = done()
+        tasks.sweep()  # what beat does every few seconds: the killed worker's messages are gone
+        if kills < 4:
+            wait_for(lambda: done() >= min(count, before + 10), seconds=60, what="some progress")  # noqa: B023
+            time.sleep(dice.uniform(0, 0.2))
+            running.kill()
+            kills += 1
+            running = start(f"victim{kills}")
+        else:
+            time.sleep(0.5)
+    running.kill()
+    assert kills == 4
+    assert_whole(collection, documents=count)
