@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -76,6 +77,7 @@ def test_two_clients_race_versions_in_random_order_and_fifty_wins(
                 }
                 mode = random.choice(["write_back", "write_through"])
                 statuses.append(own.post("/api/v1/documents", json=body | {"mode": mode}).status_code)
+                time.sleep(0.05)  # leaves the reader time to look between the swaps
         return statuses
 
     def read() -> None:
