@@ -79,7 +79,7 @@ def _accept(tenant_id: UUID, collection: Collection, submission: Submission, wak
     now = timezone.now()
     with tenancy.scope(tenant_id):
         if not db.rows("hold_collection", collection=collection.id):
-            raise invalid("/collection", "The collection was deleted.", status=422, code="unknown_collection")
+            raise collection_gone()
         db.rows("lock_source", collection=collection.id, source_uri=source_uri)
         document_id, before = _identify(collection, submission, source_uri)
         if before is not None and _is_unchanged(before, digest, submission):
