@@ -8,6 +8,7 @@ the event loop, which notices when a client goes away.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
@@ -18,10 +19,12 @@ from typing import IO, Any
 import django
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
 from django.conf import settings
-from django.core.exceptions import BadRequest, RequestDataTooBig
-from django.core.handlers.asgi import ASGIHandler, ASGIRequest
+from django.core.exceptions import BadRequest, RequestAborted, RequestDataTooBig
+from django.core.handlers.asgi import ASGIHandler, ASGIRequest, get_script_prefix
 from django.core.handlers.base import BaseHandler
+from django.core.signals import request_started
 from django.http import HttpRequest
+from django.urls import set_script_prefix
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "ragsite.settings")
 
@@ -74,8 +77,40 @@ class OneThreadHandler(ASGIHandler):
             thread.submit(int).add_done_callback(lambda _: self.idle.append(thread))
 
     async def handle(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        """Django's own, with the signals, the middlewares, the view and the closing in one visit to the thread. A call
+        is not interrupted when its client goes away (a thread cannot be); a stream is."""
         body = BoundedBody(scope, receive, settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
-        await super().handle(scope | {"ragsite.body": body}, body, send)
+        try:
+            body_file = await self.read_body(body)
+        except RequestAborted:
+            return
+        with body_file:
+            request, _ = self.create_request(scope | {"ragsite.body": body}, body_file)
+            response = await sync_to_async(self.respond)(request)
+            if not response.streaming:
+                await self.send_response(response, send)
+                return
+            sending = asyncio.create_task(self.send_response(response, send))
+            leaving = asyncio.create_task(self.listen_for_disconnect(receive))
+            try:
+                await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                leaving.cancel()
+                sending.cancel()
+                _, sent = await asyncio.gather(leaving, sending, return_exceptions=True)
+                await sync_to_async(response.close)()
+            if isinstance(sent, Exception):
+                raise sent
+
+    def respond(self, request: ASGIRequest) -> Any:
+        """In the request's thread: the response, closed unless it is a stream that has still to be sent."""
+        set_script_prefix(get_script_prefix(request.scope))
+        request_started.send(sender=self.__class__, scope=request.scope)
+        response = self.get_response(request)
+        response._handler_class = self.__class__  # type: ignore[attr-defined]
+        if not response.streaming:
+            response.close()
+        return response
 
     def create_request(self, scope: Mapping[str, Any], body_file: IO[bytes]) -> tuple[ASGIRequest, None]:
         """Always a request: one that is refused gets its problem document and its id from the middlewares as well."""
@@ -97,9 +132,6 @@ class OneThreadHandler(ASGIHandler):
         if request.META["ragsite.refused"]:
             raise request.META["ragsite.refused"]
         return super().resolve_request(request)
-
-    async def get_response_async(self, request: HttpRequest) -> Any:
-        return await sync_to_async(self.get_response, thread_sensitive=True)(request)
 
 
 django.setup(set_prefix=False)

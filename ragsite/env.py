@@ -88,7 +88,7 @@ def database(name: str, url: str) -> dict[str, object]:
     if not parts.path.strip("/"):
         raise ImproperlyConfigured(f"{name} must name a database: postgresql://user:password@host/NAME")
     return {
-        "ENGINE": "django_prometheus.db.backends.postgresql",
+        "ENGINE": "ragsite.postgres",
         "NAME": unquote(parts.path.lstrip("/")),
         "USER": unquote(parts.username or ""),
         "PASSWORD": unquote(parts.password or ""),

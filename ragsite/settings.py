@@ -128,7 +128,6 @@ def _app_database() -> dict[str, object]:
 
 
 DATABASES: dict[str, dict] = {"default": _app_database(), "owner": env.database("DATABASE_URL", DATABASE_URL)}
-DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
 DATABASES["default"]["OPTIONS"]["pool"] = {
     "min_size": 1,
     "max_size": env.integer("DATABASE_POOL_SIZE", 16, at_least=1),
