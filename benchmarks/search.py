@@ -35,7 +35,8 @@ def run(data: Path) -> Iterator[tuple[str, str, str]]:
     collection, key = house("search")
     for number, text in enumerate(passages(DOCUMENTS)):
         submission = Submission(content=io.BytesIO(text.encode()), media_type="text/plain", filename=f"p{number}")
-        accept(tenant_id=collection.tenant_id, collection=collection, submission=submission, wake=False)
+        with tenancy.scope(collection.tenant_id):
+            accept(collection=collection, submission=submission, wake=False)
     prepare.drain()
     embed.drain()
     asked = queries(QUERIES)

@@ -61,5 +61,6 @@ def load_sample(*, tenant_id: Any) -> int:
             filename=path.name,
             source_uri=str(path.relative_to(root)),
         )
-        accept(tenant_id=tenant_id, collection=collection, submission=submission)
+        with tenancy.scope(tenant_id):
+            accept(collection=collection, submission=submission)
     return len(paths)

@@ -125,7 +125,8 @@ def put() -> Callable[..., Accepted]:
             source_uri=values.pop("source_uri", "doc"),
             **values,
         )
-        return accept(tenant_id=collection.tenant_id, collection=collection, submission=submission, wake=False)
+        with tenancy.scope(collection.tenant_id):
+            return accept(collection=collection, submission=submission, wake=False)
 
     return put
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.apps import apps
 from django.conf import settings
 from django.db import ProgrammingError, connections
 from psycopg import errors, sql
@@ -11,7 +12,7 @@ from psycopg import errors, sql
 #: The application reads and writes rows of these tables; partitions are reached through their parent only, because a
 #: parent's policy does not apply to a partition that is queried directly.
 TABLES = """
-SELECT c.oid::regclass::text, c.relname = 'django_migrations' FROM pg_class c
+SELECT c.oid::regclass::text, c.relname FROM pg_class c
 WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition
   AND pg_has_role(current_user, c.relowner, 'USAGE')
 ORDER BY c.relname
@@ -49,6 +50,10 @@ def grant_after_migrate(*, using: str, **_: Any) -> None:
         name = role.as_string(cursor.connection)
         cursor.execute(f"GRANT USAGE ON SCHEMA public TO {name}")
         cursor.execute(TABLES)
-        for table, is_read_only in cursor.fetchall():  # one by one: a Citus cluster wants it so
-            rights = "SELECT" if is_read_only else "SELECT, INSERT, UPDATE, DELETE"
-            cursor.execute(f"GRANT {rights} ON {table} TO {name}")
+        read_only = {"django_migrations"} | {
+            model._meta.db_table for model in apps.get_models() if getattr(model, "written_by_owner", False)
+        }
+        for table, plain in cursor.fetchall():  # one by one: a Citus cluster wants it so
+            cursor.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {table} TO {name}")
+            if plain in read_only:
+                cursor.execute(f"REVOKE INSERT, UPDATE, DELETE ON {table} FROM {name}")

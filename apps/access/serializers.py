@@ -19,6 +19,7 @@ from rest_framework import parsers, serializers
 from .problems import Problem, invalid
 
 MAX_DEPTH = 16
+MAX_DIGITS = 4_000  # of a number in JSON; Python refuses to read 4,301
 MAX_OBJECT_BYTES = 256 * 1024  # it comes back with every search result
 _WHOLE = re.compile(r"-?[0-9]{1,400}")
 
@@ -29,7 +30,7 @@ def load_json(text: str) -> Any:
     Raises ValueError, also for nesting deeper than the parser's stack.
     """
     try:
-        return json.loads(text, object_pairs_hook=_distinct, parse_constant=_no_constant)
+        return json.loads(text, object_pairs_hook=_distinct, parse_constant=_no_constant, parse_int=_whole)
     except RecursionError:
         raise ValueError("Nested too deeply.") from None
 
@@ -40,6 +41,12 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         name = Counter(name for name, _ in pairs).most_common(1)[0][0]
         raise ValueError(f"The name {name[:60]!r} stands twice in one object.")
     return found
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise ValueError(f"A whole number of {len(digits)} digits is too long.")
+    return int(digits)
 
 
 def _no_constant(name: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 from urllib.parse import unquote
@@ -23,6 +23,7 @@ from .problems import Problem, invalid
 from .serializers import JsonParser, unstorable_text
 
 MAX_PAGE = 200
+PAGED = ("limit", "cursor")
 _DIGITS = re.compile(r"-?[0-9]{1,19}")
 
 
@@ -45,11 +46,20 @@ class Pages(CursorPagination):
         raise invalid("/cursor", "This is not a cursor of this list.")
 
 
+class OwnPages(Pages):
+    """The same envelope for a list that goes on by its own numbers, which its view describes."""
+
+    def get_schema_operation_parameters(self, view: Any) -> list[dict[str, Any]]:
+        return []
+
+
 class TenantView(APIView):
     """A view of one tenant's things. Bodies are validated before, and rendered inside, the tenant's scope."""
 
     parser_classes = [JsonParser]
-    pagination_class = Pages  # of those that list, as OpenAPI describes them
+    pagination_class: type[Pages] | None = Pages  # of those that list, as OpenAPI describes them
+    #: What the query string of each method may hold; `name.*` stands for every name with that beginning.
+    query_names: Mapping[str, Sequence[str]] | None = {}  # None: anything, as in OpenAI's API
     #: A body may hold far more objects than bytes of text: only documents may be large.
     max_body_bytes: int | None = 8 * 2**20
 
@@ -63,9 +73,12 @@ class TenantView(APIView):
             unquote(request.META.get("QUERY_STRING", ""), errors="strict")
         except UnicodeDecodeError:
             raise Problem(400, "invalid", "The query string is not UTF-8.")
+        known = None if self.query_names is None else self.query_names.get(request.method or "", ())
         for name, value in request.query_params.dict().items():
             if unstorable_text(name + value):
                 raise invalid(f"/{name}", "Null characters are not allowed.")
+            if known is not None and name not in known and re.sub(r"\..*", ".*", name) not in known:
+                raise invalid(f"/{name}", f"Unknown query parameter; known here: {', '.join(known) or 'none'}.")
 
     @property
     def caller(self) -> Caller:

@@ -8,13 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, BinaryIO
-from uuid import UUID, uuid4, uuid5
+from uuid import UUID, uuid5
 
-from django.db import IntegrityError, InternalError, ProgrammingError, transaction
+from django.db import InternalError, ProgrammingError, transaction
 from django.utils import timezone
 from psycopg import errors as pg
 
-from apps.access import tenancy
 from apps.access.problems import Problem, invalid
 
 from . import db, ledger, metrics
@@ -44,91 +43,82 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The document as it stands after accepting; `job` is None when the content was unchanged."""
+    """The document as it stands after accepting; `job` is None when the content was unchanged.
+
+    held: the job in the hands of whoever accepted it, where that was asked for.
+    """
 
     document: Document
     job: IngestionJob | None
+    held: ledger.Claim | None = None
 
     @property
     def unchanged(self) -> bool:
         return self.job is None
 
 
-def accept(*, tenant_id: UUID, collection: Collection, submission: Submission, wake: bool = True) -> Accepted:
-    """Store a document's new content and the job that will publish it; both or nothing.
+def accept(*, collection: Collection, submission: Submission, wake: bool = True, hold: bool = False) -> Accepted:
+    """Inside a scope: store a document's new content and the job that will publish it; both or nothing.
 
     1. One writer at a time per source URI (advisory lock; the database cannot hold that key across partitions).
     2. The same content as the accepted version is `unchanged`: no job, though a higher number is kept.
     3. Otherwise the guarded upsert, the version, the original bytes and the job, in this one transaction.
     4. A wake-up after the commit; if it is lost, the sweeper wakes.
 
+    hold: the caller does the job itself: it is claimed as it is written.
+
     Raises Problem 409 `stale_version`, `id_unavailable`, `id_in_other_collection` or `source_uri_taken`, and 422
     `unknown_collection` when the collection was deleted meanwhile.
     """
-    try:
-        return _accept(tenant_id, collection, submission, wake)
-    except IntegrityError as error:  # at the commit: foreign keys are checked last
-        if isinstance(error.__cause__, pg.ForeignKeyViolation):
-            raise collection_gone()
-        raise
-
-
-def _accept(tenant_id: UUID, collection: Collection, submission: Submission, wake: bool) -> Accepted:
     digest, size = _digest(submission.content)
-    source_uri = submission.source_uri or submission.filename or f"sha256:{digest.hex()}"
     now = timezone.now()
-    with tenancy.scope(tenant_id):
-        if not db.rows("hold_collection", collection=collection.id):
-            raise collection_gone()
-        db.rows("lock_source", collection=collection.id, source_uri=source_uri)
-        document_id, before = _identify(collection, submission, source_uri)
-        if before is not None and _is_unchanged(before, digest, submission):
-            after = _raise_version(before, submission, source_uri, now)
-            metrics.DOCUMENTS_ACCEPTED.labels(result="unchanged").inc()
-            return Accepted(after, None)
-        version = submission.version or (before.version + 1 if before else 1)
-        if version > MAX_VERSION:  # the number that a client gave is the last one there is
-            raise _stale(version - 1)
-        _upsert(collection, document_id, submission, source_uri, digest, version, now)
-        at: dict[str, Any] = {"id": document_id, "version": version, "tenant": tenant_id}
-        db.run(
-            "insert_version",
-            **at,
-            sha256=digest,
-            media_type=submission.media_type,
-            filename=submission.filename,
-            bytes=size,
-            blob_uri=f"pg:{document_id}/{version}",
-            title=submission.title or "",
-            source_updated_at=submission.source_updated_at,
-            now=now,
-        )
-        for number, part in enumerate(_parts(submission.content)):
-            db.run_large("insert_blob", **at, part=number, data=part)
-        job = IngestionJob(
-            id=uuid4(),
-            tenant_id=tenant_id,
-            collection_id=collection.id,
-            document_id=document_id,
-            version=version,
-            priority=PRIORITIES[submission.priority],
-            not_before=now,
-            created_at=now,
-        )
-        job.save(force_insert=True)
-        document = Document.objects.get(id=document_id)
-        if wake:
-            transaction.on_commit(lambda: ledger.wake(ledger.Stage.PREPARE))
+    if not db.rows("hold_collection", collection=collection.id):
+        raise collection_gone()
+    source_uri = submission.source_uri or _stored_uri(submission.id) or submission.filename or f"sha256:{digest.hex()}"
+    db.rows("lock_source", collection=collection.id, source_uri=source_uri)
+    document_id, before = _identify(collection, submission, source_uri)
+    if before is not None and _is_unchanged(before, digest, submission):
+        after = _raise_version(before, submission, now)
+        metrics.DOCUMENTS_ACCEPTED.labels(result="unchanged").inc()
+        return Accepted(after, None)
+    version = submission.version or (before.version + 1 if before else 1)
+    if version > MAX_VERSION:  # the number that a client gave is the last one there is
+        raise _stale(version - 1)
+    document = _upsert(collection, document_id, submission, source_uri, digest, version, now)
+    at: dict[str, Any] = {"id": document_id, "version": version, "tenant": collection.tenant_id}
+    db.run(
+        "insert_version",
+        **at,
+        sha256=digest,
+        media_type=submission.media_type,
+        filename=submission.filename,
+        bytes=size,
+        blob_uri=f"pg:{document_id}/{version}",
+        title=submission.title or "",
+        source_updated_at=submission.source_updated_at,
+        now=now,
+    )
+    for number, part in enumerate(_parts(submission.content)):
+        db.run_large("insert_blob", **at, part=number, data=part)
+    job, held = ledger.open_job(document, priority=PRIORITIES[submission.priority], hold=hold)
+    if wake and not hold:
+        transaction.on_commit(lambda: ledger.wake(ledger.Stage.PREPARE))
     metrics.DOCUMENTS_ACCEPTED.labels(result="accepted").inc()
-    return Accepted(document, job)
+    return Accepted(document, job, held)
+
+
+def _stored_uri(document_id: UUID | None) -> str | None:
+    """What a document that is sent again by its id alone is called."""
+    if document_id is None:
+        return None
+    return Document.objects.values_list("source_uri", flat=True).filter(id=document_id).first()
 
 
 def _identify(collection: Collection, submission: Submission, source_uri: str) -> tuple[UUID, Document | None]:
     """Which document a submission is about, its row locked: by the client's id, else by source URI, else a new one."""
     named = {"collection": collection, "source_uri": source_uri}
-    # Found first, then locked by its id: Citus locks rows of one known document only.
-    held_by = Document.objects.filter(**named).values_list("id", flat=True).first()
-    by_uri = Document.objects.select_for_update().filter(id=held_by, **named).first() if held_by else None
+    found = db.rows("find_source", collection=collection.id, source_uri=source_uri)
+    by_uri = Document.objects.select_for_update().filter(id=found[0][0], **named).first() if found else None
     if submission.id is None:
         return (by_uri.id, by_uri) if by_uri else (uuid5(collection.id, source_uri), None)
     if by_uri is not None and by_uri.id != submission.id:
@@ -155,7 +145,7 @@ def _is_unchanged(before: Document, digest: bytes, submission: Submission) -> bo
     )
 
 
-def _raise_version(before: Document, submission: Submission, source_uri: str, now: datetime) -> Document:
+def _raise_version(before: Document, submission: Submission, now: datetime) -> Document:
     """Keep a higher number, a new title or new metadata of content that is already accepted."""
     if submission.version is not None:
         if not db.rows("raise_version", id=before.id, version=submission.version, now=now):
@@ -173,8 +163,8 @@ def _raise_version(before: Document, submission: Submission, source_uri: str, no
         changes["title"] = submission.title
     if submission.metadata is not None and submission.metadata != before.metadata:
         changes["metadata"] = submission.metadata
-    if source_uri != before.source_uri:
-        changes["source_uri"] = source_uri
+    if submission.source_uri is not None and submission.source_uri != before.source_uri:
+        changes["source_uri"] = submission.source_uri
     if changes:
         Document.objects.filter(id=before.id).update(**changes, updated_at=now)
     if changes or submission.version is not None:
@@ -190,21 +180,22 @@ def _upsert(
     digest: bytes,
     version: int,
     now: datetime,
-) -> None:
+) -> Document:
+    values = {
+        "id": document_id,
+        "tenant": collection.tenant_id,
+        "collection": collection.id,
+        "source_uri": source_uri,
+        "renamed": submission.source_uri,
+        "title": submission.title,
+        "metadata": None if submission.metadata is None else json.dumps(submission.metadata),
+        "version": version,
+        "sha256": digest,
+        "media_type": submission.media_type,
+        "now": now,
+    }
     try:
-        accepted = db.rows(
-            "upsert_document",
-            id=document_id,
-            tenant=collection.tenant_id,
-            collection=collection.id,
-            source_uri=source_uri,
-            title=submission.title,
-            metadata=None if submission.metadata is None else json.dumps(submission.metadata),
-            version=version,
-            sha256=digest,
-            media_type=submission.media_type,
-            now=now,
-        )
+        accepted = list(Document.objects.raw(db.QUERIES["upsert_document"], values))
     except (ProgrammingError, InternalError) as error:
         if isinstance(error.__cause__, pg.InsufficientPrivilege):
             raise _unavailable()
@@ -212,6 +203,7 @@ def _upsert(
     if not accepted:
         current = Document.objects.filter(id=document_id).values_list("version", flat=True).first()
         raise _unavailable() if current is None else _stale(current)
+    return accepted[0]
 
 
 def _unavailable() -> Problem:

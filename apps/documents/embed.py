@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from typing import Any
 from uuid import UUID
-
-import numpy as np
-from django.conf import settings
 
 from apps.access import tenancy
 
@@ -33,8 +31,9 @@ def drain(*, job_id: UUID | None = None) -> int:
     """Embed and publish due jobs until there are none; only `job_id` where given. Returns how many were claimed."""
     count = 0
     while claims := ledger.claim(stage=ledger.Stage.EMBED, limit=JOBS_PER_CLAIM, job_id=job_id):
-        for group in _groups(claims):
-            embed_group(group, in_hand=claims)
+        with ledger.leased(*claims):
+            for group in _groups(claims):
+                embed_group(group)
         count += len(claims)
         if job_id is not None:
             break
@@ -55,23 +54,19 @@ def _chunks(held: Claim) -> float:
     return held.timings.get("chunks", 0)
 
 
-def embed_group(claims: list[Claim], *, in_hand: list[Claim], collection: Collection | None = None) -> None:
+def embed_group(claims: list[Claim]) -> None:
     """Embed and publish documents of one collection. When embedding them together fails, each is tried alone, so that
-    one cannot sink others.
-
-    in_hand: the claims whose leases are renewed meanwhile.
-    """
+    one cannot sink others."""
     started = time.monotonic()
     tenant_id = claims[0].tenant_id
     try:
-        if collection is None:
-            with tenancy.scope(tenant_id):
-                collection = Collection.objects.select_related("space").get(id=claims[0].collection_id)
-        embed_texts(tenant_id, collection.space, claims, in_hand=in_hand)
+        with tenancy.scope(tenant_id):
+            collection = Collection.objects.select_related("space").get(id=claims[0].collection_id)
+        embed_texts(tenant_id, collection.space, claims)
     except Exception as error:
         if len(claims) > 1:
             for held in claims:
-                embed_group([held], in_hand=in_hand)
+                embed_group([held])
             return
         with ledger.failures(claims[0]):
             raise error
@@ -83,31 +78,20 @@ def embed_group(claims: list[Claim], *, in_hand: list[Claim], collection: Collec
             publish(held, collection, embed_ms=round(seconds * 1000, 1))
 
 
-def embed_texts(tenant_id: UUID, space: EmbeddingSpace, claims: list[Claim], *, in_hand: list[Claim]) -> None:
+def embed_texts(tenant_id: UUID, space: EmbeddingSpace, claims: list[Claim]) -> None:
     """Give every staged chunk of these jobs its vector, a window at a time."""
-    embedder = embedder_for(space)
     held: dict[str, Any] = {
         "documents": [job.document_id for job in claims],
         "versions": [job.version for job in claims],
     }
-    beaten = time.monotonic()
     while True:
         with tenancy.scope(tenant_id, durable=False):
             pending = db.rows("pending_texts", limit=WINDOW_TEXTS, **held)
             if not pending:
                 return
-            unseen: dict[bytes, str] = {bytes(row[3]): row[4] for row in pending}
-            vectors: dict[bytes, str] = {
-                bytes(digest): vector
-                for digest, vector in db.rows(
-                    "known_vectors", table=space.table, tenant=tenant_id, sha256s=list(unseen)
-                )
-            }
-        texts = {digest: text for digest, text in unseen.items() if digest not in vectors}
-        if texts:
-            embedded = embedder.embed(list(texts.values()))
-            metrics.CHUNKS_EMBEDDED.inc(len(texts))
-            vectors |= dict(zip(texts, map(_text, embedded), strict=True))
+            texts: dict[bytes, str] = {bytes(row[3]): row[4] for row in pending}
+            vectors = known_vectors(tenant_id, space, texts)
+        vectors |= new_vectors(space, {digest: text for digest, text in texts.items() if digest not in vectors})
         with tenancy.scope(tenant_id, durable=False):
             db.run_large(
                 "store_vectors",
@@ -118,10 +102,18 @@ def embed_texts(tenant_id: UUID, space: EmbeddingSpace, claims: list[Claim], *, 
             )
         if len(pending) < WINDOW_TEXTS:
             return
-        if time.monotonic() - beaten > settings.JOB_LEASE_SECONDS / 3:
-            ledger.heartbeat(in_hand)
-            beaten = time.monotonic()
 
 
-def _text(vector: np.ndarray) -> str:
-    return db.vector_text(vector.tolist())
+def known_vectors(tenant_id: UUID, space: EmbeddingSpace, digests: Iterable[bytes]) -> dict[bytes, str]:
+    """Inside a scope: by digest, the vectors (pgvector's text form) of texts that the tenant has in this space."""
+    found = db.rows("known_vectors", table=space.table, tenant=tenant_id, sha256s=list(digests))
+    return {bytes(digest): vector for digest, vector in found}
+
+
+def new_vectors(space: EmbeddingSpace, texts: Mapping[bytes, str]) -> dict[bytes, str]:
+    """By digest, the vectors of these texts from the model. Raises EmbeddingError."""
+    if not texts:
+        return {}
+    embedded = embedder_for(space).embed(list(texts.values()))
+    metrics.CHUNKS_EMBEDDED.inc(len(texts))
+    return {digest: db.vector_text(vector.tolist()) for digest, vector in zip(texts, embedded, strict=True)}

@@ -9,6 +9,9 @@ from django.db import InterfaceError, OperationalError
 from .embedding import EmbeddingError
 from .parsing import ParseError
 
+ABOUT_THE_SANDBOX = frozenset({"crashed", "unavailable"})  # these may not be the document's fault
+ABOUT_THE_CONTENT = ParseError.CODES - ABOUT_THE_SANDBOX
+
 
 class IngestError(Exception):
     """Ingestion failed: snake_case code, one sentence, and whether trying again may help."""
@@ -28,7 +31,7 @@ def describe(error: BaseException) -> tuple[dict[str, Any], bool]:
         case IngestError() | EmbeddingError():
             return {"code": error.code, "detail": str(error)}, error.retryable
         case ParseError():
-            return {"code": error.code, "detail": error.detail}, error.code == "crashed"
+            return {"code": error.code, "detail": error.detail}, error.code in ABOUT_THE_SANDBOX
         case OperationalError() | InterfaceError():
             return {"code": "database_unavailable", "detail": str(error).strip().splitlines()[0]}, True
         case MemoryError():

@@ -20,10 +20,10 @@ import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from celery import current_app
 from django.conf import settings
@@ -36,7 +36,7 @@ from apps.access import tenancy
 
 from . import db, metrics
 from .errors import LostLease, describe
-from .models import IngestionJob
+from .models import Document, IngestionJob
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +89,40 @@ def claim(*, stage: str, limit: int = 1, job_id: UUID | None = None) -> list[Cla
     return claims
 
 
+def open_job(document: Document, *, priority: int, hold: bool) -> tuple[IngestionJob, Claim | None]:
+    """Inside accept.py's transaction: the job of a document's new version; hold: claimed by this very thread."""
+    job = IngestionJob(
+        id=uuid4(),
+        tenant_id=document.tenant_id,
+        collection_id=document.collection_id,
+        document_id=document.id,
+        version=document.version,
+        priority=priority,
+        created_at=document.updated_at,
+    )
+    if hold:
+        job.state, job.attempts, job.fence, job.worker = job.State.RUNNING, 1, 1, worker_name()
+    db.run(
+        "open_job",
+        id=job.id,
+        tenant=job.tenant_id,
+        collection=job.collection_id,
+        document=job.document_id,
+        version=job.version,
+        priority=priority,
+        state=job.state,
+        attempts=job.attempts,
+        fence=job.fence,
+        worker=job.worker,
+        lease=settings.JOB_LEASE_SECONDS if hold else None,
+        now=job.created_at,
+    )
+    if not hold:
+        return job, None
+    at = (job.id, job.tenant_id, job.collection_id, job.document_id, job.version, document.live_version)
+    return job, Claim(*at, attempts=job.attempts, fence=job.fence, created_at=job.created_at, timings={})
+
+
 def own(held: Claim) -> tuple[int, int | None, int | None]:
     """Inside a transaction: lock the document's row, then the job's. Raises LostLease when another worker has it.
 
@@ -105,12 +139,6 @@ def own(held: Claim) -> tuple[int, int | None, int | None]:
 def hand_over(held: Claim, *, stage: str, base_version: int | None, timings: dict[str, float]) -> None:
     """Inside the stage's transaction: queue the job for the next stage."""
     _fenced("hand_over", held, stage=stage, base_version=base_version, timings=json.dumps(timings))
-
-
-def advance(held: Claim, *, stage: str, base_version: int | None, timings: dict[str, float]) -> Claim:
-    """Inside the stage's transaction: go on to the next stage oneself, under the same lease."""
-    _fenced("advance", held, stage=stage, base_version=base_version, timings=json.dumps(timings))
-    return replace(held, base_version=base_version, timings=held.timings | timings)
 
 
 def finish(held: Claim, *, outcome: str, timings: dict[str, float] | None = None) -> None:
@@ -172,16 +200,18 @@ def heartbeat(claims: Sequence[Claim]) -> None:
 
 
 @contextmanager
-def leased(held: Claim) -> Iterator[None]:
-    """Renew the lease from a thread while the block runs: for steps of unknown length, such as parsing."""
+def leased(*claims: Claim) -> Iterator[None]:
+    """Renew the leases from a thread while the block runs: a parser's or a model's time is not known beforehand."""
     done = threading.Event()
 
     def beat() -> None:
-        try:
-            while not done.wait(settings.JOB_LEASE_SECONDS / 3):
-                heartbeat([held])
-        finally:
-            connection.close()
+        while not done.wait(settings.JOB_LEASE_SECONDS / 3):
+            try:
+                heartbeat(claims)
+            except Exception as error:  # the database may be back in time for the next beat
+                logger.warning("leases could not be renewed: %s", error)
+            finally:
+                connection.close()
 
     thread = threading.Thread(target=beat, daemon=True)
     thread.start()

@@ -39,6 +39,8 @@ class EmbeddingSpace(models.Model):
         INNER_PRODUCT = "ip"
         L2 = "l2"
 
+    written_by_owner = True  # the application's role may only read it (access/roles.py)
+
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     slug = models.CharField(max_length=40, unique=True, validators=[SLUG])
     backend = models.CharField(max_length=20)

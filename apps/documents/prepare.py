@@ -10,14 +10,15 @@ import hashlib
 import json
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from uuid import UUID, uuid5
 
 from apps.access import tenancy
 
 from . import db, ledger, metrics
-from .chunking import CHUNKERS, Span, chunk
+from .chunking import CHUNKERS, chunk
 from .errors import IngestError
 from .ledger import Claim
 from .models import Collection, DocumentVersion, IngestionJob
@@ -26,6 +27,24 @@ from .parsing.sandbox import parse_sandboxed
 from .spaces import embedder_for
 
 STAGE_ROWS = 1_000  # chunks written per statement: bounds the memory that a large document takes
+
+#: Ids of a document's live chunks by what makes a chunk the same: its text's digest and its headings.
+LiveChunks = dict[tuple[bytes, tuple[str, ...]], deque[UUID]]
+
+
+@dataclass(frozen=True, slots=True)
+class StagedChunk:
+    """A chunk of a version on its way; `start` and `end` are code points of the version's text."""
+
+    ordinal: int
+    chunk_id: UUID
+    kept: bool
+    start: int
+    end: int
+    text: str | None
+    sha256: bytes
+    tokens: int
+    heading_path: tuple[str, ...]
 
 
 def drain(*, job_id: UUID | None = None) -> int:
@@ -46,132 +65,121 @@ def drain(*, job_id: UUID | None = None) -> int:
     return count
 
 
-def prepare(held: Claim, *, collection: Collection | None = None, keep: bool = False) -> Claim | None:
-    """Parse, chunk and stage one version, then queue the job for embedding - or keep it, for whoever embeds it at once.
+def prepare(held: Claim) -> None:
+    """Parse, chunk and stage one version, then queue the job for embedding.
 
-    Returns the kept job. Raises ParseError or IngestError for a document that cannot be read, LostLease when another
-    worker has the job.
+    Raises ParseError or IngestError for a document that cannot be read, LostLease when another worker has the job.
     """
     started = time.monotonic()
-    timings = {"queued_ms": _ms(max(0.0, time.time() - held.created_at.timestamp()))}
+    timings = {"queued_ms": milliseconds(max(0.0, time.time() - held.created_at.timestamp()))}
     with tenancy.scope(held.tenant_id):
         if db.rows("superseded", document=held.document_id, version=held.version)[0][0]:
             ledger.own(held)
             db.run("clear_stage", document=held.document_id, version=held.version)
             ledger.finish(held, outcome=IngestionJob.Outcome.SUPERSEDED)
-            return None
+            return
         version = DocumentVersion.objects.get(document_id=held.document_id, version=held.version)
-        if collection is None:
-            collection = Collection.objects.select_related("space").get(id=held.collection_id)
+        collection = Collection.objects.select_related("space").get(id=held.collection_id)
         original = b"".join(bytes(row[0]) for row in db.rows("blob", document=held.document_id, version=held.version))
     with ledger.leased(held):
         parsed = parse_sandboxed(original, media_type=version.media_type, filename=version.filename or None)
         del original
-        timings["parse_ms"] = _ms(time.monotonic() - started)
-        kept = _stage(held, collection, version, parsed, timings=timings, keep=keep)
-    metrics.STAGE_SECONDS.labels(stage="prepare").observe(time.monotonic() - started)
-    return kept
-
-
-def _stage(
-    held: Claim,
-    collection: Collection,
-    version: DocumentVersion,
-    parsed: Parsed,
-    *,
-    timings: dict[str, float],
-    keep: bool,
-) -> Claim | None:
-    started = time.monotonic()
-    with tenancy.scope(held.tenant_id, durable=False):
-        _, base, _ = ledger.own(held)
-        if not keep:
+        timings["parse_ms"] = milliseconds(time.monotonic() - started)
+        parsed_at = time.monotonic()
+        with tenancy.scope(held.tenant_id, durable=False):
+            _, base, _ = ledger.own(held)
             db.run("processing", document=held.document_id, version=held.version)
-        db.run_large(
-            "keep_text",
-            document=held.document_id,
-            version=held.version,
-            text=parsed.text,
-            characters=len(parsed.text),
-            title=version.title or (parsed.title or "")[:500],
-            parser=parsed.parser,
-            chunker=chunker_fingerprint(collection),
-            media_type=parsed.media_type,
-        )
-        if held.fence > 1:  # an earlier try may have staged something
-            db.run("clear_stage", document=held.document_id, version=held.version)
-        live: dict[tuple[bytes, tuple[str, ...]], deque[UUID]] = defaultdict(deque)
-        for chunk_id, digest, heading_path in db.rows("live_chunks", document=held.document_id) if base else ():
-            live[bytes(digest), tuple(heading_path)].append(chunk_id)
-        embedder = embedder_for(collection.space)
-        # What a model does not read it cannot find: no chunk is longer than it takes, whatever the collection says.
-        limit = min(collection.chunking_max_tokens, embedder.max_tokens)
-        spans = chunk(
-            parsed.text,
-            parsed.blocks,
-            strategy=collection.chunking_strategy,
-            max_tokens=limit,
-            overlap_tokens=min(collection.chunking_overlap_tokens, (limit - 1) // 2),
-            count=embedder.count,
-        )
-        ordinal = 0
-        while rows := list(islice(spans, STAGE_ROWS)):
-            _stage_rows(held, parsed.text, rows, ordinal, live)
-            ordinal += len(rows)
-        if not ordinal:
-            raise IngestError("empty", "The document has no text.")
-        timings |= {"chunk_ms": _ms(time.monotonic() - started), "chunks": ordinal}
-        if keep:
-            return ledger.advance(held, stage=ledger.Stage.EMBED, base_version=base, timings=timings)
-        ledger.hand_over(held, stage=ledger.Stage.EMBED, base_version=base, timings=timings)
-        return None
+            if held.fence > 1:  # an earlier try may have staged something
+                db.run("clear_stage", document=held.document_id, version=held.version)
+            keep_text(held, collection, parsed, title=version.title)
+            chunks = cut(held, collection, parsed, live=live_chunks(held) if base else {})
+            count = 0
+            while some := list(islice(chunks, STAGE_ROWS)):
+                stage(held, some)
+                count += len(some)
+            timings |= {"chunk_ms": milliseconds(time.monotonic() - parsed_at), "chunks": count}
+            ledger.hand_over(held, stage=ledger.Stage.EMBED, base_version=base, timings=timings)
+    metrics.STAGE_SECONDS.labels(stage="prepare").observe(time.monotonic() - started)
 
 
-def _stage_rows(
-    held: Claim,
-    text: str,
-    spans: list[Span],
-    first: int,
-    live: dict[tuple[bytes, tuple[str, ...]], deque[UUID]],
-) -> None:
-    """Write spans to the stage; one that is live already keeps its row and carries no text."""
-    rows = list(_staged(held, text, spans, first, live))
-    columns = [list(column) for column in zip(*rows, strict=True)]
-    names = ("ordinals", "chunk_ids", "kept", "starts", "ends", "texts", "sha256s", "tokens", "heading_paths")
+def live_chunks(held: Claim) -> LiveChunks:
+    """Inside a scope: what the new version is compared with."""
+    live: LiveChunks = defaultdict(deque)
+    for chunk_id, digest, heading_path in db.rows("live_chunks", document=held.document_id):
+        live[bytes(digest), tuple(heading_path)].append(chunk_id)
+    return live
+
+
+def cut(held: Claim, collection: Collection, parsed: Parsed, *, live: LiveChunks) -> Iterator[StagedChunk]:
+    """The chunks of a version; one that is live already keeps its row and carries no text. Raises IngestError `empty`
+    when there are none."""
+    embedder = embedder_for(collection.space)
+    # What a model does not read it cannot find: no chunk is longer than it takes, whatever the collection says.
+    limit = min(collection.chunking_max_tokens, embedder.max_tokens)
+    spans = chunk(
+        parsed.text,
+        parsed.blocks,
+        strategy=collection.chunking_strategy,
+        max_tokens=limit,
+        overlap_tokens=min(collection.chunking_overlap_tokens, (limit - 1) // 2),
+        count=embedder.count,
+    )
+    ordinal = -1
+    for ordinal, span in enumerate(spans):
+        text = parsed.text[span.start : span.end]
+        digest = hashlib.sha256(text.encode()).digest()
+        same = live.get((digest, span.heading_path))
+        kept = bool(same)
+        yield StagedChunk(
+            ordinal=ordinal,
+            chunk_id=same.popleft() if same else uuid5(held.document_id, f"{held.version}/{ordinal}"),
+            kept=kept,
+            start=span.start,
+            end=span.end,
+            text=None if kept else text,
+            sha256=digest,
+            tokens=span.tokens,
+            heading_path=span.heading_path,
+        )
+    if ordinal < 0:
+        raise IngestError("empty", "The document has no text.")
+
+
+def keep_text(held: Claim, collection: Collection, parsed: Parsed, *, title: str) -> None:
+    """Inside a scope: the version's normalised text, and what made it."""
+    db.run_large(
+        "keep_text",
+        document=held.document_id,
+        version=held.version,
+        text=parsed.text,
+        characters=len(parsed.text),
+        title=title or (parsed.title or "")[:500],
+        parser=parsed.parser,
+        chunker=chunker_fingerprint(collection),
+        media_type=parsed.media_type,
+    )
+
+
+def stage(held: Claim, chunks: Sequence[StagedChunk], *, vectors: Mapping[bytes, str] | None = None) -> None:
+    """Inside a scope: chunks to the stage, with the vectors of their texts (pgvector's text form, by digest) where
+    they are known."""
+    known = vectors or {}
     db.run_large(
         "stage",
         document=held.document_id,
         version=held.version,
         tenant=held.tenant_id,
-        **dict(zip(names, columns, strict=True)),
+        ordinals=[each.ordinal for each in chunks],
+        chunk_ids=[each.chunk_id for each in chunks],
+        kept=[each.kept for each in chunks],
+        starts=[each.start for each in chunks],
+        ends=[each.end for each in chunks],
+        texts=[each.text for each in chunks],
+        sha256s=[each.sha256 for each in chunks],
+        tokens=[each.tokens for each in chunks],
+        heading_paths=[json.dumps(each.heading_path) for each in chunks],
+        embeddings=[None if each.kept else known.get(each.sha256) for each in chunks],
     )
-
-
-def _staged(
-    held: Claim,
-    text: str,
-    spans: list[Span],
-    first: int,
-    live: dict[tuple[bytes, tuple[str, ...]], deque[UUID]],
-) -> Iterator[tuple]:
-    for ordinal, span in enumerate(spans, first):
-        passage = text[span.start : span.end]
-        digest = hashlib.sha256(passage.encode()).digest()
-        same = live.get((digest, span.heading_path))
-        kept = bool(same)
-        chunk_id = same.popleft() if same else uuid5(held.document_id, f"{held.version}/{ordinal}")
-        headings = json.dumps(span.heading_path)
-        yield (
-            ordinal,
-            chunk_id,
-            kept,
-            span.start,
-            span.end,
-            None if kept else passage,
-            digest,
-            span.tokens,
-            headings,
-        )
 
 
 def chunker_fingerprint(collection: Collection) -> str:
@@ -180,5 +188,5 @@ def chunker_fingerprint(collection: Collection) -> str:
     return f"{strategy}:{collection.chunking_max_tokens}:{collection.chunking_overlap_tokens}"
 
 
-def _ms(seconds: float) -> float:
+def milliseconds(seconds: float) -> float:
     return round(seconds * 1000, 1)

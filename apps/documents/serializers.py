@@ -8,7 +8,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from apps.access.models import SLUG
-from apps.access.serializers import IdField, ObjectField, StrictSerializer, TextField, WholeField
+from apps.access.serializers import IdField, ObjectField, StrictSerializer, TextField, WholeField, refuse_unbuilt
 
 from .models import Collection, Document, DocumentVersion, IngestionJob
 
@@ -82,6 +82,10 @@ class SubmissionSerializer(StrictSerializer):
     mode = serializers.ChoiceField(choices=Collection.Mode.choices, required=False)
     priority = serializers.ChoiceField(choices=["low", "normal", "urgent"], default="normal")
     source_updated_at = serializers.DateTimeField(required=False)
+
+    def to_internal_value(self, data: Any) -> Any:
+        refuse_unbuilt(data, ("uri",))
+        return super().to_internal_value(data)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         given = [name for name in ("text", "file") if name in attrs]

@@ -1,40 +1,88 @@
-"""Waiting for a write: run its job here if it is small and no worker has it yet, else watch the ledger."""
+"""Bringing an accepted document live before the answer: a small one here and now, a large one by the workers."""
 
 from __future__ import annotations
 
 import json
 import time
-from uuid import UUID
 
 from django.conf import settings
 
 from apps.access import tenancy
 
-from . import db, embed, ledger, prepare
+from . import db, embed, ledger, metrics, prepare, publish
+from .accept import Accepted, Submission
 from .collections import collection_gone
+from .ledger import Claim
 from .models import Collection, Document, IngestionJob
+from .parsing.sandbox import parse_sandboxed
+from .prepare import milliseconds
 
 INLINE_BYTES = 256 * 1024
 POLL_SECONDS = 0.05
 
 
-def run(*, tenant_id: UUID, collection: Collection, job: IngestionJob, document: Document, size: int) -> None:
-    """Bring a job to its end, at most WRITE_THROUGH_SECONDS; `job` and `document` are set to how they stand then.
+def run(accepted: Accepted, *, collection: Collection, submission: Submission) -> None:
+    """Bring an accepted document's job to its end, in at most WRITE_THROUGH_SECONDS; the accepted job and document are
+    set to how they stand then.
 
-    A small document is worked on in this very process under the same leases: no queue stands between it and being
-    searchable. If this process dies, a worker takes the job over. Raises Problem 422 when the collection is deleted.
+    A job that was accepted with `hold` is worked on in this very process under the same lease: no queue stands between
+    it and being searchable. If this process dies, a worker takes the job over. Raises Problem 422 when the collection
+    is deleted.
     """
-    if size <= INLINE_BYTES:
-        for held in ledger.claim(stage=ledger.Stage.PREPARE, job_id=job.id):
-            with ledger.failures(held):
-                kept = prepare.prepare(held, collection=collection, keep=True)
-                if kept is not None:
-                    embed.embed_group([kept], in_hand=[kept], collection=collection)
-    else:
-        ledger.wake(ledger.Stage.PREPARE)
+    job, document, held = accepted.job, accepted.document, accepted.held
+    assert job is not None, "unchanged content has nothing to wait for"
+    if held is not None:
+        with ledger.failures(held), ledger.leased(held):
+            if _here(held, collection, submission, document):
+                job.state = job.State.DONE
+                return
+    _wait(job, document)
+
+
+def _here(held: Claim, collection: Collection, submission: Submission, document: Document) -> bool:
+    """The workers' steps, with everything in memory until the one transaction that stages and publishes it.
+
+    False when the version did not go live.
+    """
+    started = time.monotonic()
+    submission.content.seek(0)
+    parsed = parse_sandboxed(
+        submission.content.read(), media_type=submission.media_type, filename=submission.filename or None
+    )
+    parsed_at = time.monotonic()
+    with tenancy.scope(held.tenant_id):
+        live = prepare.live_chunks(held) if held.base_version else {}
+        chunks = list(prepare.cut(held, collection, parsed, live=live))
+        texts = {each.sha256: each.text for each in chunks if each.text is not None}
+        vectors = embed.known_vectors(held.tenant_id, collection.space, texts) if texts else {}
+    chunked_at = time.monotonic()
+    unknown = {digest: text for digest, text in texts.items() if digest not in vectors}
+    vectors |= embed.new_vectors(collection.space, unknown)
+    embedded_at = time.monotonic()
+    timings = {
+        "queued_ms": 0.0,
+        "parse_ms": milliseconds(parsed_at - started),
+        "chunk_ms": milliseconds(chunked_at - parsed_at),
+        "embed_ms": milliseconds(embedded_at - chunked_at),
+        "chunks": len(chunks),
+    }
+    with tenancy.scope(held.tenant_id):
+        _, live_version, deleted_version = ledger.own(held)
+        prepare.keep_text(held, collection, parsed, title=submission.title or "")
+        prepare.stage(held, chunks, vectors=vectors)
+        now_live = publish.swap(held, collection, live_version, deleted_version, timings=timings, started=embedded_at)
+    metrics.STAGE_SECONDS.labels(stage="prepare").observe(chunked_at - started)
+    metrics.STAGE_SECONDS.labels(stage="embed").observe(embedded_at - chunked_at)
+    if now_live is not None:
+        document.version, document.live_version, document.state = now_live
+    return now_live is not None
+
+
+def _wait(job: IngestionJob, document: Document) -> None:
+    """Watch the ledger until the job ends, has to be retried, or the time is over."""
     deadline = time.monotonic() + settings.WRITE_THROUGH_SECONDS
     while True:
-        with tenancy.scope(tenant_id):
+        with tenancy.scope(job.tenant_id):
             jobs = db.rows("job_state", job=job.id)
             documents = db.rows("document_state", document=document.id)
         if not jobs or not documents:

@@ -35,7 +35,7 @@ from . import metrics, prompts
 from .llm import LLM, ExtractiveLLM, LLMError, configured
 from .records import SourcesChanged, finish
 from .types import AnswerRequest, Embed, Event, Task
-from .writing import Draft, write
+from .writing import Draft, abstain, write
 
 logger = logging.getLogger(__name__)
 
@@ -125,9 +125,10 @@ async def stream(prepared: Prepared, *, live: bool = True) -> AsyncGenerator[Eve
     draft = Draft()
     began = time.perf_counter()
     if not prepared.task.passages:
-        draft.text = prompts.ABSTENTION
+        abstain(prepared.task, draft)
         draft.backend, draft.model = prepared.backend, await _name(prepared.backend)
-        yield Event("message", {"delta": draft.text})
+        if draft.text:
+            yield Event("message", {"delta": draft.text})
     else:
         async with aclosing(write(prepared.task, prepared.backend, draft, live=live)) as deltas:
             async for delta in deltas:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 from apps.retrieval.types import Hit
@@ -32,6 +33,8 @@ SUPPORT = 0.6
 #: A sentence of fewer characters ("Yes.") is not looked up word for word: it may stand anywhere.
 SHORT = 10
 
+BLOCKS = (ITEM, ROW, CODE)
+
 _NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
 _EDGES = re.compile(r"^(?:[-*+•‣]|\d{1,3}[.)])\s+")
 
@@ -39,13 +42,14 @@ _EDGES = re.compile(r"^(?:[-*+•‣]|\d{1,3}[.)])\s+")
 @dataclass(frozen=True, slots=True)
 class Sentence:
     """A sentence of an answer: answer[start:end] with its markers, the text without them, the passages it
-    cites.
+    cites, what kind of unit it is (units.py).
     """
 
     start: int
     end: int
     text: str
     markers: tuple[int, ...]
+    kind: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +62,15 @@ class Span:
 
 
 def split(answer: str) -> list[Sentence]:
-    """The claims of an answer: its sentences, items, rows and code lines; headings claim nothing.
+    """The claims of an answer: its sentences, items, tables and code; headings claim nothing.
 
-    A marker belongs to the sentence whose last words it follows, on either side of the full stop.
+    A marker belongs to the sentence whose last words it follows, on either side of the full stop. The lines
+    of code, and the rows of a table that come before a marker, are one claim: theirs stands at the end.
     """
     plain, origin, found = _without_markers(answer)
-    claims = [unit for unit in units(plain) if unit.kind not in (HEADING, RULE)]
+    everything = units(plain)
+    claims = [unit for unit in everything if unit.kind not in (HEADING, RULE)]
+    fences = {unit.start for unit in everything if unit.kind == RULE and plain[unit.start] in "`~"}
     cited: list[list[int]] = [[] for _ in claims]
     ends = [origin[unit.end - 1] + 1 for unit in claims]
     for number, at, after in found:
@@ -71,10 +78,26 @@ def split(answer: str) -> list[Sentence]:
         if claims:
             cited[index].append(number)
             ends[index] = max(ends[index], after)
-    return [
-        Sentence(origin[unit.start], end, plain[unit.start : unit.end], tuple(dict.fromkeys(numbers)))
-        for unit, end, numbers in zip(claims, ends, cited, strict=True)
-    ]
+    sentences: list[Sentence] = []
+    first = 0
+    for index, unit in enumerate(claims):
+        if not cited[index] and index + 1 < len(claims) and _goes_on(plain, unit, claims[index + 1], fences):
+            continue
+        start = claims[first].start
+        numbers = tuple(dict.fromkeys(cited[index]))
+        sentences.append(Sentence(origin[start], ends[index], plain[start : unit.end], numbers, unit.kind))
+        first = index + 1
+    return sentences
+
+
+def _goes_on(text: str, unit: Unit, after: Unit, fences: Collection[int]) -> bool:
+    """Whether two neighbouring units are lines of the same code or rows of the same table."""
+    if unit.kind != after.kind or unit.kind not in (CODE, ROW):
+        return False
+    between = text[unit.end : after.start]
+    if unit.kind == CODE:
+        return not any(unit.end <= fence < after.start for fence in fences)
+    return not any(not line.strip() for line in between.split("\n")[1:-1])
 
 
 def _without_markers(answer: str) -> tuple[str, list[int], list[tuple[int, int, int]]]:
@@ -183,23 +206,28 @@ def ground(answer: str, passages: Iterable[Passage]) -> tuple[list[dict[str, Any
 
     A sentence is supported when the closest words of one passage it cites hold at least SUPPORT of its
     content words and every number in it stands in the passages it cites: a wrong figure is the usual
-    invention. A sentence without a marker is judged by all passages that the answer cites. Words are stemmed;
-    paraphrases without shared words count as unsupported, so the figure errs downwards. An answer without
-    sentences is grounded 0.
+    invention. A sentence that cites nothing is not supported, wherever its words may stand; but one that
+    leads to a list, a table or code ("Do this:") cites what those cite. Words are stemmed; paraphrases
+    without shared words count as unsupported, so the figure errs downwards. An answer without sentences is
+    grounded 0.
     """
     by_marker = {passage.marker: passage.hit for passage in passages}
     claims = split(answer)
-    everywhere = tuple(dict.fromkeys(marker for claim in claims for marker in claim.markers))
-    judged = [
-        {
-            "text": answer[claim.start : claim.end],
-            "supported": _supported(claim.text, claim.markers or everywhere, by_marker),
-            "citations": [marker for marker in claim.markers if marker in by_marker],
-        }
-        for claim in claims
-    ]
+    judged = []
+    for index, claim in enumerate(claims):
+        cited = [marker for marker in claim.markers or _led_to(claims, index) if marker in by_marker]
+        supported = _supported(claim.text, cited, by_marker)
+        judged.append({"text": answer[claim.start : claim.end], "supported": supported, "citations": cited})
     share = sum(1 for sentence in judged if sentence["supported"]) / len(judged) if judged else 0.0
     return judged, round(share, 4)
+
+
+def _led_to(claims: Sequence[Sentence], index: int) -> tuple[int, ...]:
+    """The markers of the list, table or code that a sentence ending in a colon leads to."""
+    if claims[index].kind in BLOCKS or not claims[index].text.rstrip("*_ \t").endswith((":", "：")):
+        return ()
+    block = takewhile(lambda claim: claim.kind in BLOCKS, claims[index + 1 :])
+    return tuple(dict.fromkeys(marker for claim in block for marker in claim.markers))
 
 
 def _supported(text: str, cited: Iterable[int], by_marker: Mapping[int, Hit]) -> bool:
@@ -227,4 +255,4 @@ def quotable(hit: Hit) -> list[Unit]:
 
 def is_block(unit: Unit) -> bool:
     """Whether a unit is a line of a list, a table or code, which the sentence before it may introduce."""
-    return unit.kind in (ITEM, ROW, CODE)
+    return unit.kind in BLOCKS

@@ -26,6 +26,9 @@ class StopField(serializers.Field):
         found = [data] if isinstance(data, str) else data
         if not isinstance(found, list) or len(found) > 4 or not all(isinstance(item, str) for item in found):
             raise serializers.ValidationError("Must be a string or a list of up to four.")
+        for item in found:
+            if problem := unstorable_text(item):
+                raise serializers.ValidationError(problem)
         return [item for item in found if item]
 
     def to_representation(self, value: Any) -> Any:
@@ -66,7 +69,7 @@ class ChatSerializer(serializers.Serializer):
         return super().to_internal_value(data)
 
     def validate(self, values: dict[str, Any]) -> dict[str, Any]:
-        if (values.get("n") or 1) != 1:
+        if values.get("n") not in (None, 1):
             raise invalid("/n", "n must be 1: one answer per question.", code="unsupported_value")
         values["question"] = question(values["messages"])
         values["max_tokens"] = values.get("max_completion_tokens") or values.get("max_tokens")

@@ -36,6 +36,7 @@ from .serializers import answer_request
 
 class OpenAIView(TenantView):
     scope_needed = "read"
+    query_names = None
     content_negotiation_class = sse.AlwaysJson
 
 

@@ -91,8 +91,8 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """A piece of what a backend writes; the last one may carry usage and the reason for stopping (stop,
-    length).
+    """A piece of what a backend writes; the last one may carry a server's usage and the reason for stopping
+    (stop, length).
     """
 
     text: str = ""

@@ -53,10 +53,10 @@ def units(text: str, headings: Collection[str] = ()) -> list[Unit]:
     """
     known = {_plain(heading) for heading in headings if heading.strip()}
     lines = list(_lines(text))
+    fence = _opened_before(text, lines)
     found: list[Unit] = []
     paragraph: list[tuple[int, int]] = []
     item: tuple[int, int] | None = None
-    fence: str | None = None
 
     def flush() -> None:
         nonlocal item
@@ -122,6 +122,21 @@ def _lines(text: str) -> Iterator[tuple[int, int]]:
         end = len(text) if end < 0 else end
         yield start, end
         start = end + 1
+
+
+def _opened_before(text: str, lines: list[tuple[int, int]]) -> str | None:
+    """The fence in which a text begins, when it was cut out of the middle of code.
+
+    Its first fence then ends the code: it is bare, follows a line directly, and nothing follows it directly.
+    """
+    for index, (start, end) in enumerate(lines):
+        mark = _FENCE.match(text, start, end)
+        if mark is None:
+            continue
+        follows = index > 0 and text[slice(*lines[index - 1])].strip()
+        leads = index + 1 < len(lines) and text[slice(*lines[index + 1])].strip()
+        return mark.group(1) if follows and not leads and not text[mark.end() : end].strip() else None
+    return None
 
 
 def _plain(line: str) -> str:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+from bisect import bisect_right
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from . import metrics
+from apps.documents.embedding.openai_compatible import estimate_tokens
+
+from . import metrics, prompts
 from .llm import LLM, ExtractiveLLM, LLMError
 from .markers import MarkerFilter
-from .types import Task, Usage
+from .types import Options, Task, Usage
 
 logger = logging.getLogger(__name__)
 
@@ -27,20 +30,87 @@ class Draft:
     first: float | None = None
 
 
+class Limits:
+    """Keeps max_tokens and stop sequences for a writer without a server, as a server would.
+
+    feed(piece) returns the text that is settled, close() the rest. What leaves ends before the stop sequence
+    that is complete first, and has at most max_tokens by `estimate_tokens`; it depends on the concatenated
+    input alone, not on how it was cut. `reason` is None until a limit is reached, then stop or length.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self._max_tokens = options.max_tokens
+        self._stop = [sequence for sequence in options.stop if sequence]
+        self._held = ""  # the end of the input, which may be the beginning of a stop sequence
+        self._left = ""  # what has left
+        self.reason: str | None = None
+
+    @property
+    def tokens(self) -> int:
+        """How many have left."""
+        return estimate_tokens(self._left)
+
+    def feed(self, piece: str) -> str:
+        """More of what the writer writes; returns what may leave now."""
+        if self.reason:
+            return ""
+        self._held += piece
+        found = [(at + len(stop), at) for stop in self._stop if (at := self._held.find(stop)) >= 0]
+        if found:
+            settled, self._held, self.reason = self._held[: min(found)[1]], "", "stop"
+        else:
+            open_ = max((_open(self._held, stop) for stop in self._stop), default=0)
+            cut = len(self._held) - open_
+            settled, self._held = self._held[:cut], self._held[cut:]
+        return self._count(settled)
+
+    def close(self) -> str:
+        """No more will come; returns the rest."""
+        return "" if self.reason else self._count(self._held)
+
+    def _count(self, text: str) -> str:
+        fits = bisect_right(
+            range(len(text) + 1), self._max_tokens, key=lambda end: estimate_tokens(self._left + text[:end])
+        )
+        if fits <= len(text):
+            text, self.reason = text[: fits - 1], "length"
+        self._left += text
+        return text
+
+
+def _open(text: str, stop: str) -> int:
+    """Length of the longest end of a text with which the stop sequence begins."""
+    return next((size for size in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:size])), 0)
+
+
+def abstain(task: Task, draft: Draft) -> None:
+    """Fill `draft` with the sentence that says so, within the task's limits."""
+    limits = Limits(task.options)
+    draft.text = (limits.feed(prompts.ABSTENTION) + limits.close()).rstrip()
+    draft.finish_reason = limits.reason or "stop"
+    draft.usage = Usage(_read(task), limits.tokens)
+
+
+def _read(task: Task) -> int:
+    """Tokens of a question and its passages, estimated."""
+    return estimate_tokens(task.question) + sum(estimate_tokens(passage.hit.text) for passage in task.passages)
+
+
 async def write(task: Task, backend: LLM, draft: Draft, *, live: bool) -> AsyncGenerator[str, None]:
     """The text that may leave, piece by piece; fills `draft`.
 
     A backend that fails, or writes nothing, before any of its text has left is replaced by the extractive
     one. Without a reader (`live` false) no text has left until all is written. Raises LLMError otherwise.
+    Limits that leave nothing are no failure.
     """
     while True:
-        draft.text, draft.usage, draft.backend = "", None, backend
+        draft.text, draft.usage, draft.backend, draft.finish_reason = "", None, backend, "stop"
         try:
             async with aclosing(_attempt(task, backend, draft)) as pieces:
                 async for piece in pieces:
                     if live:
                         yield piece
-            if not live:
+            if not live and draft.text:
                 yield draft.text
             return
         except LLMError as error:
@@ -56,6 +126,7 @@ async def write(task: Task, backend: LLM, draft: Draft, *, live: bool) -> AsyncG
 
 async def _attempt(task: Task, backend: LLM, draft: Draft) -> AsyncGenerator[str, None]:
     kept = MarkerFilter([passage.marker for passage in task.passages])
+    limits = None if backend.keeps_limits else Limits(task.options)
     outcome = "cancelled"  # unless one of the two below is reached
     try:
         draft.model = await backend.model()
@@ -63,13 +134,18 @@ async def _attempt(task: Task, backend: LLM, draft: Draft) -> AsyncGenerator[str
             async for delta in deltas:
                 draft.usage = delta.usage or draft.usage
                 draft.finish_reason = delta.finish_reason or draft.finish_reason
-                if piece := kept.feed(delta.text):
+                if piece := kept.feed(limits.feed(delta.text) if limits else delta.text):
                     draft.text += piece
                     yield piece
-        if piece := kept.close():
+                if limits and limits.reason:
+                    break
+        if piece := kept.feed(limits.close() if limits else "") + kept.close():
             draft.text += piece
             yield piece
-        if not draft.text:
+        if limits:
+            draft.finish_reason = limits.reason or draft.finish_reason
+            draft.usage = Usage(_read(task), limits.tokens)
+        if not draft.text and not (limits and limits.reason):
             raise LLMError("empty", "The language model wrote nothing.")
         outcome = "ok"
     except LLMError:

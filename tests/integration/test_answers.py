@@ -68,6 +68,27 @@ def test_a_question_that_the_sources_do_not_answer_is_refused_politely(client: h
     assert body["abstained"] and body["citations"] == [] and "do not answer" in body["answer"]
 
 
+def test_a_document_that_repeats_the_question_in_code_is_not_quoted(
+    client: httpx.Client, guide: Collection, ingest: Callable[..., Any]
+) -> None:
+    question = "When do backups run every night?"
+    tour = f'# A tour\n\n```sh\ncurl $URL/api/v1/answers -d \'{{"question": "{question}"}}\'\n```\n'
+    ingest(guide, tour, source_uri="tour.md", title="A tour", media_type="text/markdown")
+    body = ask(client, question)
+    assert "02:30" in body["answer"] and "curl" not in body["answer"]
+    assert body["grounded"] == 1.0 and all(sentence["citations"] for sentence in body["sentences"])
+
+
+def test_an_answer_keeps_to_max_tokens(client: httpx.Client, guide: Collection) -> None:
+    whole = ask(client)
+    assert whole["finish_reason"] == "stop"
+    for max_tokens in (1, 5, 9, 18):
+        body = ask(client, max_tokens=max_tokens)
+        assert body["usage"]["completion_tokens"] <= max_tokens and body["finish_reason"] == "length"
+        assert whole["answer"].startswith(body["answer"].removesuffix(" [1]"))
+        assert re.findall(r"\[", body["answer"]) == ["["] * len(body["citations"])
+
+
 def test_an_empty_collection_answers_nothing(client: httpx.Client, collection: Collection) -> None:
     assert ask(client)["abstained"]
 

@@ -60,6 +60,26 @@ def test_the_model_answers_and_is_cited(reader: httpx.Client, guide: Collection,
     assert "[1] <passage" in prompt and "operator role [ 3 ]" in prompt
 
 
+def test_limits_go_to_the_models_server(
+    reader: httpx.Client, guide: Collection, llm: FakeServer, llm_web: Server, api_key: str
+) -> None:
+    """Which keeps them: its own tokenizer counts, so nothing is cut here."""
+    ai = openai.OpenAI(base_url=f"{llm_web.url}/v1", api_key=api_key, max_retries=0)
+    question: Any = [{"role": "user", "content": "When do backups run?"}]
+    values: Any = {"model": "ragsite/docs", "messages": question, "max_tokens": 3, "stop": ["UTC", "x"]}
+    found = ai.chat.completions.create(**values, temperature=0.3, top_p=0.5, seed=7)
+    sent = llm.requests[-1]
+    assert (sent["max_tokens"], sent["stop"]) == (3, ["UTC", "x"])
+    assert (sent["temperature"], sent["top_p"], sent["seed"]) == (0.3, 0.5, 7)
+    assert found.choices[0].message.content == "Backups run every night at 02:30 UTC [1]."
+    assert found.usage is not None and found.usage.completion_tokens == 7
+    cut = ai.chat.completions.create(**values | {"messages": [question[0] | {"content": "Backups? script:length"}]})
+    assert (cut.choices[0].message.content, cut.choices[0].finish_reason) == (
+        "Backups run every night at 02:30 UTC",
+        "length",
+    )
+
+
 def test_markers_of_no_passage_never_leave(reader: httpx.Client, guide: Collection) -> None:
     found = stream(reader, "When do backups run? script:bogus")
     text = "".join(data["delta"] for name, data in found if name == "message")

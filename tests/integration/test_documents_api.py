@@ -103,6 +103,20 @@ def test_chunks_of_an_older_version_keep_their_offsets(client: httpx.Client, col
             assert span["text"] == chunk["text"]
 
 
+def test_sent_again_by_its_id_a_document_keeps_its_name(client: httpx.Client, collection: Collection) -> None:
+    body = {"collection": "docs", "mode": "write_through"}
+    made = client.post("/api/v1/documents", json=body | {"text": "first", "source_uri": "handbook"}).json()
+    by_id = body | {"id": made["id"]}
+    for again in (
+        client.post("/api/v1/documents", json=by_id | {"text": "second"}),
+        client.post("/api/v1/documents", json=by_id | {"text": "second", "version": 9}),  # the same content
+        client.post("/api/v1/documents", data=by_id, files={"file": ("upload.txt", b"third")}),
+    ):
+        assert again.json()["source_uri"] == "handbook" and again.json()["id"] == made["id"]
+    renamed = client.post("/api/v1/documents", json=by_id | {"text": "fourth", "source_uri": "manual"}).json()
+    assert (renamed["source_uri"], renamed["live_version"]) == ("manual", 11)
+
+
 def test_delete_then_search_finds_nothing(client: httpx.Client, collection: Collection) -> None:
     body = {"collection": "docs", "text": "Zebras are striped.", "mode": "write_through"}
     made = client.post("/api/v1/documents", json=body).json()

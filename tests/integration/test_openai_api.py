@@ -14,6 +14,7 @@ import pytest
 from apps.access import tenancy
 from apps.access.models import Tenant
 from apps.documents import collections
+from apps.documents.embedding.openai_compatible import estimate_tokens
 from apps.documents.models import Collection
 
 QUESTION = "When do backups run every night?"
@@ -105,6 +106,41 @@ def test_a_stream_ends_with_done_and_has_no_usage_unasked(client: httpx.Client, 
     assert lines[-1] == "data: [DONE]" and "usage" not in "".join(lines)
 
 
+@pytest.mark.parametrize(
+    ("fields", "content", "reason"),
+    [
+        ({"max_tokens": 9}, "Backups run every [1]", "length"),
+        ({"max_completion_tokens": 1}, "Bac", "length"),
+        ({"max_tokens": 1000}, "Backups run every night at 02:30 UTC. [1]", "stop"),
+        ({"stop": " at"}, "Backups run every night", "stop"),
+        ({"stop": ["nowhere", "UTC", "1]"]}, "Backups run every night at 02:30", "stop"),
+        ({"stop": ["]"]}, "Backups run every night at 02:30 UTC.", "stop"),
+        ({"stop": ["Backups"]}, "", "stop"),
+        ({"stop": ["02:30"], "max_tokens": 3}, "Backups", "length"),
+    ],
+)
+def test_limits_hold_streamed_and_not(
+    ai: openai.OpenAI, guide: Collection, fields: dict[str, Any], content: str, reason: str
+) -> None:
+    found = ask(ai, **fields)
+    choice = found.choices[0]
+    assert (choice.message.content, choice.finish_reason) == (content, reason)
+    limit = fields.get("max_tokens") or fields.get("max_completion_tokens") or 1000
+    assert estimate_tokens(content) <= found.usage.completion_tokens <= limit
+    assert len(choice.message.citations) == content.count("[1]")
+    chunks = list(ask(ai, stream=True, stream_options={"include_usage": True}, **fields))
+    choices = [chunk.choices[0] for chunk in chunks if chunk.choices]
+    assert "".join(choice.delta.content or "" for choice in choices) == content
+    assert [choice.finish_reason for choice in choices if choice.finish_reason] == [reason]
+    assert chunks[-1].usage.completion_tokens == found.usage.completion_tokens
+
+
+def test_an_answer_that_nothing_was_found_for_keeps_to_its_limit(ai: openai.OpenAI, collection: Collection) -> None:
+    found = ask(ai, max_tokens=5)
+    assert (found.choices[0].message.content, found.choices[0].finish_reason) == ("The sources do", "length")
+    assert found.usage.completion_tokens == 5
+
+
 def test_the_answer_can_be_verified_by_its_id(ai: openai.OpenAI, client: httpx.Client, guide: Collection) -> None:
     answer_id = ask(ai).id.removeprefix("chatcmpl-")
     assert client.get(f"/api/v1/answers/{answer_id}/verify").json()["verified"] is True
@@ -161,6 +197,9 @@ USER = {"role": "user", "content": "x"}
         ({"model": "ragsite/nowhere"}, 404, "model_not_found", "model"),
         ({"model": "gpt-9"}, 404, "model_not_found", "model"),
         ({"n": 2}, 400, "unsupported_value", "n"),
+        ({"n": 0}, 400, "unsupported_value", "n"),
+        ({"n": -1}, 400, "unsupported_value", "n"),
+        ({"n": True}, 400, "invalid", "n"),
         ({"n": "one"}, 400, "invalid", "n"),
         ({"messages": []}, 400, "invalid", "messages"),
         ({"messages": "hello"}, 400, "invalid", "messages"),
@@ -170,9 +209,20 @@ USER = {"role": "user", "content": "x"}
         ({"messages": [USER | {"content": [{"type": "image_url"}]}]}, 400, "invalid", "messages.0.content.0"),
         ({"messages": [USER | {"content": "a\x00"}]}, 400, "invalid", "messages.0.content"),
         ({"temperature": "hot"}, 400, "invalid", "temperature"),
+        ({"temperature": -0.1}, 400, "invalid", "temperature"),
+        ({"temperature": 2.1}, 400, "invalid", "temperature"),
+        ({"temperature": True}, 400, "invalid", "temperature"),
+        ({"temperature": 10**400}, 400, "invalid", "temperature"),
         ({"stream": "yes"}, 400, "invalid", "stream"),
         ({"max_tokens": 0}, 400, "invalid", "max_tokens"),
+        ({"max_tokens": -1}, 400, "invalid", "max_tokens"),
+        ({"max_tokens": 1.5}, 400, "invalid", "max_tokens"),
+        ({"max_tokens": "5"}, 400, "invalid", "max_tokens"),
+        ({"max_completion_tokens": 0}, 400, "invalid", "max_completion_tokens"),
         ({"stop": 5}, 400, "invalid", "stop"),
+        ({"stop": ["a", "b", "c", "d", "e"]}, 400, "invalid", "stop"),
+        ({"stop": [1]}, 400, "invalid", "stop"),
+        ({"stop": ["a\x00"]}, 400, "invalid", "stop"),
         ({"metadata": []}, 400, "invalid", "metadata"),
         ({"collections": ["nowhere"]}, 404, "unknown_collection", None),
         ({"filters": {"a": 1}}, 400, "not_supported", "filters"),

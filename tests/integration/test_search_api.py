@@ -9,8 +9,7 @@ import httpx
 import pytest
 
 from apps.documents.models import Collection
-
-from .test_bad_input import SEARCH, refused, send
+from tests.support.refusals import SEARCH, refused, send
 
 MODES = ("hybrid", "dense", "lexical")
 ODD_QUERIES = {

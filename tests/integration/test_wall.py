@@ -12,7 +12,7 @@ from django.db import DatabaseError, ProgrammingError, connection, connections, 
 from apps.access import keys, tenancy
 from apps.access.models import ApiKey, Tenant
 from apps.documents.engines import engine_for
-from apps.documents.models import Collection
+from apps.documents.models import Collection, EmbeddingSpace
 from apps.retrieval.search import search
 from apps.retrieval.types import SearchQuery
 from tests.conftest import make_collection
@@ -76,6 +76,14 @@ def test_a_partition_cannot_be_queried_around_its_parents_policy(collection: Col
     denied = pytest.raises(ProgrammingError, match="permission denied")
     with denied, tenancy.scope(collection.tenant_id), connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM documents_chunk_p0")
+
+
+def test_what_the_owner_keeps_the_application_may_only_read(tenant: Tenant) -> None:
+    with pytest.raises(ProgrammingError, match="permission denied"), tenancy.scope(tenant.id):
+        EmbeddingSpace.objects.update(revision="forged")
+    with pytest.raises(ProgrammingError, match="permission denied"), tenancy.scope(tenant.id):
+        EmbeddingSpace.objects.all()._raw_delete("default")
+    assert EmbeddingSpace.objects.exclude(revision="forged").exists()
 
 
 def test_the_setting_ends_with_its_transaction(tenant: Tenant) -> None:

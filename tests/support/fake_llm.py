@@ -3,7 +3,7 @@
 The model's name, or `script:<name>` in the question, is the script: `normal`, `429-then-ok`, `500`, `401`,
 `stall` (a few tokens, then silence), `silent` (headers, then silence), `cut` (the connection breaks in the
 middle), `cut-early` (before the first token), `unended` (no finish_reason), `bogus` (markers that name no
-passage), `empty`, `garbage` (no JSON), `slow` (for ever).
+passage), `length` (max_tokens ends it within a marker), `empty`, `garbage` (no JSON), `slow` (for ever).
 """
 
 from __future__ import annotations
@@ -89,6 +89,8 @@ class FakeServer:
         for index, piece in enumerate(pieces):
             if script == "cut" and index == 3:
                 return
+            if script == "length" and index == 5:
+                break
             if script == "stall" and index == 3:
                 await asyncio.sleep(60)
             await _event(send, {"choices": [_choice({"content": piece})]})
@@ -100,7 +102,7 @@ class FakeServer:
             await _event(send, {"choices": [_choice({"content": "and on "})]})
             await asyncio.sleep(0.02)
         if script != "unended":
-            await _event(send, {"choices": [_choice({}, "stop")]})
+            await _event(send, {"choices": [_choice({}, "length" if script == "length" else "stop")]})
             await _event(send, {"choices": [], "usage": USAGE})
         await send({"type": "http.response.body", "body": b"data: [DONE]\n\n", "more_body": False})
 

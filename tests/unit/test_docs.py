@@ -208,3 +208,17 @@ def test_the_two_commands_come_first() -> None:
     start = README.split("## Start")[1].split("\n## ")[0]
     assert "$ make up" in start and "$ make test" in start
     assert README.index("## Start") < README.index("## A five-minute tour") < README.index("## Commands")
+
+
+def test_the_openapi_document_lists_the_query_parameters_that_are_taken() -> None:
+    checked = 0
+    generator = SchemaGenerator()
+    schema = generator.get_schema(request=None, public=True)["paths"]
+    for path, _, method, view in generator._get_paths_and_endpoints():
+        taken = getattr(view, "query_names", None)
+        if taken is None:
+            continue
+        listed = {each["name"] for each in schema[path][method.lower()].get("parameters", ()) if each["in"] == "query"}
+        assert listed == {name for name in taken.get(method, ()) if not name.endswith(".*")}, f"{method} {path}"
+        checked += 1
+    assert checked > 20

@@ -64,6 +64,41 @@ def test_grounding_counts_supported_sentences() -> None:
     assert ground("", passages(GUIDE)) == ([], 0.0)
 
 
+def test_a_sentence_that_cites_nothing_is_not_supported() -> None:
+    sentences, grounded = ground(
+        "Backups run every night at 02:30 UTC. [1] They are kept for 35 days.", passages(GUIDE)
+    )
+    assert [(sentence["supported"], sentence["citations"]) for sentence in sentences] == [(True, [1]), (False, [])]
+    assert grounded == 0.5
+    assert ground("Backups run every night at 02:30 UTC. [9]", passages(GUIDE))[1] == 0.0, "no such passage"
+    items = "Backups:\n- They run every night at 02:30 UTC.\n- They are kept for 35 days. [1]"
+    sentences, _ = ground(items, passages(GUIDE))
+    assert [sentence["supported"] for sentence in sentences] == [True, False, True], "each item is a claim"
+
+
+def test_what_leads_to_a_list_cites_what_its_items_cite() -> None:
+    answer = "Of backups this is known:\n\n- They run every night. [1]\n- They are kept for 35 days. [1]"
+    sentences, grounded = ground(answer, passages("Of backups this is known. They run every night, kept for 35 days."))
+    assert sentences[0] == {"text": "Of backups this is known:", "supported": True, "citations": [1]}
+    assert grounded == 1.0
+    sentences, _ = ground(answer.replace("this is known", "zebras eat grass"), passages(GUIDE))
+    assert not sentences[0]["supported"], "what it says must stand there too"
+    assert ground("Of backups this is known:\n\nThey run. [1]", passages(GUIDE))[0][0]["citations"] == []
+
+
+def test_code_and_tables_are_one_claim_each() -> None:
+    code = "Do this: [1]\n```sh\nmake install\n\nmake up\n```\n[2] Then wait. [1]"
+    assert [(sentence.text, sentence.markers) for sentence in split(code)] == [
+        ("Do this:", (1,)),
+        ("make install\n\nmake up", (2,)),
+        ("Then wait.", (1,)),
+    ]
+    table = "| a | b |\n|---|---|\n| c | d | [1]\n| e | f | [2]\n\n| g | h |\n\n| i | j | [1]"
+    assert [sentence.markers for sentence in split(table)] == [(1,), (2,), (), (1,)]
+    two = "```\none\n```\n```\ntwo\n```\n[1]"
+    assert [(sentence.text, sentence.markers) for sentence in split(two)] == [("one", ()), ("two", (1,))]
+
+
 TEXT = st.text(min_size=1, max_size=120)
 
 

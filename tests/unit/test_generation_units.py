@@ -104,3 +104,17 @@ def test_units_cover_the_text_in_order_without_overlap(lines: list[str]) -> None
         assert piece == piece.strip()
         at = unit.end
     assert not text[at:].strip()
+
+
+@pytest.mark.parametrize(
+    ("text", "kinds"),
+    [
+        ("make up\n```\n\nThen wait.\n\n```sh\nls\n```", ["code", "rule", "prose", "rule", "code", "rule"]),
+        ("make up\nmake down\n```", ["code", "code", "rule"]),
+        ("Do this:\n```\nmake up\n```\n\nThen wait.", ["prose", "rule", "code", "rule", "prose"]),
+        ("Do this:\n\n```\n\nmake up", ["prose", "rule", "code"]),
+        ("```\n\nmake up", ["rule", "code"]),
+    ],
+)
+def test_a_text_cut_out_of_the_middle_of_code_begins_with_code(text: str, kinds: list[str]) -> None:
+    assert [unit.kind for unit in units(text)] == kinds

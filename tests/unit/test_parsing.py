@@ -84,7 +84,7 @@ def test_plain_text_is_kept_and_split_at_blank_lines() -> None:
         "First paragraph of a plain text,\nover two lines.",
         "Second paragraph: naïve café.",
     ]
-    assert (parsed.media_type, parsed.parser, parsed.title) == ("text/plain", "plain/1", None)
+    assert (parsed.media_type, parsed.parser, parsed.title) == ("text/plain", "plain/2", None)
 
 
 def test_markdown_keeps_its_source_and_gives_its_blocks() -> None:

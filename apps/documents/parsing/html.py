@@ -14,7 +14,7 @@ from apps.documents.parsing.encoding import decode
 from apps.documents.parsing.normalise import clean
 from apps.documents.parsing.types import Block, Parsed, ParseError
 
-FINGERPRINT = "html/1"
+FINGERPRINT = "html/2"
 
 
 def _tags(names: str) -> frozenset[str]:
@@ -50,6 +50,7 @@ def parse(data: bytes, *, media_type: str, charset: str | None) -> Parsed:
     """
     head = data[:_META_WINDOW]
     labels = [m.decode("ascii", "ignore") for m in _XML_CHARSET.findall(head) + _META_CHARSET.findall(head)]
+    labels = [label for label in labels if not label.lower().startswith(("utf-16", "utf-32"))]  # it was read in ASCII
     source = clean(decode(data, declared=(charset, *labels)).removeprefix("\ufeff"))
     if not source or source.isspace():
         raise ParseError("empty", "The HTML content has no text.")

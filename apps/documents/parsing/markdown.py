@@ -15,7 +15,7 @@ from apps.documents.parsing.normalise import normalise
 from apps.documents.parsing.plain import paragraphs
 from apps.documents.parsing.types import Block, Parsed
 
-FINGERPRINT = "markdown/1"
+FINGERPRINT = "markdown/2"
 
 # Block parsing runs at about 0.3 MB/s; a longer "Markdown" file is a data dump and is read as plain text.
 MAX_STRUCTURED = 8 * 1024 * 1024

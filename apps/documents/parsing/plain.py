@@ -8,7 +8,7 @@ from apps.documents.parsing.encoding import decode
 from apps.documents.parsing.normalise import normalise
 from apps.documents.parsing.types import Block, Parsed
 
-FINGERPRINT = "plain/1"
+FINGERPRINT = "plain/2"
 
 _SEPARATOR = re.compile(r"\n[^\S\n]*(?:\n[^\S\n]*)+")
 

@@ -59,6 +59,7 @@ class ParseError(Exception):
             "timeout",  # wall clock or CPU limit
             "too_large",  # input, output or memory limit
             "unavailable",  # no sandbox could be started; says nothing about the document
+            "undecodable",  # damaged text, or text in no character encoding that can be told
             "unsupported",  # no parser for this kind of content
         }
     )

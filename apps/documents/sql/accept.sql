@@ -27,7 +27,7 @@ VALUES
      %(version)s, %(sha256)s, %(media_type)s, 'pending', %(now)s, %(now)s, %(now)s)
 ON CONFLICT (id) DO UPDATE SET
     version = EXCLUDED.version,
-    source_uri = EXCLUDED.source_uri,
+    source_uri = coalesce(%(renamed)s, d.source_uri),
     title = coalesce(%(title)s, d.title),
     metadata = coalesce(%(metadata)s::jsonb, d.metadata),
     content_sha256 = EXCLUDED.content_sha256,
@@ -38,7 +38,11 @@ ON CONFLICT (id) DO UPDATE SET
     deleted_at = NULL,
     updated_at = EXCLUDED.updated_at
 WHERE d.version < EXCLUDED.version
-RETURNING d.version, d.live_version, d.created_at
+RETURNING d.*
+
+-- name: find_source
+-- Found first, then locked by its id: Citus locks rows of one known document only.
+SELECT id FROM documents_document WHERE collection_id = %(collection)s AND source_uri = %(source_uri)s
 
 -- name: raise_version
 -- The same content with a higher version: no work, but the number rises, so that an older event stays stale.

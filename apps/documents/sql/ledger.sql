@@ -1,3 +1,11 @@
+-- name: open_job
+-- Written with the version it is for. Whoever accepts a document to work on it at once holds the job from its birth.
+INSERT INTO documents_ingestionjob
+    (id, tenant_id, collection_id, document_id, version, stage, state, priority, attempts, fence, worker, lease_until,
+     not_before, outcome, timings, created_at)
+VALUES (%(id)s, %(tenant)s, %(collection)s, %(document)s, %(version)s, 'prepare', %(state)s, %(priority)s, %(attempts)s,
+        %(fence)s, %(worker)s, now() + make_interval(secs => %(lease)s), %(now)s, '', '{}', %(now)s)
+
 -- name: claim
 -- Take due jobs of a stage: queued ones, and running ones whose lease has run out. Identifiers only, no content.
 SELECT id, tenant_id, collection_id, document_id, version, base_version, attempts, fence, created_at, timings
@@ -19,12 +27,6 @@ WHERE id = %(id)s AND fence = %(fence)s AND state = 'running' FOR UPDATE
 UPDATE documents_ingestionjob SET
     stage = %(stage)s, state = 'queued', attempts = 0, lease_until = NULL, not_before = now(),
     base_version = %(base_version)s, timings = timings || %(timings)s::jsonb
-WHERE id = %(id)s AND fence = %(fence)s AND state = 'running'
-
--- name: advance
--- The next stage goes on in the same hands.
-UPDATE documents_ingestionjob SET
-    stage = %(stage)s, attempts = 1, base_version = %(base_version)s, timings = timings || %(timings)s::jsonb
 WHERE id = %(id)s AND fence = %(fence)s AND state = 'running'
 
 -- name: finish

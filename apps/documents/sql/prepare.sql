@@ -31,13 +31,15 @@ DELETE FROM documents_stagedchunk WHERE document_id = %(document)s AND version =
 -- Chunks of a version on their way: arrays of one value per chunk. The document's row says which shard they go to: a
 -- plain INSERT .. SELECT FROM unnest would become a COPY on Citus, which row-level security refuses.
 INSERT INTO documents_stagedchunk
-    (document_id, version, tenant_id, ordinal, chunk_id, kept, start, "end", text, sha256, tokens, heading_path)
+    (document_id, version, tenant_id, ordinal, chunk_id, kept, start, "end", text, sha256, tokens, heading_path,
+     embedding)
 SELECT d.id, %(version)s, %(tenant)s, s.ordinal, s.chunk_id, s.kept, s.start, s."end", s.text, s.sha256, s.tokens,
-       ARRAY(SELECT jsonb_array_elements_text(s.heading_path))
+       ARRAY(SELECT jsonb_array_elements_text(s.heading_path)), s.embedding::vector
 FROM documents_document d,
      unnest(%(ordinals)s::int[], %(chunk_ids)s::uuid[], %(kept)s::bool[], %(starts)s::int[], %(ends)s::int[],
-            %(texts)s::text[], %(sha256s)s::bytea[], %(tokens)s::int[], %(heading_paths)s::jsonb[])
-     AS s (ordinal, chunk_id, kept, start, "end", text, sha256, tokens, heading_path)
+            %(texts)s::text[], %(sha256s)s::bytea[], %(tokens)s::int[], %(heading_paths)s::jsonb[],
+            %(embeddings)s::text[])
+     AS s (ordinal, chunk_id, kept, start, "end", text, sha256, tokens, heading_path, embedding)
 WHERE d.id = %(document)s
 
 -- name: processing

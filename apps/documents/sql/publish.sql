@@ -50,15 +50,18 @@ UPDATE documents_document d SET
     updated_at = %(now)s
 WHERE d.id = %(document)s AND coalesce(d.live_version, 0) < %(live)s AND coalesce(d.deleted_version, 0) < %(live)s
   AND d.deleted_at IS NULL
+RETURNING d.version, d.live_version, d.state
 
--- name: same_content
--- The highest number under which this version's content was accepted.
-SELECT max(version), max(title) FROM documents_documentversion
-WHERE document_id = %(document)s AND (version = %(version)s OR same_as = %(version)s)
-
--- name: added
-SELECT count(*), coalesce(sum(tokens), 0) FROM documents_stagedchunk
-WHERE document_id = %(document)s AND version = %(version)s AND NOT kept
+-- name: going_live
+-- The highest number under which this version's content was accepted, its title, and what is new in it.
+SELECT v.version, v.title, s.chunks, s.tokens
+FROM (
+    SELECT max(version) AS version, max(title) AS title FROM documents_documentversion
+    WHERE document_id = %(document)s AND (version = %(version)s OR same_as = %(version)s)
+) v, (
+    SELECT count(*) AS chunks, coalesce(sum(tokens), 0) AS tokens FROM documents_stagedchunk
+    WHERE document_id = %(document)s AND version = %(version)s AND NOT kept
+) s
 
 -- name: bump_epoch
 -- Last, because it is the row that every publish of a collection waits for.

@@ -8,7 +8,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.access.problems import is_conflict
-from apps.access.views import TenantView
+from apps.access.views import PAGED, TenantView
 
 from .. import collections
 from ..models import Collection
@@ -18,6 +18,8 @@ REMOVE_ATTEMPTS = 4
 
 
 class CollectionList(TenantView):
+    query_names = {"GET": PAGED}
+
     @extend_schema(responses=CollectionSerializer(many=True))
     def get(self, request: Request) -> Response:
         return self.paged(Collection.objects.select_related("space"), collections.show)

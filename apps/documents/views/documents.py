@@ -15,10 +15,11 @@ from rest_framework.response import Response
 from apps.access import tenancy
 from apps.access.problems import Problem, invalid
 from apps.access.serializers import FormParser, JsonParser
-from apps.access.views import MAX_PAGE, TenantView
+from apps.access.views import MAX_PAGE, PAGED, OwnPages, TenantView
 
 from .. import collections, db, queries, write_through
 from ..accept import accept
+from ..errors import ABOUT_THE_CONTENT
 from ..models import Collection, Document, IngestionJob
 from ..remove import delete
 from ..serializers import (
@@ -37,6 +38,7 @@ AT_LEAST_ONE = {"type": "integer", "minimum": 1}
 
 class DocumentList(TenantView):
     parser_classes = [JsonParser, FormParser]
+    query_names = {"GET": ("collection", "state", "source_uri", "metadata.*", *PAGED)}
     max_body_bytes = None  # asgi.py bounds it; the document itself is bounded in submission.py
 
     @extend_schema(
@@ -61,15 +63,14 @@ class DocumentList(TenantView):
     )
     def post(self, request: Request) -> Response:
         slug, mode, submission, size = from_request(request)
-        tenant_id = self.caller.tenant_id
         with self.scope():
             collection = collections.find(slug, writing=True)
-        through = (mode or collection.consistency_mode) == Collection.Mode.WRITE_THROUGH
-        accepted = accept(tenant_id=tenant_id, collection=collection, submission=submission, wake=not through)
-        job: IngestionJob | None = accepted.job
-        document = accepted.document
+            through = (mode or collection.consistency_mode) == Collection.Mode.WRITE_THROUGH
+            hold = through and size <= write_through.INLINE_BYTES
+            accepted = accept(collection=collection, submission=submission, hold=hold)
+        job, document = accepted.job, accepted.document
         if through and job is not None:
-            write_through.run(tenant_id=tenant_id, collection=collection, job=job, document=document, size=size)
+            write_through.run(accepted, collection=collection, submission=submission)
         body = {
             "id": document.id,
             "collection": collection.slug,
@@ -80,10 +81,10 @@ class DocumentList(TenantView):
             "unchanged": accepted.unchanged,
             "job": job.id if job else None,
         }
-        return Response(body, status=_status(job, through))
+        return Response(body, status=_status(job, through, pointer="/file" if request.FILES else "/text"))
 
 
-def _status(job: IngestionJob | None, through: bool) -> int:
+def _status(job: IngestionJob | None, through: bool, *, pointer: str) -> int:
     """200 unchanged, 201 live, 202 accepted; a write-through whose document cannot be read is the client's error."""
     if job is None:
         return 200
@@ -91,10 +92,12 @@ def _status(job: IngestionJob | None, through: bool) -> int:
         return 201
     if through and job.state == IngestionJob.State.DEAD:
         error = job.error or {}
+        code, detail = error.get("code", "failed"), error.get("detail", "Ingestion failed.")
         raise Problem(
             422,
-            error.get("code", "failed"),
-            error.get("detail", "Ingestion failed."),
+            code,
+            detail,
+            errors=[{"pointer": pointer, "detail": detail}] if code in ABOUT_THE_CONTENT else None,
             job=str(job.id),
             id=str(job.document_id),
         )
@@ -102,6 +105,8 @@ def _status(job: IngestionJob | None, through: bool) -> int:
 
 
 class DocumentDetail(TenantView):
+    query_names = {"DELETE": ("version", "erase")}
+
     @extend_schema(responses=DocumentSerializer)
     def get(self, request: Request, document_id: UUID) -> Response:
         with self.scope():
@@ -120,7 +125,10 @@ class DocumentDetail(TenantView):
             return Response(queries.show(queries.document(document_id)))
 
     @extend_schema(
-        parameters=[OpenApiParameter("version", AT_LEAST_ONE, description="the delete event's own number")],
+        parameters=[
+            OpenApiParameter("version", AT_LEAST_ONE, description="the delete event's own number"),
+            OpenApiParameter("erase", bool, description="not built yet: 400 `not_supported`"),
+        ],
         responses={204: None},
     )
     def delete(self, request: Request, document_id: UUID) -> Response:
@@ -132,7 +140,16 @@ class DocumentDetail(TenantView):
 
 
 class VersionList(TenantView):
-    @extend_schema(responses=VersionSerializer(many=True))
+    query_names = {"GET": ("limit", "before")}
+    pagination_class = OwnPages
+
+    @extend_schema(
+        parameters=[
+            OpenApiParameter("limit", AT_LEAST_ONE),
+            OpenApiParameter("before", AT_LEAST_ONE, description="from `next`"),
+        ],
+        responses=VersionSerializer(many=True),
+    )
     def get(self, request: Request, document_id: UUID) -> Response:
         limit = min(self.query_number("limit", 50, at_least=1) or 50, MAX_PAGE)
         before = self.query_number("before", at_least=1)
@@ -155,6 +172,8 @@ class VersionDetail(TenantView):
 
 
 class VersionText(TenantView):
+    query_names = {"GET": ("start", "end")}
+
     @extend_schema(
         parameters=[OpenApiParameter(name, {"type": "integer", "minimum": 0}) for name in ("start", "end")],
         responses=TextSerializer,
@@ -166,10 +185,14 @@ class VersionText(TenantView):
 
 
 class ChunkList(TenantView):
+    query_names = {"GET": ("version", "limit", "after")}
+    pagination_class = OwnPages
+
     @extend_schema(
         parameters=[
             OpenApiParameter("version", AT_LEAST_ONE),
             OpenApiParameter("limit", AT_LEAST_ONE),
+            OpenApiParameter("after", {"type": "integer", "minimum": 0}, description="from `next`"),
         ],
         responses=ChunkSerializer(many=True),
     )
@@ -182,10 +205,12 @@ class ChunkList(TenantView):
             rows, following = queries.chunks(document_id, version, after=after, limit=limit)
         parameters: dict[str, Any] = {"version": version} if version else {}
         link = _link(request, limit=limit, after=following, **parameters) if following is not None else None
-        return Response({"results": rows, "next": link})
+        return Response({"results": rows, "next": link, "previous": None})
 
 
 class OriginalFile(TenantView):
+    query_names = {"GET": ("version",)}
+
     @extend_schema(
         parameters=[OpenApiParameter("version", AT_LEAST_ONE)],
         responses={(200, "*/*"): OpenApiTypes.BINARY},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from uuid import UUID
 
 from drf_spectacular.utils import OpenApiParameter, extend_schema
@@ -9,7 +10,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.access.problems import Problem, invalid
-from apps.access.views import TenantView
+from apps.access.views import PAGED, TenantView
 
 from .. import ledger, queries
 from ..models import IngestionJob
@@ -17,6 +18,8 @@ from ..serializers import JobSerializer
 
 
 class JobList(TenantView):
+    query_names = {"GET": ("state", *PAGED)}
+
     @extend_schema(
         parameters=[OpenApiParameter("state", enum=IngestionJob.State.values)],
         responses=JobSerializer(many=True),
@@ -38,28 +41,24 @@ class JobDetail(TenantView):
             return Response(JobSerializer(queries.job(job_id)).data)
 
 
-class _JobAct(TenantView):
-    """A verb on one job, 409 when its state does not allow it."""
-
-    def act(self, job_id: UUID) -> bool:
-        raise NotImplementedError
-
+class JobRetry(TenantView):
     @extend_schema(request=None, responses=JobSerializer)
     def post(self, request: Request, job_id: UUID) -> Response:
-        with self.scope():
-            queries.job(job_id)
-            done = self.act(job_id)
-            job = queries.job(job_id)
-            if not done:
-                raise Problem(409, "wrong_state", f"The job is {job.state}.")
-            return Response(JobSerializer(job).data)
+        return _act(self, job_id, ledger.retry)
 
 
-class JobRetry(_JobAct):
-    def act(self, job_id: UUID) -> bool:
-        return ledger.retry(job_id=job_id)
+class JobCancel(TenantView):
+    @extend_schema(request=None, responses=JobSerializer)
+    def post(self, request: Request, job_id: UUID) -> Response:
+        return _act(self, job_id, ledger.cancel)
 
 
-class JobCancel(_JobAct):
-    def act(self, job_id: UUID) -> bool:
-        return ledger.cancel(job_id=job_id)
+def _act(view: TenantView, job_id: UUID, verb: Callable[..., bool]) -> Response:
+    """The job after the verb. Raises Problem 404, and 409 when its state does not allow it."""
+    with view.scope():
+        queries.job(job_id)
+        done = verb(job_id=job_id)
+        job = queries.job(job_id)
+        if not done:
+            raise Problem(409, "wrong_state", f"The job is {job.state}.")
+        return Response(JobSerializer(job).data)

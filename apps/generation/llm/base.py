@@ -28,6 +28,10 @@ class LLM(Protocol):
     def backend(self) -> str:
         """Which kind: openai, extractive or fake; the label of its metrics."""
 
+    @property
+    def keeps_limits(self) -> bool:
+        """Whether max_tokens and stop are kept by whoever writes: a server does. Else writing.py keeps them."""
+
     async def model(self) -> str:
         """The model's own name, as a client may ask for it. Raises LLMError when a server must tell and does
         not.

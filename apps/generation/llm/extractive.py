@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+from bisect import bisect_right
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
@@ -22,8 +23,8 @@ from apps.documents.embedding.openai_compatible import estimate_tokens
 from ..citations import is_block, quotable
 from ..markers import neutralise
 from ..prompts import ABSTENTION
-from ..types import Delta, Embed, Passage, Task, Usage
-from ..units import CODE, ROW
+from ..types import Delta, Embed, Passage, Task
+from ..units import CODE, HEADING, PROSE, ROW, RULE, Unit, units
 from ..words import coverage, idf, overlap, words
 
 logger = logging.getLogger(__name__)
@@ -48,6 +49,19 @@ LONG = 200  # characters at which a sentence is no longer too short to say somet
 _ASKS_NUMBER = re.compile(
     r"\b(when|how (many|much|long|old|often|large|big|far|fast)|what (year|date|time|port|number))\b", re.I
 )
+#: What a question begins with that is one even without a question mark.
+_OPENS = "what|when|where|who|whom|whose|which|why|how|is|are|was|were|do|does|did|can|could|may|must|should|will|would"
+_ASKING = re.compile(_OPENS, re.I)
+_ASKS = re.compile(rf"[\W_]*(?:{_OPENS})\b.*\?[\s\"'”’»*_`]*", re.I | re.S)
+_TOKEN = re.compile(r"[^\W_]+")
+#: After a question: its mark. Before one in a list of questions and answers: its label; after it: the answer's start.
+_MARK = re.compile(r"[\s\"'”’»*_`)\]}]*[?？؟]")
+_LABEL = re.compile(r"[\W_]*+(?:q|question|faq)?[\W_]*+(?:\d+[\W_]*+)?", re.I)
+_ANSWER = re.compile(r"[\s\"'”’»*_`)]*[?？؟:：|–—]")
+#: Columns, a member of a JSON object, a command: code whose fence is in another chunk.
+_PREFORMATTED = re.compile(r"\S {4,}\S|^\s*\"[^\"\n]+\":|\A(?:\$ |curl )", re.M)
+_FENCE = re.compile(r"[`~]{3,}")
+_WITHIN_WORD = re.compile(r"[^\W_]{2}", re.ASCII)
 _BULLET = re.compile(r"^\s*(?:[-*+•‣]|\d{1,3}[.)])\s+")
 _FOOTNOTE = re.compile(r"(?<=[.,;:!?\"'”’)])\[\d{1,3}\]")
 
@@ -70,9 +84,10 @@ class Candidate:
 
 
 class ExtractiveLLM:
-    """Implements `LLM` by quoting. Only max_tokens means something to it."""
+    """Implements `LLM` by quoting. Of the options only max_tokens means something to it."""
 
     backend = "extractive"
+    keeps_limits = False  # but rather leaves a quote out than have it cut
 
     async def model(self) -> str:
         return "extractive"
@@ -80,70 +95,129 @@ class ExtractiveLLM:
     async def stream(self, task: Task) -> AsyncGenerator[Delta, None]:
         """One delta per sentence, after all are chosen."""
         chosen = await asyncio.to_thread(choose, task.question, task.passages, task.embed)
-        pieces = compose(chosen, max_tokens=task.options.max_tokens) or [ABSTENTION]
-        for piece in pieces:
+        pieces, whole = compose(chosen, max_tokens=task.options.max_tokens)
+        for piece in pieces or [ABSTENTION]:
             yield Delta(piece)
-        read = estimate_tokens(task.question) + sum(estimate_tokens(passage.hit.text) for passage in task.passages)
-        yield Delta(usage=Usage(read, estimate_tokens("".join(pieces))), finish_reason="stop")
+        yield Delta(finish_reason="stop" if whole else "length")
 
 
 def choose(question: str, passages: Sequence[Passage], embed: Embed | None) -> list[Candidate]:
     """The 1 to 3 candidates that answer best, in the order of their passages and places; none below
     THRESHOLD.
 
-    Without `embed`, or when it fails, words alone decide.
+    What repeats the question, or asks another, does not answer it. Code is chosen where nothing else comes
+    within RATIO of it. Without `embed`, or when it fails, words alone decide.
     """
-    candidates = [candidate for passage in passages for candidate in _candidates(passage)]
+    echo = Echo(question)
+    candidates = [candidate for passage in passages for candidate in _candidates(passage, echo)]
     if not candidates:
         return []
     _score(question, candidates, embed)
-    ranked = sorted(candidates, key=lambda candidate: -candidate.score)
-    if ranked[0].score < THRESHOLD:
+    best = max(candidate.score for candidate in candidates)
+    if best < THRESHOLD:
         return []
+    ranked = sorted((one for one in candidates if one.score >= RATIO * best), key=lambda one: -one.score)
+    ranked = [candidate for candidate in ranked if candidate.kind != CODE] or ranked
     chosen: list[Candidate] = []
     for candidate in ranked:
-        if len(chosen) == MOST or candidate.score < RATIO * ranked[0].score:
-            break
-        if all(not _same(candidate, other) for other in chosen):
+        if len(chosen) < MOST and all(not _same(candidate, other) for other in chosen):
             chosen.append(candidate)
     order = {passage.marker: position for position, passage in enumerate(passages)}
     return sorted(chosen, key=lambda candidate: (order[candidate.passage.marker], candidate.start))
 
 
-def compose(chosen: Sequence[Candidate], *, max_tokens: int) -> list[str]:
-    """The answer in pieces: each quote, its white space collapsed, with its marker. The first quote always
-    fits.
+def compose(chosen: Sequence[Candidate], *, max_tokens: int) -> tuple[list[str], bool]:
+    """(the answer in pieces, whether all that was chosen is in it): each quote, its white space collapsed,
+    with its marker after each sentence.
+
+    What does not fit into max_tokens is left out; of the first quote as many words are kept as fit with
+    their marker.
     """
     pieces: list[str] = []
-    left = max_tokens
+    block = False
     for candidate in chosen:
+        after = block
         block = candidate.kind in (CODE, ROW) or ("\n" in candidate.text and _has_block(candidate))
-        text = _shown(candidate.text, lines=block)
-        left -= estimate_tokens(text) + 3
-        if pieces and left < 0:
-            break
-        gap = "" if not pieces else "\n\n" if block else " "
-        pieces.append(f"{gap}{text} [{candidate.passage.marker}]")
-    return pieces
+        text, marker = _shown(candidate, lines=block), candidate.passage.marker
+        gap = "" if not pieces else "\n\n" if block or after else " "
+        piece = gap + _cited(text, marker)
+        if estimate_tokens("".join(pieces) + piece) > max_tokens:
+            return pieces or [_shortened(text, marker, max_tokens)], False
+        pieces.append(piece)
+    return pieces, True
 
 
-def _candidates(passage: Passage) -> list[Candidate]:
+class Echo:
+    """Finds where a text repeats a question, whatever its case, white space and punctuation."""
+
+    def __init__(self, question: str) -> None:
+        found = _TOKEN.findall(question)
+        # A few words may stand in any sentence, also in the one that answers; they repeat the question only where a
+        # question mark follows. A whole question stands there for its own sake.
+        self._whole = len(found) >= 3 and _ASKING.fullmatch(found[0]) is not None
+        self.words = frozenset(words(question))
+        # A script without spaces has no ends of words to look for.
+        opens = r"(?<![^\W_])" if found and found[0].isascii() else ""
+        closes = r"(?![^\W_])" if found and found[-1].isascii() else ""
+        pattern = opens + r"[\W_]+".join(map(re.escape, found)) + closes
+        self._pattern = re.compile(pattern, re.IGNORECASE) if found else None
+
+    def within(self, text: str) -> re.Match[str] | None:
+        """Where the text repeats the question."""
+        for found in self._pattern.finditer(text) if self._pattern else ():
+            if self._whole or _MARK.match(text, found.end()):
+                return found
+        return None
+
+
+def _candidates(passage: Passage, echo: Echo) -> list[Candidate]:
     hit = passage.hit
     found = quotable(hit)
     about = frozenset(words(f"{hit.title} {' '.join(hit.heading_path)}"))
     candidates: list[Candidate] = []
     before: frozenset[str] = frozenset()
+    asked = False  # does what stands before ask the question, and nothing else?
     for index, unit in enumerate(found):
-        end = unit.end
-        if hit.text[unit.end - 1] in ":：" and not is_block(unit):
-            for follower in found[index + 1 : index + 1 + INTRODUCED]:
-                if not is_block(follower):
-                    break
-                end = follower.end
+        text = hit.text[unit.start : unit.end]
+        code = unit.kind == CODE or (unit.kind == PROSE and _PREFORMATTED.search(text) is not None)
+        repeated = echo.within(text)
+        if repeated and (code or not _answered(text, repeated)):
+            asked = not code and _TOKEN.search(text, repeated.end()) is None
+            before = echo.words
+            continue
+        end = unit.end if code else _introduced(hit.text, found, index, echo)
         here = frozenset(words(hit.text[unit.start : end]))
-        candidates.append(Candidate(passage, unit.start, end, unit.kind, here, here | about | before))
-        before = here
+        if code or not _ASKS.fullmatch(text):
+            if asked and not code:
+                here |= echo.words
+            kind = CODE if code else unit.kind
+            candidates.append(Candidate(passage, unit.start, end, kind, here, here | about | before))
+        before, asked = here, False
     return candidates
+
+
+def _introduced(text: str, found: Sequence[Unit], index: int, echo: Echo) -> int:
+    """Where a unit ends with the lines that it introduces, if it does and they do not repeat the question."""
+    unit = found[index]
+    end = unit.end
+    if text[end - 1] not in ":：" or is_block(unit):
+        return end
+    for follower in found[index + 1 : index + 1 + INTRODUCED]:
+        if not is_block(follower):
+            break
+        if echo.within(text[follower.start : follower.end]):
+            return unit.end
+        end = follower.end
+    return end
+
+
+def _answered(text: str, asked: re.Match[str]) -> bool:
+    """Whether a text that repeats the question goes on with the answer: "Is parking free? On Sundays." """
+    return (
+        _LABEL.fullmatch(text, 0, asked.start()) is not None
+        and _ANSWER.match(text, asked.end()) is not None
+        and _TOKEN.search(text, asked.end()) is not None
+    )
 
 
 def _score(question: str, candidates: Sequence[Candidate], embed: Embed | None) -> None:
@@ -203,9 +277,42 @@ def _has_block(candidate: Candidate) -> bool:
     return any(is_block(unit) for unit in quotable(hit) if candidate.start <= unit.start < candidate.end)
 
 
-def _shown(text: str, *, lines: bool) -> str:
+def _shown(candidate: Candidate, *, lines: bool) -> str:
     """A quote as the answer shows it: one line of prose, or its lines, without markers of its own."""
-    kept = _FOOTNOTE.sub("", text)
-    if lines:
-        return neutralise("\n".join(line.rstrip() for line in kept.splitlines() if line.strip()))
-    return neutralise(" ".join(_BULLET.sub("", kept).split()))
+    kept = _FOOTNOTE.sub("", candidate.text)
+    if not lines:
+        return neutralise(" ".join(_BULLET.sub("", kept).split()))
+    text = neutralise("\n".join(line.rstrip() for line in kept.splitlines() if line.strip()))
+    if candidate.kind != CODE:
+        return text
+    return f"{'`' * max(3, 1 + max(map(len, re.findall('`+', text)), default=0))}\n{text}"
+
+
+def _cited(text: str, marker: int) -> str:
+    """A quote with its marker after each sentence and item, and after the whole of a table or of code."""
+    fences = [run.group() for unit in units(text) if unit.kind == RULE and (run := _FENCE.match(text, unit.start))]
+    if len(fences) % 2:
+        text += f"\n{fences[-1]}"
+    out, at = "", 0
+    found = units(text)
+    for index, unit in enumerate(found):
+        end, after = unit.end, [other.kind for other in found[index + 1 : index + 3]]
+        if unit.kind in (HEADING, RULE) or (unit.kind == ROW and (after[:1] == [ROW] or after == [RULE, ROW])):
+            continue
+        if unit.kind == CODE:
+            if after[:1] == [CODE]:
+                continue
+            end = found[index + 1].end if after else end  # its closing fence
+        out += text[at:end]
+        # A marker may stand neither in a line of a fence nor in code that a cut left open.
+        apart = unit.kind == CODE or len(re.findall("`+", text[at:end])) % 2
+        out += f"{chr(10) if apart else ' '}[{marker}]"
+        at = end
+    return out + text[at:] if at else f"{text} [{marker}]"
+
+
+def _shortened(text: str, marker: int, max_tokens: int) -> str:
+    """As many words of a quote as fit with their marker; where none does, the quote without it."""
+    ends = [end for end in range(1, len(text)) if not _WITHIN_WORD.match(text, end - 1) and not text[end - 1].isspace()]
+    fits = bisect_right(ends, max_tokens, key=lambda end: estimate_tokens(_cited(text[:end], marker)))
+    return _cited(text[: ends[fits - 1]], marker) if fits else text

@@ -27,6 +27,7 @@ class FakeLLM:
     """Implements `LLM` from a script; `closed` counts streams that were stopped before their end."""
 
     backend = "fake"
+    keeps_limits = False
 
     def __init__(self, script: Script = quote_first, *, model: str = "fake") -> None:
         self._script = script

@@ -25,6 +25,7 @@ class OpenAICompatibleLLM:
     """
 
     backend = "openai"
+    keeps_limits = True
 
     def __init__(
         self, *, url: str, model: str = "", api_key: str = "", timeout: float = 60.0, max_retries: int = 2

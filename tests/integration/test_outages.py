@@ -1,0 +1,109 @@
+"""What the server stands on is gone: writes and searches without Redis, a 503 without PostgreSQL."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from time import monotonic
+
+import httpx
+import pytest
+
+from apps.access.models import Tenant
+from apps.documents.models import Collection
+from tests.conftest import DATA
+from tests.support.processes import ROOT, Server, free_port, wait_for
+from tests.support.refusals import DOCUMENTS, SEARCH, refused
+
+
+def test_without_redis_writes_and_searches_go_on(tenant: Tenant, collection: Collection, api_key: str) -> None:
+    nowhere = f"redis://127.0.0.1:{free_port()}/0"
+    headers = {"Authorization": f"Bearer {api_key}"}
+    with Server(DATA, REDIS_URL=nowhere) as lonely, httpx.Client(base_url=lonely.url, headers=headers) as client:
+        client.get("/api/v1/collections")
+        started = monotonic()
+        body = {"collection": "docs", "text": "Pangolins have scales."}
+        assert client.post(DOCUMENTS, json=body).status_code == 202
+        assert client.post(DOCUMENTS, json=body | {"text": "Otters swim.", "mode": "write_through"}).status_code == 201
+        found = client.post(SEARCH, json={"query": "otters"})
+        assert found.status_code == 200 and found.json()["results"][0]["text"] == "Otters swim."
+        assert monotonic() - started < 5, "three requests, about a second each at most"
+        checks = client.get("/readyz").json()
+        assert checks["status"] == "ready" and checks["checks"]["redis"] != "ok"
+
+
+OWN_POSTGRES = """
+import sys
+import django
+django.setup()
+from django.core.management import call_command
+from apps.access import keys
+from ragsite import embedded
+from ragsite.embedded import paths
+from ragsite.embedded.postgres import Postgres
+embedded.attach()
+call_command("migrate", verbosity=0)
+tenant = keys.ensure_tenant(slug="own")
+print(keys.create_key(tenant_id=tenant.id, name="own", scopes=["read", "write", "admin"])[1], flush=True)
+for line in sys.stdin:
+    Postgres(paths.data_dir()).stop() if line == "stop\\n" else embedded.ensure_running()
+    print("done", flush=True)
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[tuple[Callable[[str], None], str, dict[str, str]]]:
+    """(a function that takes "stop" or "start", a key, an environment) of a PostgreSQL that nobody shares."""
+    environment = {"RAGSITE_DATA_DIR": str(tmp_path / "data")}
+    held = subprocess.Popen(
+        [sys.executable, "-c", OWN_POSTGRES],
+        env=os.environ | environment,
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert held.stdin is not None and held.stdout is not None
+    stdin, stdout = held.stdin, held.stdout
+
+    def tell(word: str) -> None:
+        stdin.write(f"{word}\n")
+        stdin.flush()
+        assert stdout.readline() == "done\n"
+
+    try:
+        yield tell, stdout.readline().strip(), environment
+    finally:
+        with contextlib.suppress(OSError):
+            stdin.close()
+        held.wait(60)
+
+
+def test_without_postgres_a_503_says_when_to_come_back(
+    own: tuple[Callable[[str], None], str, dict[str, str]], tmp_path: Path
+) -> None:
+    tell, key, environment = own
+    headers = {"Authorization": f"Bearer {key}"}
+    with (
+        Server(tmp_path, **environment) as server,
+        httpx.Client(base_url=server.url, headers=headers, timeout=60) as client,
+    ):
+        assert client.post("/api/v1/collections", json={"slug": "docs", "name": "Docs"}).status_code == 201
+        tell("stop")
+        for method, path, body in [
+            ("GET", DOCUMENTS, None),
+            ("POST", SEARCH, {"query": "x"}),
+            ("POST", DOCUMENTS, {"collection": "docs", "text": "x"}),
+            ("GET", "/v1/models", None),
+        ]:
+            response = client.request(method, path, json=body)
+            assert refused(response, 503)["code"] == "database_unavailable"
+            assert int(response.headers["retry-after"]) > 0
+        assert client.get("/healthz").status_code == 200
+        tell("start")
+        wait_for(lambda: client.get("/readyz").status_code == 200, what="the server to recover")
+        assert client.post(DOCUMENTS, json={"collection": "docs", "text": "x"}).status_code == 202
