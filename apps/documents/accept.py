@@ -99,7 +99,7 @@ def accept(*, collection: Collection, submission: Submission, wake: bool = True,
         now=now,
     )
     for number, part in enumerate(_parts(submission.content)):
-        db.run_large("insert_blob", **at, part=number, data=part)
+        db.run("insert_blob", **at, part=number, data=part)
     job, held = ledger.open_job(document, priority=PRIORITIES[submission.priority], hold=hold)
     if wake and not hold:
         transaction.on_commit(lambda: ledger.wake(ledger.Stage.PREPARE))

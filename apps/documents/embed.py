@@ -93,7 +93,7 @@ def embed_texts(tenant_id: UUID, space: EmbeddingSpace, claims: list[Claim]) -> 
             vectors = known_vectors(tenant_id, space, texts)
         vectors |= new_vectors(space, {digest: text for digest, text in texts.items() if digest not in vectors})
         with tenancy.scope(tenant_id, durable=False):
-            db.run_large(
+            db.run(
                 "store_vectors",
                 documents=[row[0] for row in pending],
                 versions=[row[1] for row in pending],
@@ -106,8 +106,10 @@ def embed_texts(tenant_id: UUID, space: EmbeddingSpace, claims: list[Claim]) -> 
 
 def known_vectors(tenant_id: UUID, space: EmbeddingSpace, digests: Iterable[bytes]) -> dict[bytes, str]:
     """Inside a scope: by digest, the vectors (pgvector's text form) of texts that the tenant has in this space."""
-    found = db.rows("known_vectors", table=space.table, tenant=tenant_id, sha256s=list(digests))
-    return {bytes(digest): vector for digest, vector in found}
+    texts: dict[str, Any] = {"tenant": tenant_id, "sha256s": list(digests)}
+    if not db.rows("any_known", **texts)[0][0]:
+        return {}
+    return {bytes(digest): vector for digest, vector in db.rows("known_vectors", table=space.table, **texts)}
 
 
 def new_vectors(space: EmbeddingSpace, texts: Mapping[bytes, str]) -> dict[bytes, str]:

@@ -147,7 +147,7 @@ def cut(held: Claim, collection: Collection, parsed: Parsed, *, live: LiveChunks
 
 def keep_text(held: Claim, collection: Collection, parsed: Parsed, *, title: str) -> None:
     """Inside a scope: the version's normalised text, and what made it."""
-    db.run_large(
+    db.run(
         "keep_text",
         document=held.document_id,
         version=held.version,
@@ -164,7 +164,7 @@ def stage(held: Claim, chunks: Sequence[StagedChunk], *, vectors: Mapping[bytes,
     """Inside a scope: chunks to the stage, with the vectors of their texts (pgvector's text form, by digest) where
     they are known."""
     known = vectors or {}
-    db.run_large(
+    db.run(
         "stage",
         document=held.document_id,
         version=held.version,

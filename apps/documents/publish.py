@@ -57,14 +57,13 @@ def swap(
         transaction.on_commit(lambda: ledger.wake(ledger.Stage.PREPARE))
         return None
     table, now = collection.space.table, timezone.now()
-    number, title, added, added_tokens = db.rows("going_live", **at)[0]
-    db.run("insert_chunks", **at, collection=collection.id, language=collection.language, now=now)
+    new, new_tokens = db.rows("insert_chunks", **at, collection=collection.id, language=collection.language, now=now)[0]
     db.run("insert_embeddings", **at, table=table, type=column_type(collection.space), collection=collection.id)
     retired = db.rows("retire_chunks", **at, now=now) if live_version else []
     if retired:
         db.run("retire_embeddings", table=table, document=document, chunks=[row[0] for row in retired])
     db.run("place_chunks", **at, now=now)
-    now_live = db.rows("set_live", document=document, live=number, title=title, now=now)
+    now_live = db.rows("set_live", **at, now=now)
     if not now_live:
         raise ledger.LostLease(str(held.id))
     db.run("clear_stage", **at)
@@ -74,8 +73,8 @@ def swap(
         "bump_epoch",
         collection=collection.id,
         documents=0 if live_version else 1,
-        chunks=added - len(retired),
-        tokens=added_tokens - sum(row[1] for row in retired),
+        chunks=new - len(retired),
+        tokens=new_tokens - sum(row[1] for row in retired),
     )
     transaction.on_commit(lambda: _count(time.monotonic() - started))
     return now_live[0]

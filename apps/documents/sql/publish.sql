@@ -2,12 +2,18 @@
 SELECT version, live_version, deleted_version FROM documents_document WHERE id = %(document)s FOR UPDATE
 
 -- name: insert_chunks
-INSERT INTO documents_chunk
-    (document_id, chunk_id, tenant_id, collection_id, text, sha256, tokens, heading_path, live_from_version, live_from, tsv)
-SELECT document_id, chunk_id, tenant_id, %(collection)s, text, sha256, tokens, heading_path, version, %(now)s,
-       to_tsvector(%(language)s::regconfig, text)
-FROM documents_stagedchunk
-WHERE document_id = %(document)s AND version = %(version)s AND NOT kept
+-- How many there were, and their tokens.
+WITH new AS (
+    INSERT INTO documents_chunk
+        (document_id, chunk_id, tenant_id, collection_id, text, sha256, tokens, heading_path, live_from_version,
+         live_from, tsv)
+    SELECT document_id, chunk_id, tenant_id, %(collection)s, text, sha256, tokens, heading_path, version, %(now)s,
+           to_tsvector(%(language)s::regconfig, text)
+    FROM documents_stagedchunk
+    WHERE document_id = %(document)s AND version = %(version)s AND NOT kept
+    RETURNING tokens
+)
+SELECT count(*), coalesce(sum(tokens), 0) FROM new
 
 -- name: insert_embeddings
 -- Only new chunks reach the vector index (invariant I9).
@@ -40,28 +46,22 @@ FROM (
 WHERE v.document_id = %(document)s AND (v.version = %(version)s OR v.same_as = %(version)s)
 
 -- name: set_live
--- Invariants I1 and I2 in one statement: one live version, never a lower one, never one that was deleted.
+-- Invariants I1 and I2 in one statement: one live version, never a lower one, never one that was deleted. It is the
+-- highest number under which this content was accepted.
 UPDATE documents_document d SET
-    live_version = %(live)s,
-    title = CASE WHEN d.title = '' THEN %(title)s ELSE d.title END,
-    state = CASE WHEN d.version = %(live)s THEN 'live' WHEN d.state = 'failed' THEN 'stale' ELSE d.state END,
-    pending_since = CASE WHEN d.version = %(live)s THEN NULL ELSE d.pending_since END,
-    error = CASE WHEN d.version = %(live)s THEN NULL ELSE d.error END,
+    live_version = v.live,
+    title = CASE WHEN d.title = '' THEN v.title ELSE d.title END,
+    state = CASE WHEN d.version = v.live THEN 'live' WHEN d.state = 'failed' THEN 'stale' ELSE d.state END,
+    pending_since = CASE WHEN d.version = v.live THEN NULL ELSE d.pending_since END,
+    error = CASE WHEN d.version = v.live THEN NULL ELSE d.error END,
     updated_at = %(now)s
-WHERE d.id = %(document)s AND coalesce(d.live_version, 0) < %(live)s AND coalesce(d.deleted_version, 0) < %(live)s
+FROM (
+    SELECT max(version) AS live, max(title) AS title FROM documents_documentversion
+    WHERE document_id = %(document)s AND (version = %(version)s OR same_as = %(version)s)
+) v
+WHERE d.id = %(document)s AND coalesce(d.live_version, 0) < v.live AND coalesce(d.deleted_version, 0) < v.live
   AND d.deleted_at IS NULL
 RETURNING d.version, d.live_version, d.state
-
--- name: going_live
--- The highest number under which this version's content was accepted, its title, and what is new in it.
-SELECT v.version, v.title, s.chunks, s.tokens
-FROM (
-    SELECT max(version) AS version, max(title) AS title FROM documents_documentversion
-    WHERE document_id = %(document)s AND (version = %(version)s OR same_as = %(version)s)
-) v, (
-    SELECT count(*) AS chunks, coalesce(sum(tokens), 0) AS tokens FROM documents_stagedchunk
-    WHERE document_id = %(document)s AND version = %(version)s AND NOT kept
-) s
 
 -- name: bump_epoch
 -- Last, because it is the row that every publish of a collection waits for.
