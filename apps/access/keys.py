@@ -10,13 +10,14 @@ from datetime import datetime
 from uuid import UUID
 
 from django.core.exceptions import ValidationError
-from django.db import connection
 from django.utils import timezone
 
 from . import tenancy
 from .models import ApiKey, Scope, Tenant
+from .sql import execute
 
 KEY_PREFIX = "rs_"
+RECOGNISE = "SELECT id, tenant_id, name, scopes, requests_per_minute FROM access_recognise(%(digest)s)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +79,7 @@ def recognise(secret: str) -> Caller | None:
 
     A key has 256 bits of entropy, so one SHA-256 is enough: there is nothing to brute-force.
     """
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT id, tenant_id, name, scopes, requests_per_minute FROM access_recognise(%s)",
-            [_digest(secret)],
-        )
-        row = cursor.fetchone()
+    row = execute(RECOGNISE, {"digest": _digest(secret)}).fetchone()
     if row is None:
         return None
     return Caller(row[0], row[1], row[2], frozenset(row[3]), row[4])

@@ -1,9 +1,14 @@
-"""Named queries: `sql/*.sql` files beside the code that runs them, each query under a `-- name:` line."""
+"""Named queries: `sql/*.sql` files beside the code that runs them, each query under a `-- name:` line; and running
+them prepared."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
+
+import psycopg
+from django.db import connection
 
 _NAME = re.compile(r"^-- name: (\w+)[^\n]*\n", re.MULTILINE)
 
@@ -18,3 +23,15 @@ def load(directory: Path) -> dict[str, str]:
                 raise ValueError(f"the query {name} stands twice; again in {path.name}")
             queries[name] = body.strip().rstrip(";")
     return queries
+
+
+def execute(statement: str, parameters: dict[str, Any]) -> psycopg.Cursor:
+    """Run one of a fixed set of statements on the application's connection.
+
+    Django's cursors write the parameters into the statement, and Postgres plans it anew for every partition, which
+    takes longer than most of these statements do. Here it stays prepared in the session, the parameters beside it.
+    """
+    connection.ensure_connection()
+    connection.validate_no_broken_transaction()
+    with connection.wrap_database_errors:
+        return psycopg.Cursor(connection.connection).execute(statement, parameters, prepare=True)

@@ -14,7 +14,7 @@ from django.db import DatabaseError, connection
 
 from apps.access import tenancy
 from apps.access.problems import Problem
-from apps.access.sql import load
+from apps.access.sql import execute, load
 from apps.documents.db import vector_text
 from apps.documents.models import EmbeddingSpace
 from apps.documents.spaces import OPERATORS, column_type
@@ -89,9 +89,8 @@ def search(*, tenant_id: UUID, query: SearchQuery) -> SearchResult:
 
 def scopes_of(slugs: Sequence[str] | None) -> list[Scope]:
     """Inside a tenant's scope: its collections of these slugs, or all. Raises Problem 404 naming an unknown one."""
-    with connection.cursor() as cursor:
-        cursor.execute(QUERIES["scopes"], {"slugs": None if slugs is None else list(slugs)})
-        found = [_scope(row) for row in cursor.fetchall()]
+    rows = execute(QUERIES["scopes"], {"slugs": None if slugs is None else list(slugs)}).fetchall()
+    found = [_scope(row) for row in rows]
     unknown = sorted(set(slugs or ()) - {scope.slug for scope in found})
     if unknown:
         raise Problem(404, "unknown_collection", f"There is no collection {unknown[0]!r}.")
