@@ -57,7 +57,7 @@ def swap(
         transaction.on_commit(lambda: ledger.wake(ledger.Stage.PREPARE))
         return None
     table, now = collection.space.table, timezone.now()
-    new, new_tokens = db.rows("insert_chunks", **at, collection=collection.id, language=collection.language, now=now)[0]
+    added = db.rows("insert_chunks", **at, collection=collection.id, language=collection.language, now=now)
     db.run("insert_embeddings", **at, table=table, type=column_type(collection.space), collection=collection.id)
     retired = db.rows("retire_chunks", **at, now=now) if live_version else []
     if retired:
@@ -73,8 +73,8 @@ def swap(
         "bump_epoch",
         collection=collection.id,
         documents=0 if live_version else 1,
-        chunks=new - len(retired),
-        tokens=new_tokens - sum(row[1] for row in retired),
+        chunks=len(added) - len(retired),
+        tokens=sum(row[0] for row in added) - sum(row[1] for row in retired),
     )
     transaction.on_commit(lambda: _count(time.monotonic() - started))
     return now_live[0]

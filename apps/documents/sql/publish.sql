@@ -2,18 +2,13 @@
 SELECT version, live_version, deleted_version FROM documents_document WHERE id = %(document)s FOR UPDATE
 
 -- name: insert_chunks
--- How many there were, and their tokens.
-WITH new AS (
-    INSERT INTO documents_chunk
-        (document_id, chunk_id, tenant_id, collection_id, text, sha256, tokens, heading_path, live_from_version,
-         live_from, tsv)
-    SELECT document_id, chunk_id, tenant_id, %(collection)s, text, sha256, tokens, heading_path, version, %(now)s,
-           to_tsvector(%(language)s::regconfig, text)
-    FROM documents_stagedchunk
-    WHERE document_id = %(document)s AND version = %(version)s AND NOT kept
-    RETURNING tokens
-)
-SELECT count(*), coalesce(sum(tokens), 0) FROM new
+INSERT INTO documents_chunk
+    (document_id, chunk_id, tenant_id, collection_id, text, sha256, tokens, heading_path, live_from_version, live_from, tsv)
+SELECT document_id, chunk_id, tenant_id, %(collection)s, text, sha256, tokens, heading_path, version, %(now)s,
+       to_tsvector(%(language)s::regconfig, text)
+FROM documents_stagedchunk
+WHERE document_id = %(document)s AND version = %(version)s AND NOT kept
+RETURNING tokens
 
 -- name: insert_embeddings
 -- Only new chunks reach the vector index (invariant I9).
