@@ -2,13 +2,14 @@
 SELECT version, live_version, deleted_version FROM documents_document WHERE id = %(document)s FOR UPDATE
 
 -- name: insert_chunks
-INSERT INTO documents_chunk
+-- (The alias is for Citus, which asks its shards for the column of a table that is not called so there.)
+INSERT INTO documents_chunk AS c
     (document_id, chunk_id, tenant_id, collection_id, text, sha256, tokens, heading_path, live_from_version, live_from, tsv)
 SELECT document_id, chunk_id, tenant_id, %(collection)s, text, sha256, tokens, heading_path, version, %(now)s,
        to_tsvector(%(language)s::regconfig, text)
 FROM documents_stagedchunk
 WHERE document_id = %(document)s AND version = %(version)s AND NOT kept
-RETURNING tokens
+RETURNING c.tokens
 
 -- name: insert_embeddings
 -- Only new chunks reach the vector index (invariant I9).
