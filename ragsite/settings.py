@@ -133,7 +133,7 @@ DATABASES["default"]["OPTIONS"]["pool"] = {
     "max_size": env.integer("DATABASE_POOL_SIZE", 16, at_least=1),
     "timeout": 3,
 }
-DATABASES["default"]["OPTIONS"]["prepare_threshold"] = 0  # named statements (apps/documents/db.py) stay prepared
+DATABASES["default"]["OPTIONS"]["prepare_threshold"] = 0  # named statements (apps/access/sql.py) stay prepared
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # auto: Citus when its extension is in the database, hash partitions on one Postgres otherwise.

@@ -161,9 +161,7 @@ def server(web: Server) -> str:
 @pytest.fixture
 def client(web: Server, api_key: str) -> Iterator[Any]:
     """An HTTP client with a key of all scopes."""
-    import httpx
-
-    with httpx.Client(base_url=web.url, headers={"Authorization": f"Bearer {api_key}"}, timeout=60) as client:
+    with web.client(api_key) as client:
         yield client
 
 

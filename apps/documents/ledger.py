@@ -91,36 +91,21 @@ def claim(*, stage: str, limit: int = 1, job_id: UUID | None = None) -> list[Cla
 
 def open_job(document: Document, *, priority: int, hold: bool) -> tuple[IngestionJob, Claim | None]:
     """Inside accept.py's transaction: the job of a document's new version; hold: claimed by this very thread."""
-    job = IngestionJob(
-        id=uuid4(),
-        tenant_id=document.tenant_id,
-        collection_id=document.collection_id,
-        document_id=document.id,
-        version=document.version,
-        priority=priority,
-        created_at=document.updated_at,
-    )
-    if hold:
-        job.state, job.attempts, job.fence, job.worker = job.State.RUNNING, 1, 1, worker_name()
-    db.run(
-        "open_job",
-        id=job.id,
-        tenant=job.tenant_id,
-        collection=job.collection_id,
-        document=job.document_id,
-        version=job.version,
-        priority=priority,
-        state=job.state,
-        attempts=job.attempts,
-        fence=job.fence,
-        worker=job.worker,
-        lease=settings.JOB_LEASE_SECONDS if hold else None,
-        now=job.created_at,
-    )
-    if not hold:
-        return job, None
-    at = (job.id, job.tenant_id, job.collection_id, job.document_id, job.version, document.live_version)
-    return job, Claim(*at, attempts=job.attempts, fence=job.fence, created_at=job.created_at, timings={})
+    values: dict[str, Any] = {
+        "id": uuid4(),
+        "tenant_id": document.tenant_id,
+        "collection_id": document.collection_id,
+        "document_id": document.id,
+        "version": document.version,
+        "attempts": int(hold),
+        "fence": int(hold),
+        "created_at": document.updated_at,
+    }
+    state = IngestionJob.State.RUNNING if hold else IngestionJob.State.QUEUED
+    record = values | {"priority": priority, "state": state, "worker": worker_name() if hold else ""}
+    db.run("open_job", **record, lease=settings.JOB_LEASE_SECONDS if hold else None)
+    held = Claim(**values, base_version=document.live_version, timings={}) if hold else None
+    return IngestionJob(**record), held
 
 
 def own(held: Claim) -> tuple[int, int | None, int | None]:

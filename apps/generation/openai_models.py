@@ -69,12 +69,18 @@ def choose(*, tenant_id: UUID, model: str | None, collections: list[str] | None)
     raise invalid("/model", f"The model {model!r} does not exist.", status=404, code="model_not_found")
 
 
-def embedding_space(model: str) -> EmbeddingSpace:
-    """The live space whose model has this name. Raises Problem 404 `model_not_found`."""
-    space = EmbeddingSpace.objects.filter(state=EmbeddingSpace.State.LIVE, model=model).first()
-    if space is None:
+def embedding_space(model: str, *, dimensions: int | None) -> EmbeddingSpace:
+    """The oldest live space whose model has this name, and as many dimensions where that is given.
+
+    Raises Problem 404 `model_not_found`, and 400 for dimensions in which the model does not embed here.
+    """
+    found = list(EmbeddingSpace.objects.filter(state=EmbeddingSpace.State.LIVE, model=model).order_by("created_at"))
+    if not found:
         raise invalid("/model", f"The model {model!r} does not exist.", status=404, code="model_not_found")
-    return space
+    sizes = [space.dimensions for space in found]
+    if dimensions is not None and dimensions not in sizes:
+        raise invalid("/dimensions", f"This model has {' or '.join(map(str, sorted(set(sizes))))} dimensions.")
+    return found[0 if dimensions is None else sizes.index(dimensions)]
 
 
 def _model(name: str, created: int, owner: str) -> dict[str, Any]:

@@ -86,9 +86,7 @@ class Embeddings(OpenAIView):
         """Embed texts with the model that the documents are embedded with."""
         values = self.validated(EmbeddingsSerializer)
         with self.scope():
-            space = openai_models.embedding_space(values["model"])
-        if values.get("dimensions") not in (None, space.dimensions):
-            raise invalid("/dimensions", f"This model has {space.dimensions} dimensions.")
+            space = openai_models.embedding_space(values["model"], dimensions=values.get("dimensions"))
         embedder = embedder_for(space)
         try:
             vectors = embedder.embed(values["input"]).astype("<f4")

@@ -37,8 +37,7 @@ def llm_web(llm: FakeServer) -> Iterator[Server]:
 
 @pytest.fixture
 def reader(llm_web: Server, api_key: str) -> Iterator[httpx.Client]:
-    headers = {"Authorization": f"Bearer {api_key}"}
-    with httpx.Client(base_url=llm_web.url, headers=headers, timeout=30) as client:
+    with llm_web.client(api_key) as client:
         yield client
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 
 from apps.access import tenancy
 from apps.access.models import Tenant
-from apps.documents import collections
+from apps.documents import collections, spaces
 from apps.documents.embedding.openai_compatible import estimate_tokens
 from apps.documents.models import Collection
 
@@ -257,6 +258,17 @@ def test_embeddings_come_as_numbers_and_as_base64(ai: openai.OpenAI, collection:
     assert np.allclose(packed.data[0].embedding, plain.data[0].embedding)
     assert len(plain.data[0].embedding) == collection.space.dimensions
     assert packed.usage.prompt_tokens == 3
+
+
+def test_of_one_model_in_several_sizes_the_dimensions_choose(ai: openai.OpenAI, collection: Collection) -> None:
+    model, size = collection.space.model, collection.space.dimensions
+    spaces.create(slug=f"small-{uuid4().hex[:8]}", backend=collection.space.backend, model=model, dimensions=16)
+    for asked, got in ((None, size), (16, 16), (size, size)):
+        wanted = {} if asked is None else {"dimensions": asked}
+        found = ai.embeddings.create(model=model, input="one text", encoding_format="float", **wanted)
+        assert len(found.data[0].embedding) == got
+    with pytest.raises(openai.BadRequestError, match="16 or 384 dimensions"):
+        ai.embeddings.create(model=model, input="one text", dimensions=17)
 
 
 @pytest.mark.parametrize(

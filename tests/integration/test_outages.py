@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic
 
-import httpx
 import pytest
 
 from apps.access.models import Tenant
@@ -22,8 +21,7 @@ from tests.support.refusals import DOCUMENTS, SEARCH, refused
 
 def test_without_redis_writes_and_searches_go_on(tenant: Tenant, collection: Collection, api_key: str) -> None:
     nowhere = f"redis://127.0.0.1:{free_port()}/0"
-    headers = {"Authorization": f"Bearer {api_key}"}
-    with Server(DATA, REDIS_URL=nowhere) as lonely, httpx.Client(base_url=lonely.url, headers=headers) as client:
+    with Server(DATA, REDIS_URL=nowhere) as lonely, lonely.client(api_key) as client:
         client.get("/api/v1/collections")
         started = monotonic()
         body = {"collection": "docs", "text": "Pangolins have scales."}
@@ -87,11 +85,7 @@ def test_without_postgres_a_503_says_when_to_come_back(
     own: tuple[Callable[[str], None], str, dict[str, str]], tmp_path: Path
 ) -> None:
     tell, key, environment = own
-    headers = {"Authorization": f"Bearer {key}"}
-    with (
-        Server(tmp_path, **environment) as server,
-        httpx.Client(base_url=server.url, headers=headers, timeout=60) as client,
-    ):
+    with Server(tmp_path, **environment) as server, server.client(key) as client:
         assert client.post("/api/v1/collections", json={"slug": "docs", "name": "Docs"}).status_code == 201
         tell("stop")
         for method, path, body in [

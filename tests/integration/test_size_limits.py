@@ -26,8 +26,7 @@ def small(database: None) -> Iterator[Server]:
 
 @pytest.fixture
 def at_small(small: Server, api_key: str) -> Iterator[httpx.Client]:
-    headers = {"Authorization": f"Bearer {api_key}"}
-    with httpx.Client(base_url=small.url, headers=headers, timeout=60) as client:
+    with small.client(api_key) as client:
         yield client
 
 

@@ -83,6 +83,10 @@ class Server:
     def __exit__(self, *_: object) -> None:
         self.running.stop()
 
+    def client(self, key: str) -> httpx.Client:
+        """Requests with an API key."""
+        return httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {key}"}, timeout=60)
+
     def _ready(self) -> bool:
         try:
             return httpx.get(f"{self.url}/readyz", timeout=2).status_code == 200

@@ -3,8 +3,9 @@
 INSERT INTO documents_ingestionjob
     (id, tenant_id, collection_id, document_id, version, stage, state, priority, attempts, fence, worker, lease_until,
      not_before, outcome, timings, created_at)
-VALUES (%(id)s, %(tenant)s, %(collection)s, %(document)s, %(version)s, 'prepare', %(state)s, %(priority)s, %(attempts)s,
-        %(fence)s, %(worker)s, now() + make_interval(secs => %(lease)s), %(now)s, '', '{}', %(now)s)
+VALUES (%(id)s, %(tenant_id)s, %(collection_id)s, %(document_id)s, %(version)s, 'prepare', %(state)s, %(priority)s,
+        %(attempts)s, %(fence)s, %(worker)s, now() + make_interval(secs => %(lease)s), %(created_at)s, '', '{}',
+        %(created_at)s)
 
 -- name: claim
 -- Take due jobs of a stage: queued ones, and running ones whose lease has run out. Identifiers only, no content.

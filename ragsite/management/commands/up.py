@@ -61,8 +61,6 @@ class Command(BaseCommand):
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup
                 signal.signal(number, self._on_signal)
         try:
-            if not self.root.exists():
-                check_port(self.host, self.port)  # nothing is made on the disk for an address that is taken
             embedded.prepare()
             with self._only_one():
                 check_port(self.host, self.port)

@@ -1,0 +1,51 @@
+"""A curator at the desk, and something to look after."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from apps.access import keys
+from apps.access.models import ApiKey, Tenant, User
+from apps.documents.models import Collection, Document, EmbeddingSpace, IngestionJob
+from tests.support.desk import Ingest, make_curator, sign_in
+
+
+@pytest.fixture
+def curator(tenant: Tenant) -> User:
+    return make_curator(tenant)
+
+
+@pytest.fixture
+def desk(curator: User) -> Client:
+    return sign_in(curator)
+
+
+@pytest.fixture
+def document(collection: Collection, ingest: Ingest) -> Document:
+    text = "# Harbour\n\nThe lighthouse keeper counts ships.\n\n# Hills\n\nSheep graze above the town."
+    return ingest(collection, text, media_type="text/markdown", source_uri="harbour", title="Harbour notes").document
+
+
+@pytest.fixture
+def dead_job(collection: Collection, ingest: Ingest) -> IngestionJob:
+    job = ingest(collection, b"%PDF-1.4 broken", media_type="application/pdf", source_uri="broken.pdf").job
+    assert job is not None
+    return job
+
+
+@pytest.fixture
+def owned(tenant: Tenant, curator: User, document: Document, dead_job: IngestionJob) -> dict[type, Any]:
+    """One object of each registered model, of the tenant's own."""
+    key, _ = keys.create_key(tenant_id=tenant.id, name="switchboard", scopes=["read"])
+    space = EmbeddingSpace.objects.order_by("created_at")[0]
+    return {
+        Collection: document.collection_id,
+        Document: document.pk,
+        IngestionJob: dead_job.pk,
+        EmbeddingSpace: space.pk,
+        ApiKey: key.pk,
+        User: curator.pk,
+    }

@@ -1,0 +1,130 @@
+"""The curators' desk: every page answers, and a tenant is a wall."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+from django.contrib import admin
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth import authenticate
+from django.db import transaction
+from django.http import HttpRequest
+from django.test import Client, RequestFactory
+from django.urls import reverse
+
+from apps.access import tenancy
+from apps.access.models import ApiKey, Tenant, User
+from apps.documents.admin.dashboard import dashboard
+from apps.documents.models import Collection, Document, EmbeddingSpace, IngestionJob
+from tests.support.desk import MODELS, PASSWORD, in_tenant, make_curator, sign_in, text_of, url
+
+
+def test_a_curator_signs_in_through_the_real_server_and_out(server: str, curator: User, document: Document) -> None:
+    with httpx.Client(base_url=server, follow_redirects=True) as browser:
+        page = browser.get("/admin/")
+        assert page.url.path == "/admin/login/"
+        form = {"username": curator.username, "next": "/admin/", "csrfmiddlewaretoken": browser.cookies["csrftoken"]}
+        wrong = browser.post("/admin/login/", data=form | {"password": "wrong"})
+        assert wrong.status_code == 200 and "Please enter the correct username" in wrong.text
+        form["csrfmiddlewaretoken"] = browser.cookies["csrftoken"]
+        assert browser.post("/admin/login/", data=form | {"password": PASSWORD}).url.path == "/admin/"
+        page = browser.get(url("change", Document, document.pk))
+        assert page.status_code == 200 and "The lighthouse keeper counts ships." in page.text
+        assert browser.get("/static/unfold/css/styles.css").status_code == 200
+        out = browser.post("/admin/logout/", data={"csrfmiddlewaretoken": browser.cookies["csrftoken"]})
+        assert out.status_code == 200
+        assert browser.get("/admin/").url.path == "/admin/login/"
+
+
+def test_every_page_answers(desk: Client, owned: dict[type, Any]) -> None:
+    assert desk.get("/admin/").status_code == 200
+    assert set(owned) <= set(admin.site._registry)
+    for model, pk in owned.items():
+        assert desk.get(url("changelist", model)).status_code == 200, model
+        assert desk.get(url("change", model, pk)).status_code == 200, model
+        assert desk.get(url("history", model, pk)).status_code == 200, model
+        assert desk.get(url("changelist", model), {"q": "a"}).status_code == 200, model
+    for model in (Collection, ApiKey, User):
+        assert desk.get(url("add", model)).status_code == 200
+    for model in (Document, IngestionJob, EmbeddingSpace):
+        assert desk.get(url("add", model)).status_code == 403
+    for page in ("changelist", "add"):
+        assert desk.get(reverse(f"admin:auth_group_{page}")).status_code == (200 if page == "changelist" else 403)
+    assert desk.get(reverse("admin:auth_user_password_change", args=[owned[User]])).status_code == 200
+
+
+@pytest.mark.parametrize("query", ["q=%00", "collection__id__exact=%00", "state=%00", "nonsense=1", "p=x", "o=99"])
+def test_a_bad_query_string_is_no_error_page(desk: Client, document: Document, query: str) -> None:
+    response = desk.get(url("changelist", Document) + "?" + query, follow=True)
+    assert response.status_code == 200
+
+
+def test_the_dashboard_counts_the_own_tenant(curator: User, tenant: Tenant, owned: dict[type, Any]) -> None:
+    request: HttpRequest = RequestFactory().get("/admin/")
+    request.user = curator
+    shown = in_tenant(tenant, lambda: dashboard(request, {}))
+    cards = {card["title"]: card["value"] for card in shown["cards"]}
+    assert cards["Live documents"] == 1 and cards["Dead letters"] == 1 and cards["Jobs waiting"] == 0
+    assert any("broken.pdf" in str(row[0]) for table in shown["tables"] for row in table["rows"])
+    request.user = make_curator(tenant, superuser=False)
+    shown = in_tenant(tenant, lambda: dashboard(request, {}))
+    assert shown["cards"] == [] and shown["tables"] == []
+
+
+def test_nothing_of_another_tenant_shows(other_tenant: Tenant, owned: dict[type, Any], desk: Client) -> None:
+    stranger = make_curator(other_tenant)
+    assert (
+        desk.post(url("change", Document, owned[Document]), {"title": "Harbour secrets", "metadata": "{}"}).status_code
+        == 302
+    )
+    theirs = sign_in(stranger)
+    secrets = ("Harbour", "broken.pdf", "switchboard", str(owned[Document]), str(owned[Collection]), str(owned[ApiKey]))
+    for model in MODELS:
+        listed = text_of(theirs.get(url("changelist", model)))
+        assert not [secret for secret in secrets if secret in listed], model
+    for model in set(MODELS) - {EmbeddingSpace}:  # that one belongs to nobody
+        for page in ("change", "history", "delete"):
+            response = theirs.get(url(page, model, owned[model]))
+            assert response.status_code in (302, 403), (model, page)  # "doesn't exist", on the index
+            assert response.status_code == 403 or response.url == "/admin/"
+    assert "Harbour" not in text_of(theirs.get("/admin/"))
+    assert theirs.get(reverse("admin:documents_document_version", args=[owned[Document], 1])).status_code == 302
+    assert theirs.get(reverse("admin:auth_user_password_change", args=[owned[User]])).status_code in (403, 404)
+    completed = {"app_label": "documents", "model_name": "document", "field_name": "collection"}
+    assert theirs.get(reverse("admin:autocomplete"), completed).json()["results"] == []
+    assert len(desk.get(reverse("admin:autocomplete"), completed).json()["results"]) == 1
+    filtered = theirs.get(url("changelist", Document), {"collection__id__exact": str(owned[Collection])})
+    assert "Harbour" not in text_of(filtered)
+    assert in_tenant(other_tenant, LogEntry.objects.count) == 0
+    found = theirs.get(reverse("admin:search"), {"s": "harbour", "extended": "1"})
+    assert "Harbour" not in text_of(found)
+
+
+def test_another_tenants_objects_cannot_be_acted_on(
+    tenant: Tenant, other_tenant: Tenant, owned: dict[type, Any], desk: Client
+) -> None:
+    theirs = sign_in(make_curator(other_tenant))
+    for model, action in ((Document, "delete_selected"), (IngestionJob, "retry"), (ApiKey, "revoke")):
+        form = {"action": action, "_selected_action": str(owned[model]), "post": "yes"}
+        assert theirs.post(url("changelist", model), form).status_code in (200, 302)
+    for model, action in ((IngestionJob, "retry_one"), (ApiKey, "revoke_one")):
+        path = reverse(f"admin:{model._meta.label_lower.replace('.', '_')}_{action}", args=[owned[model]])
+        assert theirs.post(path, {"_form_submitted": "on"}).status_code == 302
+    assert theirs.post(url("delete", Collection, owned[Collection]), {"post": "yes"}).status_code == 302
+    assert in_tenant(tenant, lambda: Document.objects.get(pk=owned[Document]).deleted_at) is None
+    assert in_tenant(tenant, lambda: IngestionJob.objects.get(pk=owned[IngestionJob]).state) == "dead"
+    assert in_tenant(tenant, lambda: ApiKey.objects.get(pk=owned[ApiKey]).revoked_at) is None
+
+
+def test_a_wrong_password_opens_no_tenant(curator: User, tenant: Tenant, other_tenant: Tenant) -> None:
+    """Whoever is signed in and fails to sign in as another must not see that other's tenant in the same request."""
+    stranger = make_curator(other_tenant)
+    with tenancy.scope(tenant.id):
+        assert User.objects.count() == 1
+        assert authenticate(username=stranger.username, password="wrong") is None
+        assert User.objects.count() == 0
+    with transaction.atomic():
+        assert authenticate(username=stranger.username, password=PASSWORD) == stranger
+        assert list(User.objects.all()) == [stranger]
