@@ -222,19 +222,31 @@ REST_FRAMEWORK = {
     "DEFAULT_PERMISSION_CLASSES": ["apps.access.permissions.HasScope"],
     "DEFAULT_RENDERER_CLASSES": ["apps.access.rendering.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
-    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_SCHEMA_CLASS": "apps.access.openapi.OperationSchema",
     "EXCEPTION_HANDLER": "apps.access.problems.exception_handler",
     "UNAUTHENTICATED_USER": None,
     "UNAUTHENTICATED_TOKEN": None,
 }
+API_TAGS = {  # in the order in which they are shown
+    "documents": "What is known: documents, their versions and the chunks of each.",
+    "collections": "Where documents are kept, and how they are cut and embedded.",
+    "search": "Passages, with the exact place where each stands.",
+    "answers": "Answers from the documents, every statement with its source.",
+    "jobs": "What is being indexed, and what could not be.",
+    "OpenAI": "The protocol of OpenAI's clients; each collection is a model.",
+}
 SPECTACULAR_SETTINGS = {
     "TITLE": "ragsite",
-    "DESCRIPTION": "Documents in, cited answers out. Errors are RFC 9457 problem documents.",
+    "DESCRIPTION": "Documents in, cited answers out. **Authorize** with an API key, then try any call out: it is real. "
+    "Errors are RFC 9457 problem documents with a JSON pointer to each bad field.",
     "VERSION": VERSION,
+    "TAGS": [{"name": name, "description": text} for name, text in API_TAGS.items()],
     "SERVE_PERMISSIONS": [],
     "SERVE_AUTHENTICATION": [],
+    "SERVE_INCLUDE_SCHEMA": False,
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "SWAGGER_UI_SETTINGS": {"deepLinking": True, "persistAuthorization": True, "defaultModelsExpandDepth": 0},
     "COMPONENT_SPLIT_REQUEST": True,
     "ENUM_NAME_OVERRIDES": {
         "DocumentState": "apps.documents.models.Document.State",

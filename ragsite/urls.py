@@ -14,7 +14,7 @@ from apps.access.problems import Problem, as_problem, page
 
 from . import health
 
-HOOKS = ["drf_spectacular.hooks.postprocess_schema_enums", "apps.access.problems.describe"]
+HOOKS = ["drf_spectacular.hooks.postprocess_schema_enums", "apps.access.openapi.add_refusals"]
 
 urlpatterns = [
     path("", RedirectView.as_view(url="/api/docs/")),

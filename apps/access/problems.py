@@ -180,26 +180,3 @@ def _pointers(detail: Any, pointer: str) -> Iterator[tuple[str, str]]:
                 yield pointer, str(value)
     else:
         yield pointer, str(detail)
-
-
-def describe(result: dict[str, Any], **_: Any) -> dict[str, Any]:
-    """drf-spectacular's hook: every operation may answer with a problem document, or OpenAI's error under /v1/."""
-    text, whole = {"type": "string"}, {"type": "integer"}
-    bad_field = {"type": "object", "properties": {"pointer": text | {"description": "JSON pointer"}, "detail": text}}
-    members = {"type": text, "title": text, "status": whole, "detail": text, "code": text, "request_id": text}
-    openai = {name: text | {"nullable": True} for name in ("message", "type", "param", "code")}
-    shapes = {
-        "Problem": {
-            "type": "object",
-            "required": list(members),
-            "properties": members | {"errors": {"type": "array", "items": bad_field}},
-        },
-        "OpenAIError": {"type": "object", "properties": {"error": {"type": "object", "properties": openai}}},
-    }
-    result["components"]["schemas"].update(shapes)
-    for path, operations in result["paths"].items():
-        name, media_type = ("OpenAIError", "application/json") if path.startswith("/v1/") else ("Problem", MEDIA_TYPE)
-        answer = {"content": {media_type: {"schema": {"$ref": f"#/components/schemas/{name}"}}}}
-        for operation in operations.values():
-            operation["responses"]["default"] = answer | {"description": "Why the request was refused."}
-    return result

@@ -13,7 +13,6 @@ from uuid import UUID
 from django.http import QueryDict
 from django.http.multipartparser import MultiPartParser, MultiPartParserError
 from django.utils.datastructures import MultiValueDict
-from drf_spectacular.extensions import OpenApiSerializerExtension
 from rest_framework import parsers, serializers
 
 from .problems import Problem, invalid
@@ -123,17 +122,6 @@ def refuse_unbuilt(data: Any, names: Iterable[str]) -> None:
         detail = "Not supported by this version."
         errors = [{"pointer": f"/{name}", "detail": detail} for name in asked]
         raise Problem(400, "not_supported", f"{', '.join(asked)}: not supported by this version.", errors=errors)
-
-
-class StrictSchema(OpenApiSerializerExtension):
-    """OpenAPI says so too."""
-
-    target_class = StrictSerializer
-    match_subclasses = True
-
-    def map_serializer(self, auto_schema: Any, direction: Any) -> Any:
-        found = auto_schema._map_serializer(self.target, direction, bypass_extensions=True)
-        return found | {"additionalProperties": False}
 
 
 class TextField(serializers.CharField):

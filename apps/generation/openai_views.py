@@ -13,7 +13,7 @@ from contextlib import aclosing
 from typing import Any
 
 from django.http.response import HttpResponseBase
-from drf_spectacular.utils import OpenApiTypes, extend_schema
+from drf_spectacular.utils import OpenApiExample, OpenApiTypes, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -33,6 +33,11 @@ from .openai_serializers import (
 )
 from .serializers import answer_request
 
+_CHAT = {
+    "model": "ragsite/ragsite-docs",
+    "messages": [{"role": "user", "content": "When is an old version used?"}],
+}
+
 
 class OpenAIView(TenantView):
     scope_needed = "read"
@@ -43,6 +48,7 @@ class OpenAIView(TenantView):
 class ModelList(OpenAIView):
     @extend_schema(operation_id="v1_models_list", responses=ModelListSerializer)
     def get(self, request: Request) -> Response:
+        """List the models: one per collection, the language model, the embedding models."""
         models = openai_models.listed(tenant_id=self.caller.tenant_id)
         return Response({"object": "list", "data": models})
 
@@ -50,6 +56,7 @@ class ModelList(OpenAIView):
 class ModelDetail(OpenAIView):
     @extend_schema(responses=ModelSerializer)
     def get(self, request: Request, name: str) -> Response:
+        """Get a model."""
         for model in openai_models.listed(tenant_id=self.caller.tenant_id):
             if model["id"] == name:
                 return Response(model)
@@ -63,6 +70,7 @@ class ChatCompletions(OpenAIView):
             (200, "application/json"): OpenApiTypes.OBJECT,
             (200, "text/event-stream"): OpenApiTypes.STR,
         },
+        examples=[OpenApiExample("a question", _CHAT, request_only=True)],
     )
     def post(self, request: Request) -> HttpResponseBase:
         """Answer the last user message from the collection that the model names."""
@@ -81,7 +89,11 @@ class ChatCompletions(OpenAIView):
 
 
 class Embeddings(OpenAIView):
-    @extend_schema(request=EmbeddingsSerializer, responses=OpenApiTypes.OBJECT)
+    @extend_schema(
+        request=EmbeddingsSerializer,
+        responses=OpenApiTypes.OBJECT,
+        examples=[OpenApiExample("a text", {"model": "all-MiniLM-L6-v2", "input": "a text"}, request_only=True)],
+    )
     def post(self, request: Request) -> Response:
         """Embed texts with the model that the documents are embedded with."""
         values = self.validated(EmbeddingsSerializer)

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from uuid import UUID
 
 from django.http.response import HttpResponseBase
-from drf_spectacular.utils import OpenApiResponse, OpenApiTypes, extend_schema
+from drf_spectacular.utils import OpenApiExample, OpenApiResponse, OpenApiTypes, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -30,9 +30,10 @@ class AnswerList(TenantView):
     @extend_schema(
         request=AnswerRequestSerializer,
         responses={(200, "application/json"): AnswerSerializer, (200, "text/event-stream"): _STREAM},
+        examples=[OpenApiExample("a question", {"question": "When is an old version used?"}, request_only=True)],
     )
     def post(self, request: Request) -> HttpResponseBase:
-        """Answer a question from the tenant's documents, every statement with its source."""
+        """Answer a question from the documents, every statement with its source."""
         values = self.validated(AnswerRequestSerializer)
         asked = answer_request(values)
         if not values["stream"]:
@@ -46,7 +47,7 @@ class AnswerDetail(TenantView):
 
     @extend_schema(responses=AnswerSerializer)
     def get(self, request: Request, answer_id: UUID) -> Response:
-        """A stored answer, as it was given."""
+        """Get a stored answer, as it was given."""
         return Response(records.stored(tenant_id=self.caller.tenant_id, answer_id=answer_id))
 
 
@@ -55,7 +56,7 @@ class AnswerVerification(TenantView):
 
     @extend_schema(responses=VerificationSerializer)
     def get(self, request: Request, answer_id: UUID) -> Response:
-        """Every citation of a stored answer, checked against the text as it is stored now."""
+        """Check every citation of a stored answer against the text as it is stored now."""
         return Response(records.check(tenant_id=self.caller.tenant_id, answer_id=answer_id))
 
 

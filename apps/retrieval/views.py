@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import OpenApiExample, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -22,8 +22,16 @@ HIT_FIELDS = tuple(field.name for field in fields(Hit))  # asdict would copy eve
 class SearchView(TenantView):
     scope_needed = "read"
 
-    @extend_schema(request=SearchSerializer, responses=ResultSerializer)
+    @extend_schema(
+        request=SearchSerializer,
+        responses=ResultSerializer,
+        examples=[OpenApiExample("passages", {"query": "When is an old version used?", "k": 5}, request_only=True)],
+    )
     def post(self, request: Request) -> Response:
+        """Find the passages that fit a query best.
+
+        By meaning (dense), by words (lexical) or both (hybrid), in one snapshot of the collections.
+        """
         values = self.validated(SearchSerializer)
         slugs = values.get("collections")
         query = SearchQuery(

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 README, ARCHITECTURE = (ROOT / "README.md").read_text(), (ROOT / "ARCHITECTURE.md").read_text()
 PAGES = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "CHANGELOG.md", *ROOT.glob("docs/**/*.md")]
 #: Pages for people, or about the API itself: no part of the OpenAPI document.
-NOT_IN_SCHEMA = {"/", "/healthz", "/readyz", "/metrics", "/api/docs/"}
+NOT_IN_SCHEMA = {"/api/schema/", "/", "/healthz", "/readyz", "/metrics", "/api/docs/"}
 METRIC_KINDS = {"Counter", "Gauge", "Histogram", "Summary", "GaugeMetricFamily"}
 OUR_METRICS = ("rag_", "vector_search_", "llm_")
 
@@ -222,3 +222,15 @@ def test_the_openapi_document_lists_the_query_parameters_that_are_taken() -> Non
         assert listed == {name for name in taken.get(method, ()) if not name.endswith(".*")}, f"{method} {path}"
         checked += 1
     assert checked > 20
+
+
+def test_the_openapi_document_says_what_every_operation_does_and_needs() -> None:
+    schema = SchemaGenerator().get_schema(request=None, public=True)
+    shown = [tag["name"] for tag in schema["tags"]]
+    operations = [(path, of) for path, methods in schema["paths"].items() for of in methods.values()]
+    assert len(operations) > 20
+    for path, operation in operations:
+        assert operation["summary"] and not operation["summary"].endswith("."), path
+        assert "Needs a key with the scope `" in operation["description"], path
+        assert "tenant's scope" not in operation["description"], path  # what is told to those who change the code
+        assert operation["tags"] and set(operation["tags"]) <= set(shown), path

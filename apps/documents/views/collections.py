@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from django.db import OperationalError
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import OpenApiExample, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -22,10 +22,16 @@ class CollectionList(TenantView):
 
     @extend_schema(responses=CollectionSerializer(many=True))
     def get(self, request: Request) -> Response:
+        """List the collections."""
         return self.paged(Collection.objects.select_related("space"), collections.show)
 
-    @extend_schema(request=CollectionCreateSerializer, responses={201: CollectionSerializer})
+    @extend_schema(
+        request=CollectionCreateSerializer,
+        responses={201: CollectionSerializer},
+        examples=[OpenApiExample("two names are enough", {"slug": "handbook", "name": "Handbook"}, request_only=True)],
+    )
     def post(self, request: Request) -> Response:
+        """Create a collection."""
         values = self.validated(CollectionCreateSerializer)
         with self.scope():
             made = collections.create(tenant_id=self.caller.tenant_id, **values)
@@ -35,11 +41,20 @@ class CollectionList(TenantView):
 class CollectionDetail(TenantView):
     @extend_schema(responses=CollectionSerializer)
     def get(self, request: Request, slug: str) -> Response:
+        """Get a collection."""
         with self.scope():
             return Response(collections.show(collections.find(slug)))
 
-    @extend_schema(request=CollectionPatchSerializer, responses=CollectionSerializer)
+    @extend_schema(
+        request=CollectionPatchSerializer,
+        responses=CollectionSerializer,
+        examples=[OpenApiExample("rename", {"name": "Staff handbook"}, request_only=True)],
+    )
     def patch(self, request: Request, slug: str) -> Response:
+        """Change a collection's settings.
+
+        Documents that are there already keep the chunks they have.
+        """
         values = self.validated(CollectionPatchSerializer)
         with self.scope():
             changed = collections.change(collection=collections.find(slug), values=values)
@@ -47,6 +62,7 @@ class CollectionDetail(TenantView):
 
     @extend_schema(responses={204: None})
     def delete(self, request: Request, slug: str) -> Response:
+        """Delete a collection and all that is in it."""
         for attempt in range(1, REMOVE_ATTEMPTS + 1):
             try:
                 with self.scope():

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from django.http import StreamingHttpResponse
 from django.utils import timezone
-from drf_spectacular.utils import OpenApiParameter, OpenApiTypes, extend_schema
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, OpenApiTypes, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -36,6 +36,14 @@ from ..submission import from_request
 AT_LEAST_ONE = {"type": "integer", "minimum": 1}
 
 
+_SUBMISSION = {
+    "collection": "ragsite-docs",
+    "source_uri": "handbook/holidays",
+    "text": "The office is closed on 24 December.",
+    "mode": "write_through",
+}
+
+
 class DocumentList(TenantView):
     parser_classes = [JsonParser, FormParser]
     query_names = {"GET": ("collection", "state", "source_uri", "metadata.*", *PAGED)}
@@ -50,6 +58,10 @@ class DocumentList(TenantView):
         responses=DocumentSerializer(many=True),
     )
     def get(self, request: Request) -> Response:
+        """List documents, newest first.
+
+        `metadata.<key>=<value>` finds those whose metadata has this value.
+        """
         with self.scope():
             slug = request.query_params.get("collection")
             if slug is not None:
@@ -59,9 +71,21 @@ class DocumentList(TenantView):
 
     @extend_schema(
         request={"application/json": SubmissionSerializer, "multipart/form-data": SubmissionSerializer},
-        responses={200: AcceptedSerializer, 201: AcceptedSerializer, 202: AcceptedSerializer},
+        responses={
+            200: OpenApiResponse(AcceptedSerializer, "The content is the same as before."),
+            201: OpenApiResponse(AcceptedSerializer, "Live, with `write_through`."),
+            202: OpenApiResponse(AcceptedSerializer, "Accepted; `job` tells when it is live."),
+        },
+        examples=[
+            OpenApiExample("live when it answers", _SUBMISSION, media_type="application/json", request_only=True)
+        ],
     )
     def post(self, request: Request) -> Response:
+        """Add a document, or a new version of one.
+
+        A document is known by its `source_uri`, or by its `id`. With a `version` a late, older write is refused with
+        409 and changes nothing.
+        """
         slug, mode, submission, size = from_request(request)
         with self.scope():
             collection = collections.find(slug, writing=True)
@@ -109,11 +133,13 @@ class DocumentDetail(TenantView):
 
     @extend_schema(responses=DocumentSerializer)
     def get(self, request: Request, document_id: UUID) -> Response:
+        """Get a document."""
         with self.scope():
             return Response(queries.show(queries.document(document_id)))
 
     @extend_schema(request=DocumentPatchSerializer, responses=DocumentSerializer)
     def patch(self, request: Request, document_id: UUID) -> Response:
+        """Change a document's title or metadata, without a new version."""
         values = self.validated(DocumentPatchSerializer)
         with self.scope():
             found = queries.document(document_id)
@@ -132,6 +158,10 @@ class DocumentDetail(TenantView):
         responses={204: None},
     )
     def delete(self, request: Request, document_id: UUID) -> Response:
+        """Delete a document.
+
+        Its number stays: a late write at or below it is refused, a higher one brings it back.
+        """
         if "erase" in request.query_params:
             raise invalid("/erase", "Erasing is not available yet.", code="not_supported")
         version = self.query_number("version", at_least=1)
@@ -151,6 +181,7 @@ class VersionList(TenantView):
         responses=VersionSerializer(many=True),
     )
     def get(self, request: Request, document_id: UUID) -> Response:
+        """List a document's versions, newest first."""
         limit = min(self.query_number("limit", 50, at_least=1) or 50, MAX_PAGE)
         before = self.query_number("before", at_least=1)
         with self.scope():
@@ -167,6 +198,7 @@ class VersionList(TenantView):
 class VersionDetail(TenantView):
     @extend_schema(responses=VersionSerializer)
     def get(self, request: Request, document_id: UUID, version: int) -> Response:
+        """Get a version."""
         with self.scope():
             return Response(VersionSerializer(queries.version(document_id, version)).data)
 
@@ -179,6 +211,7 @@ class VersionText(TenantView):
         responses=TextSerializer,
     )
     def get(self, request: Request, document_id: UUID, version: int) -> Response:
+        """Get the normalised text of a version, or a part of it in code points, with its SHA-256."""
         start, end = self.query_number("start"), self.query_number("end")
         with self.scope():
             return Response(queries.text(document_id, version, start=start, end=end))
@@ -197,6 +230,7 @@ class ChunkList(TenantView):
         responses=ChunkSerializer(many=True),
     )
     def get(self, request: Request, document_id: UUID) -> Response:
+        """List the chunks of the live version, or of another, with their places in it."""
         version = self.query_number("version", at_least=1)
         limit = min(self.query_number("limit", 100, at_least=1) or 100, MAX_PAGE)
         after = self.query_number("after", 0) or 0
@@ -216,6 +250,7 @@ class OriginalFile(TenantView):
         responses={(200, "*/*"): OpenApiTypes.BINARY},
     )
     def get(self, request: Request, document_id: UUID) -> StreamingHttpResponse:
+        """Get the bytes that were sent."""
         number = self.query_number("version", at_least=1)
         tenant_id = self.caller.tenant_id
         with self.scope():

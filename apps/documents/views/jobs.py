@@ -25,6 +25,7 @@ class JobList(TenantView):
         responses=JobSerializer(many=True),
     )
     def get(self, request: Request) -> Response:
+        """List the jobs, newest first."""
         jobs = IngestionJob.objects.all()
         state = request.query_params.get("state")
         if state is not None:
@@ -37,6 +38,7 @@ class JobList(TenantView):
 class JobDetail(TenantView):
     @extend_schema(responses=JobSerializer)
     def get(self, request: Request, job_id: UUID) -> Response:
+        """Get a job."""
         with self.scope():
             return Response(JobSerializer(queries.job(job_id)).data)
 
@@ -44,12 +46,14 @@ class JobDetail(TenantView):
 class JobRetry(TenantView):
     @extend_schema(request=None, responses=JobSerializer)
     def post(self, request: Request, job_id: UUID) -> Response:
+        """Try a dead or cancelled job again."""
         return _act(self, job_id, ledger.retry)
 
 
 class JobCancel(TenantView):
     @extend_schema(request=None, responses=JobSerializer)
     def post(self, request: Request, job_id: UUID) -> Response:
+        """End a job that has not ended; its document stays as it was."""
         return _act(self, job_id, ledger.cancel)
 
 
