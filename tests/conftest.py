@@ -28,6 +28,7 @@ os.environ.update(
     JOB_LEASE_SECONDS="10",
     RAGSITE_FAKE_EMBED_LOG=str(DATA / "embedded.jsonl"),
 )
+LLM_SERVER = os.environ.get("LLM_URL", "")  # for test_llm_server.py alone
 for name in ("LLM_URL", "LLM_BACKEND", "DATABASE_APP_URL"):
     os.environ.pop(name, None)
 

@@ -138,10 +138,12 @@ def test_many_readers_hold_no_database_connection_while_the_model_writes(
 ) -> None:
     """More streams than the pool has connections, and a search goes through."""
     body = {"question": "When do backups run? script:slow", "stream": True}
+    reading = []
     with ExitStack() as stack:
         for _ in range(20):
-            response = stack.enter_context(reader.stream("POST", "/api/v1/answers", json=body))
-            next(line for line in response.iter_lines() if "and on" in line)
+            lines = stack.enter_context(reader.stream("POST", "/api/v1/answers", json=body)).iter_lines()
+            next(line for line in lines if "and on" in line)
+            reading.append(lines)  # httpx hangs up when it is forgotten
         headers = {"Authorization": f"Bearer {api_key}"}
         url = f"{llm_web.url}/api/v1/search"
         assert httpx.post(url, json={"query": "backups"}, headers=headers, timeout=15).status_code == 200

@@ -1,0 +1,112 @@
+"""A real server of a language model: set LLM_URL to its `/v1`.
+
+What it writes is its own business (a toy model writes noise): tested is that what the API promises holds with it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from apps.documents.models import Collection
+from tests.conftest import DATA, LLM_SERVER
+from tests.support.asking import GUIDE, ask, events
+from tests.support.processes import Server, wait_for
+
+pytestmark = [
+    pytest.mark.llm,
+    pytest.mark.skipif(not LLM_SERVER, reason="LLM_URL is not set: no server of a language model to test against"),
+]
+
+QUESTION: Any = [{"role": "user", "content": "When do backups run every night?"}]
+
+
+@pytest.fixture(scope="module")
+def web_with_llm(database: None) -> Iterator[Server]:
+    with Server(DATA, LLM_URL=LLM_SERVER, LLM_CONTEXT_TOKENS="2048") as running:
+        yield running
+
+
+@pytest.fixture
+def reader(web_with_llm: Server, api_key: str, collection: Collection, ingest: Callable) -> Iterator[httpx.Client]:
+    ingest(collection, GUIDE, source_uri="guide.md", title="Guide", media_type="text/markdown")
+    with web_with_llm.client(api_key) as client:
+        yield client
+
+
+@pytest.fixture
+def ai(web_with_llm: Server, api_key: str, reader: httpx.Client) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{web_with_llm.url}/v1", api_key=api_key, max_retries=0)
+
+
+@pytest.fixture(scope="module")
+def served() -> str:
+    """The model's name."""
+    return openai.OpenAI(base_url=LLM_SERVER, api_key="none").models.list().data[0].id
+
+
+def holds(answer: dict[str, Any]) -> None:
+    markers = {int(number) for number in re.findall(r"\[(\d+)\]", answer["answer"])}
+    assert markers == {citation["marker"] for citation in answer["citations"]}
+    assert 0 <= answer["grounded"] <= 1 and answer["finish_reason"] in ("stop", "length")
+
+
+def test_it_writes_the_answer(reader: httpx.Client, served: str) -> None:
+    answer = ask(reader, max_tokens=32)
+    assert (answer["model"], answer["degraded"]) == (served, None)
+    assert 0 < answer["usage"]["completion_tokens"] <= 32 < answer["usage"]["prompt_tokens"]
+    holds(answer)
+    assert reader.get(f"/api/v1/answers/{answer['id']}").json()["answer"] == answer["answer"]
+
+
+def test_its_stream_adds_up(reader: httpx.Client, served: str) -> None:
+    body = {"question": "When do backups run?", "stream": True, "max_tokens": 32}
+    with reader.stream("POST", "/api/v1/answers", json=body) as response:
+        found = events(response.iter_lines())
+    name, final = found[-1]
+    assert name == "final_answer" and final["model"] == served
+    assert "".join(data["delta"] for name, data in found if name == "message") == final["answer"]
+    holds(final)
+
+
+def test_the_official_client_reads_it(ai: openai.OpenAI) -> None:
+    whole = ai.chat.completions.create(model="ragsite/docs", messages=QUESTION, max_tokens=16, temperature=0)
+    assert whole.usage is not None and 0 < whole.usage.completion_tokens <= 16
+    assert whole.choices[0].finish_reason in ("stop", "length")
+    options: Any = {"include_usage": True}
+    pieces = list(
+        ai.chat.completions.create(
+            model="ragsite/docs", messages=QUESTION, max_tokens=16, temperature=0, stream=True, stream_options=options
+        )
+    )
+    text = "".join(piece.choices[0].delta.content or "" for piece in pieces if piece.choices)
+    assert text == whole.choices[0].message.content
+    assert pieces[-1].usage is not None and pieces[-1].usage.completion_tokens == whole.usage.completion_tokens
+
+
+def test_it_can_be_asked_by_its_own_name(ai: openai.OpenAI, served: str) -> None:
+    assert served in [model.id for model in ai.models.list()]
+    answer = ai.chat.completions.create(model=served, messages=QUESTION, max_tokens=8)
+    assert answer.model == served
+
+
+def test_a_reader_who_leaves_frees_it(reader: httpx.Client) -> None:
+    def running() -> float:
+        exported = httpx.get(LLM_SERVER.removesuffix("/v1") + "/metrics")
+        found = re.search(r"^vllm:num_requests_running\S* (\S+)", exported.text, re.MULTILINE)
+        if found is None:
+            pytest.skip("this server does not tell how many requests run")
+        return float(found.group(1))
+
+    assert running() == 0
+    body = {"question": "When do backups run?", "stream": True, "max_tokens": 1_000}
+    with reader.stream("POST", "/api/v1/answers", json=body) as response:
+        lines = response.iter_lines()  # kept: httpx hangs up when it is forgotten
+        next(line for line in lines if line.startswith("event: message"))
+        wait_for(lambda: running() == 1, seconds=2, what="the request to show")
+    wait_for(lambda: running() == 0, seconds=2, what="the request to end")
