@@ -100,7 +100,7 @@ def accept(*, collection: Collection, submission: Submission, wake: bool = True,
     )
     for number, part in enumerate(_parts(submission.content)):
         db.run("insert_blob", **at, part=number, data=part)
-    job, held = ledger.open_job(document, priority=PRIORITIES[submission.priority], hold=hold)
+    job, held = ledger.open_job(document, size=size, priority=PRIORITIES[submission.priority], hold=hold)
     if wake and not hold:
         transaction.on_commit(lambda: ledger.wake(ledger.Stage.PREPARE))
     metrics.DOCUMENTS_ACCEPTED.labels(result="accepted").inc()

@@ -8,7 +8,9 @@ from typing import Any
 
 from apps.access.sql import execute, load
 
-QUERIES = load(Path(__file__).parent / "sql")
+#: {held} in a query: the versions that it is about, at most one of each document.
+HELD = "unnest(%(documents)s::uuid[], %(versions)s::bigint[]) AS held (document_id, version)"
+QUERIES = {name: text.replace("{held}", HELD) for name, text in load(Path(__file__).parent / "sql").items()}
 
 
 def rows(name: str, *, table: str = "", type: str = "", **parameters: Any) -> list[tuple[Any, ...]]:

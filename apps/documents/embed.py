@@ -1,17 +1,18 @@
 """Stage two: vectors for staged chunks, across documents, then publish.
 
-1. Claim a handful of jobs; a chunk whose text has a vector in this tenant already takes that one.
+1. Claim small documents by the hundred, or a large one; a chunk whose text has a vector in this tenant already takes
+   that one.
 2. Fill a window of texts across the claimed documents; the embedder sorts it by length and packs it under its token
    budget. No more than a window of texts and vectors is ever in memory.
-3. Store the vectors on the stage: after a crash only the texts without one are embedded again.
-4. Publish each document (publish.py).
+3. Of a document of more than a window, store the vectors on the stage: after a crash only the texts without one are
+   embedded again.
+4. Publish what was embedded together in one transaction (publish.py).
 """
 
 from __future__ import annotations
 
 import time
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -23,7 +24,7 @@ from .models import Collection, EmbeddingSpace
 from .publish import publish
 from .spaces import embedder_for
 
-JOBS_PER_CLAIM = 32
+JOBS_PER_CLAIM = 100
 WINDOW_TEXTS = 512
 
 
@@ -32,76 +33,50 @@ def drain(*, job_id: UUID | None = None) -> int:
     count = 0
     while claims := ledger.claim(stage=ledger.Stage.EMBED, limit=JOBS_PER_CLAIM, job_id=job_id):
         with ledger.leased(*claims):
-            for group in _groups(claims):
-                embed_group(group)
+            for group in ledger.groups(claims, size=lambda held: held.timings.get("chunks", 0), most=WINDOW_TEXTS):
+                ledger.together(embed, group)
         count += len(claims)
         if job_id is not None:
             break
     return count
 
 
-def _groups(claims: list[Claim]) -> list[list[Claim]]:
-    """Jobs that share a tenant (the wall) and a collection (the space); a large document by itself, and last, so that
-    small ones do not wait for it."""
-    groups: dict[tuple[object, ...], list[Claim]] = defaultdict(list)
-    for held in sorted(claims, key=_chunks):
-        alone = held.id if _chunks(held) > WINDOW_TEXTS else None
-        groups[held.tenant_id, held.collection_id, alone].append(held)
-    return list(groups.values())
-
-
-def _chunks(held: Claim) -> float:
-    return held.timings.get("chunks", 0)
-
-
-def embed_group(claims: list[Claim]) -> None:
-    """Embed and publish documents of one collection. When embedding them together fails, each is tried alone, so that
-    one cannot sink others."""
+def embed(claims: Sequence[Claim]) -> None:
+    """Embed and publish documents of one collection. Raises EmbeddingError, LostLease."""
     started = time.monotonic()
-    tenant_id = claims[0].tenant_id
-    try:
-        with tenancy.scope(tenant_id):
-            collection = Collection.objects.select_related("space").get(id=claims[0].collection_id)
-        embed_texts(tenant_id, collection.space, claims)
-    except Exception as error:
-        if len(claims) > 1:
-            for held in claims:
-                embed_group([held])
-            return
-        with ledger.failures(claims[0]):
-            raise error
-        return
+    with tenancy.scope(claims[0].tenant_id):
+        collection = Collection.objects.select_related("space").get(id=claims[0].collection_id)
+    vectors = embed_texts(collection, claims)
     seconds = time.monotonic() - started
     metrics.STAGE_SECONDS.labels(stage="embed").observe(seconds)
-    for held in claims:
-        with ledger.failures(held):
-            publish(held, collection, embed_ms=round(seconds * 1000, 1))
+    publish(claims, collection, vectors=vectors, timings={"embed_ms": round(seconds * 1000, 1)})
 
 
-def embed_texts(tenant_id: UUID, space: EmbeddingSpace, claims: list[Claim]) -> None:
-    """Give every staged chunk of these jobs its vector, a window at a time."""
-    held: dict[str, Any] = {
-        "documents": [job.document_id for job in claims],
-        "versions": [job.version for job in claims],
-    }
+def embed_texts(collection: Collection, claims: Sequence[Claim]) -> dict[bytes, str]:
+    """The vectors of staged texts, by digest. More texts than a window get theirs on the stage, a window at a time."""
+    tenant_id, held = collection.tenant_id, ledger.versions_of(claims)
+    stored = False
     while True:
         with tenancy.scope(tenant_id, durable=False):
             pending = db.rows("pending_texts", limit=WINDOW_TEXTS, **held)
-            if not pending:
-                return
-            texts: dict[bytes, str] = {bytes(row[3]): row[4] for row in pending}
-            vectors = known_vectors(tenant_id, space, texts)
-        vectors |= new_vectors(space, {digest: text for digest, text in texts.items() if digest not in vectors})
+            texts: dict[bytes, str] = {row[3]: row[4] for row in pending}
+            vectors = known_vectors(tenant_id, collection.space, texts) if texts else {}
+        vectors |= new_vectors(
+            collection.space, {digest: text for digest, text in texts.items() if digest not in vectors}
+        )
+        if len(pending) < WINDOW_TEXTS and not stored:
+            return vectors
+        stored = True
         with tenancy.scope(tenant_id, durable=False):
             db.run(
                 "store_vectors",
                 documents=[row[0] for row in pending],
                 versions=[row[1] for row in pending],
                 ordinals=[row[2] for row in pending],
-                embeddings=[vectors[bytes(row[3])] for row in pending],
+                embeddings=[vectors[row[3]] for row in pending],
             )
         if len(pending) < WINDOW_TEXTS:
-            return
+            return {}
 
 
 def known_vectors(tenant_id: UUID, space: EmbeddingSpace, digests: Iterable[bytes]) -> dict[bytes, str]:

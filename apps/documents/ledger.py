@@ -18,10 +18,11 @@ import os
 import random
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import groupby
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -35,12 +36,15 @@ from redis.exceptions import RedisError
 from apps.access import tenancy
 
 from . import db, metrics
+from .engines import engine_for
 from .errors import LostLease, describe
 from .models import Document, IngestionJob
 
 logger = logging.getLogger(__name__)
 
+Timings = Sequence[dict[str, float]]  # of each job, in milliseconds
 Stage = IngestionJob.Stage
+SMALL_BYTES = 64 * 1024
 BACKOFF_SECONDS, BACKOFF_LIMIT_SECONDS = 1.0, 300.0
 
 
@@ -54,10 +58,21 @@ class Claim:
     document_id: UUID
     version: int
     base_version: int | None
+    bytes: int
     attempts: int
     fence: int
     created_at: datetime
     timings: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Owned:
+    """A job whose row and document are locked by this transaction, and the document's versions as they are."""
+
+    held: Claim
+    version: int
+    live_version: int | None
+    deleted_version: int | None
 
 
 def worker_name() -> str:
@@ -65,7 +80,8 @@ def worker_name() -> str:
 
 
 def claim(*, stage: str, limit: int = 1, job_id: UUID | None = None) -> list[Claim]:
-    """Up to `limit` due jobs of a stage, urgent first; only `job_id` where given."""
+    """Due jobs of a stage, urgent first: up to `limit` small ones, or one that is large or has been tried before; only
+    `job_id` where given."""
     with transaction.atomic():
         with connection.cursor() as cursor:  # a lease that a crash of Postgres forgets is simply taken again
             cursor.execute("SET LOCAL synchronous_commit = off")
@@ -75,6 +91,7 @@ def claim(*, stage: str, limit: int = 1, job_id: UUID | None = None) -> list[Cla
             worker=worker_name(),
             lease=settings.JOB_LEASE_SECONDS,
             limit=limit,
+            small=SMALL_BYTES,
             job=job_id,
         )
     claims = []
@@ -89,14 +106,16 @@ def claim(*, stage: str, limit: int = 1, job_id: UUID | None = None) -> list[Cla
     return claims
 
 
-def open_job(document: Document, *, priority: int, hold: bool) -> tuple[IngestionJob, Claim | None]:
-    """Inside accept.py's transaction: the job of a document's new version; hold: claimed by this very thread."""
+def open_job(document: Document, *, size: int, priority: int, hold: bool) -> tuple[IngestionJob, Claim | None]:
+    """Inside accept.py's transaction: the job of a document's new version of `size` bytes; hold: claimed by this
+    very thread."""
     values: dict[str, Any] = {
         "id": uuid4(),
         "tenant_id": document.tenant_id,
         "collection_id": document.collection_id,
         "document_id": document.id,
         "version": document.version,
+        "bytes": size,
         "attempts": int(hold),
         "fence": int(hold),
         "created_at": document.updated_at,
@@ -108,27 +127,69 @@ def open_job(document: Document, *, priority: int, hold: bool) -> tuple[Ingestio
     return IngestionJob(**record), held
 
 
-def own(held: Claim) -> tuple[int, int | None, int | None]:
-    """Inside a transaction: lock the document's row, then the job's. Raises LostLease when another worker has it.
+def versions_of(claims: Sequence[Claim]) -> dict[str, Any]:
+    """The parameters of {held} in a query (db.py)."""
+    return {"documents": [held.document_id for held in claims], "versions": [held.version for held in claims]}
 
-    Every writer takes the two in this order: a delete ends the jobs of the document that it holds. Returns the
-    document's (version, live version, deleted version).
+
+def groups(claims: Iterable[Claim], *, size: Callable[[Claim], float], most: float) -> list[list[Claim]]:
+    """Jobs that can share a transaction: of one tenant (the wall) and collection, no document twice, together at most
+    `most`. A larger one stands alone; small ones come first and do not wait for it."""
+    found: list[list[Claim]] = []
+    for _, same in groupby(sorted(claims, key=_house), key=_house):
+        room, inside = 0.0, set()
+        for held in sorted(same, key=size):
+            if size(held) > room or held.document_id in inside or len(inside) >= engine_for(connection).batch:
+                found.append([])
+                room, inside = most, set()
+            found[-1].append(held)
+            room -= size(held)
+            inside.add(held.document_id)
+    return sorted(found, key=lambda group: sum(map(size, group)))
+
+
+def _house(held: Claim) -> tuple[UUID, UUID]:
+    return held.tenant_id, held.collection_id
+
+
+def together(step: Callable[[list[Claim]], None], claims: list[Claim]) -> None:
+    """Run a step of several jobs at once; when that fails, of each alone, so that one cannot sink the others."""
+    try:
+        step(claims)
+    except Exception as error:
+        if len(claims) == 1:
+            with failures(claims[0]):
+                raise error
+        else:
+            close_old_connections()
+            for held in claims:
+                together(step, [held])
+
+
+def own(claims: Sequence[Claim]) -> list[Owned]:
+    """Inside a transaction: lock the documents' rows, then the jobs'; those jobs that are still in these hands.
+
+    Every writer takes the two in this order, and several documents in the order of their ids: a delete ends the jobs
+    of the document that it holds. Raises LostLease when none is left.
     """
-    locked = db.rows("lock_document", document=held.document_id)
-    if not locked or not db.rows("own", id=held.id, fence=held.fence):
-        raise LostLease(str(held.id))
-    version, live, deleted = locked[0]
-    return version, live, deleted
+    locked = {row[0]: row[1:] for row in db.rows("lock_documents", documents=[held.document_id for held in claims])}
+    kept = {row[0] for row in db.rows("own", **_held(claims))}
+    owned = [
+        Owned(held, *locked[held.document_id]) for held in claims if held.id in kept and held.document_id in locked
+    ]
+    if not owned:
+        raise LostLease(", ".join(str(held.id) for held in claims))
+    return owned
 
 
-def hand_over(held: Claim, *, stage: str, base_version: int | None, timings: dict[str, float]) -> None:
-    """Inside the stage's transaction: queue the job for the next stage."""
-    _fenced("hand_over", held, stage=stage, base_version=base_version, timings=json.dumps(timings))
+def hand_over(claims: Sequence[Claim], *, stage: str, bases: Sequence[int | None], timings: Timings) -> None:
+    """Inside the stage's transaction: queue jobs for the next stage. Raises LostLease when one is in other hands."""
+    _fenced("hand_over", claims, timings, stage=stage, bases=list(bases))
 
 
-def finish(held: Claim, *, outcome: str, timings: dict[str, float] | None = None) -> None:
-    """Inside the last transaction: the job is done."""
-    _fenced("finish", held, outcome=outcome, timings=json.dumps(timings or {}))
+def finish(claims: Sequence[Claim], *, outcome: str, timings: Timings = ()) -> None:
+    """Inside the last transaction: the jobs are done. Raises LostLease when one is in other hands."""
+    _fenced("finish", claims, timings or [{} for _ in claims], outcome=outcome)
 
 
 def fail(held: Claim, error: dict[str, Any], *, retryable: bool) -> None:
@@ -140,13 +201,13 @@ def fail(held: Claim, error: dict[str, Any], *, retryable: bool) -> None:
             db.run("retry_later", id=held.id, fence=held.fence, error=encoded, delay=delay)
             logger.warning("job %s will be retried in %.1f s: %s", held.id, delay, error["code"])
             return
-        live = db.rows("lock_document", document=held.document_id)
+        live = db.rows("lock_documents", documents=[held.document_id])
         if not db.run("bury", id=held.id, fence=held.fence, error=encoded):
             return
         db.run("fail_version", document=held.document_id, version=held.version, error=encoded)
         db.run("fail_document", document=held.document_id, version=held.version, error=encoded)
-        db.run("clear_stage", document=held.document_id, version=held.version)
-        live_version = live[0][1] if live else None
+        db.run("clear_stage", documents=[held.document_id], versions=[held.version])
+        live_version = live[0][2] if live else None
         woken = db.run(
             "wake_superseded", document=held.document_id, version=held.version, live_version=live_version or 0
         )
@@ -176,12 +237,7 @@ def heartbeat(claims: Sequence[Claim]) -> None:
     for tenant_id in {held.tenant_id for held in claims}:
         mine = [held for held in claims if held.tenant_id == tenant_id]
         with tenancy.scope(tenant_id, durable=False):
-            db.run(
-                "heartbeat",
-                ids=[held.id for held in mine],
-                fences=[held.fence for held in mine],
-                lease=settings.JOB_LEASE_SECONDS,
-            )
+            db.run("heartbeat", **_held(mine), lease=settings.JOB_LEASE_SECONDS)
 
 
 @contextmanager
@@ -222,7 +278,7 @@ def cancel(*, job_id: UUID) -> bool:
     _lock_document_of(job_id)
     ended = db.rows("cancel", id=job_id)
     for document, version in ended:
-        db.run("clear_stage", document=document, version=version)
+        db.run("clear_stage", documents=[document], versions=[version])
         db.run("withdraw", document=document, version=version)
     return bool(ended)
 
@@ -238,9 +294,14 @@ def wake(stage: str, *, times: int = 1) -> None:
 
 def _lock_document_of(job_id: UUID) -> None:
     document_id = IngestionJob.objects.values_list("document_id", flat=True).filter(id=job_id).first()
-    db.rows("lock_document", document=document_id)
+    db.rows("lock_documents", documents=[document_id])
 
 
-def _fenced(name: str, held: Claim, **parameters: Any) -> None:
-    if not db.run(name, id=held.id, fence=held.fence, **parameters):
-        raise LostLease(str(held.id))
+def _held(claims: Sequence[Claim]) -> dict[str, Any]:
+    return {"ids": [held.id for held in claims], "fences": [held.fence for held in claims]}
+
+
+def _fenced(name: str, claims: Sequence[Claim], timings: Timings, **parameters: Any) -> None:
+    encoded = [json.dumps(each) for each in timings]
+    if claims and db.run(name, **_held(claims), timings=encoded, **parameters) != len(claims):
+        raise LostLease(", ".join(str(held.id) for held in claims))

@@ -274,6 +274,7 @@ class IngestionJob(models.Model):
     collection_id = models.UUIDField()
     document_id = models.UUIDField()  # no foreign key: on Citus the ledger is local and documents are distributed
     version = models.BigIntegerField()
+    bytes = models.BigIntegerField()  # of the original: small documents are worked on many at a time
     stage = models.CharField(max_length=10, choices=Stage.choices, default=Stage.PREPARE)
     state = models.CharField(max_length=10, choices=State.choices, default=State.QUEUED)
     priority = models.SmallIntegerField(choices=Priority.choices, default=Priority.NORMAL)

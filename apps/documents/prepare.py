@@ -1,7 +1,8 @@
-"""Stage one: the original bytes to normalised text, chunks, and what differs from the live version.
+"""Stage one: read originals, cut them into chunks, and stage what is new.
 
-The transaction writes the text, the staged chunks and the job's next stage together; a crash before it leaves
-nothing, and running it twice gives the same rows (chunk ids are derived from document, version and ordinal).
+A document's live chunks are found again by their text's digest and their headings, in reading order: such a chunk keeps
+its row and its index entries, and only chunks that an edit touched are embedded (invariant I9). Small documents are
+prepared many at a time, in one transaction.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ from . import db, ledger, metrics
 from .chunking import CHUNKERS, chunk
 from .errors import IngestError
 from .ledger import Claim
-from .models import Collection, DocumentVersion, IngestionJob
-from .parsing import Parsed
+from .models import Collection, IngestionJob
+from .parsing import Parsed, ParseError
 from .parsing.sandbox import parse_sandboxed
 from .spaces import embedder_for
 
+JOBS_PER_CLAIM = 100
+BATCH_BYTES = 4 * 2**20  # of documents prepared in one transaction; a larger one goes alone
 STAGE_ROWS = 1_000  # chunks written per statement: bounds the memory that a large document takes
 
 #: Ids of a document's live chunks by what makes a chunk the same: its text's digest and its headings.
@@ -33,9 +36,32 @@ LiveChunks = dict[tuple[bytes, tuple[str, ...]], deque[UUID]]
 
 
 @dataclass(frozen=True, slots=True)
+class Original:
+    """A version as it was sent."""
+
+    held: Claim
+    data: bytes
+    media_type: str
+    filename: str
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A version that has been parsed; `seconds` is how long that took."""
+
+    held: Claim
+    parsed: Parsed
+    title: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class StagedChunk:
     """A chunk of a version on its way; `start` and `end` are code points of the version's text."""
 
+    document_id: UUID
+    version: int
     ordinal: int
     chunk_id: UUID
     kept: bool
@@ -53,10 +79,10 @@ def drain(*, job_id: UUID | None = None) -> int:
     Returns how many were claimed.
     """
     count = 0
-    while claims := ledger.claim(stage=ledger.Stage.PREPARE, job_id=job_id):
-        for held in claims:
-            with ledger.failures(held):
-                prepare(held)
+    while claims := ledger.claim(stage=ledger.Stage.PREPARE, limit=JOBS_PER_CLAIM, job_id=job_id):
+        with ledger.leased(*claims):
+            for group in ledger.groups(claims, size=lambda held: held.bytes, most=BATCH_BYTES):
+                ledger.together(prepare, group)
                 if job_id is None:
                     ledger.wake(ledger.Stage.EMBED)
         count += len(claims)
@@ -65,110 +91,166 @@ def drain(*, job_id: UUID | None = None) -> int:
     return count
 
 
-def prepare(held: Claim) -> None:
-    """Parse, chunk and stage one version, then queue the job for embedding.
+def prepare(claims: Sequence[Claim]) -> None:
+    """Parse, chunk and stage versions of one collection in one transaction, then queue their jobs for embedding.
 
-    Raises ParseError or IngestError for a document that cannot be read, LostLease when another worker has the job.
+    A document that cannot be read fails by itself. Raises LostLease when other workers have all of the jobs.
     """
     started = time.monotonic()
-    timings = {"queued_ms": milliseconds(max(0.0, time.time() - held.created_at.timestamp()))}
-    with tenancy.scope(held.tenant_id):
-        if db.rows("superseded", document=held.document_id, version=held.version)[0][0]:
-            ledger.own(held)
-            db.run("clear_stage", document=held.document_id, version=held.version)
-            ledger.finish(held, outcome=IngestionJob.Outcome.SUPERSEDED)
-            return
-        version = DocumentVersion.objects.get(document_id=held.document_id, version=held.version)
-        collection = Collection.objects.select_related("space").get(id=held.collection_id)
-        original = b"".join(bytes(row[0]) for row in db.rows("blob", document=held.document_id, version=held.version))
-    with ledger.leased(held):
-        parsed = parse_sandboxed(original, media_type=version.media_type, filename=version.filename or None)
+    waited = {held.id: milliseconds(max(0.0, time.time() - held.created_at.timestamp())) for held in claims}
+    with tenancy.scope(claims[0].tenant_id):
+        collection = Collection.objects.select_related("space").get(id=claims[0].collection_id)
+        originals = _originals(_end_superseded(claims))
+    texts: list[Text] = []
+    failed: list[tuple[Claim, Exception]] = []
+    while originals:
+        original = originals.pop()  # and forgotten: a large one is in memory once
+        try:
+            texts.append(parse(original))
+        except ParseError as error:
+            failed.append((original.held, error))
         del original
-        timings["parse_ms"] = milliseconds(time.monotonic() - started)
-        parsed_at = time.monotonic()
-        with tenancy.scope(held.tenant_id, durable=False):
-            _, base, _ = ledger.own(held)
-            db.run("processing", document=held.document_id, version=held.version)
-            if held.fence > 1:  # an earlier try may have staged something
-                db.run("clear_stage", document=held.document_id, version=held.version)
-            keep_text(held, collection, parsed, title=version.title)
-            chunks = cut(held, collection, parsed, live=live_chunks(held) if base else {})
-            count = 0
-            while some := list(islice(chunks, STAGE_ROWS)):
-                stage(held, some)
-                count += len(some)
-            timings |= {"chunk_ms": milliseconds(time.monotonic() - parsed_at), "chunks": count}
-            ledger.hand_over(held, stage=ledger.Stage.EMBED, base_version=base, timings=timings)
+    if texts:
+        _stage_texts(texts, collection, failed, waited)
     metrics.STAGE_SECONDS.labels(stage="prepare").observe(time.monotonic() - started)
+    for held, reason in failed:
+        with ledger.failures(held):
+            raise reason
 
 
-def live_chunks(held: Claim) -> LiveChunks:
-    """Inside a scope: what the new version is compared with."""
-    live: LiveChunks = defaultdict(deque)
-    for chunk_id, digest, heading_path in db.rows("live_chunks", document=held.document_id):
-        live[bytes(digest), tuple(heading_path)].append(chunk_id)
+def _end_superseded(claims: Sequence[Claim]) -> list[Claim]:
+    """End the jobs for which a newer version has been accepted; returns the others."""
+    superseded = {row[0] for row in db.rows("superseded", **ledger.versions_of(claims))}
+    ended = [held for held in claims if held.document_id in superseded]
+    if ended:
+        owned = [each.held for each in ledger.own(ended)]
+        db.run("clear_stage", **ledger.versions_of(owned))
+        ledger.finish(owned, outcome=IngestionJob.Outcome.SUPERSEDED)
+    return [held for held in claims if held.document_id not in superseded]
+
+
+def _originals(claims: Sequence[Claim]) -> list[Original]:
+    described = {row[0]: row[1:] for row in db.rows("versions", **ledger.versions_of(claims))}
+    parts: dict[UUID, list[bytes]] = defaultdict(list)
+    for document_id, part in db.rows("blobs", **ledger.versions_of(claims)):
+        parts[document_id].append(part)
+    return [Original(held, b"".join(parts.pop(held.document_id, ())), *described[held.document_id]) for held in claims]
+
+
+def parse(original: Original) -> Text:
+    """Raises ParseError."""
+    started = time.monotonic()
+    parsed = parse_sandboxed(original.data, media_type=original.media_type, filename=original.filename or None)
+    return Text(original.held, parsed, original.title, time.monotonic() - started)
+
+
+def _stage_texts(
+    texts: list[Text], collection: Collection, failed: list[tuple[Claim, Exception]], waited: Mapping[UUID, float]
+) -> None:
+    """One transaction; a text without a chunk is added to `failed`."""
+    started = time.monotonic()
+    with tenancy.scope(collection.tenant_id, durable=False):
+        owned = {each.held.id: each for each in ledger.own([text.held for text in texts])}
+        texts = [text for text in texts if text.held.id in owned]
+        claims = [text.held for text in texts]
+        if len(claims) == 1:
+            db.run("processing", document=claims[0].document_id, version=claims[0].version)
+        if again := [held for held in claims if held.fence > 1]:  # an earlier try may have staged something
+            db.run("clear_stage", **ledger.versions_of(again))
+        keep_texts(texts, collection)
+        live = live_chunks([held.document_id for held in claims if owned[held.id].live_version])
+        counts: dict[UUID, int] = {}
+
+        def chunks() -> Iterator[StagedChunk]:
+            for text in texts:
+                for each in cut(text, collection, live=live[text.held.document_id]):
+                    counts[text.held.id] = each.ordinal + 1
+                    yield each
+                if text.held.id not in counts:
+                    failed.append((text.held, IngestError("empty", "The document has no text.")))
+
+        found = chunks()
+        while some := list(islice(found, STAGE_ROWS)):
+            stage(some)
+        ready = [text for text in texts if text.held.id in counts]
+        chunk_ms = milliseconds(time.monotonic() - started)
+        ledger.hand_over(
+            [text.held for text in ready],
+            stage=ledger.Stage.EMBED,
+            bases=[owned[text.held.id].live_version for text in ready],
+            timings=[
+                {
+                    "queued_ms": waited[text.held.id],
+                    "parse_ms": milliseconds(text.seconds),
+                    "chunk_ms": chunk_ms,
+                    "chunks": counts[text.held.id],
+                }
+                for text in ready
+            ],
+        )
+
+
+def live_chunks(documents: Sequence[UUID]) -> Mapping[UUID, LiveChunks]:
+    """Inside a scope: what new versions are compared with, by document."""
+    live: dict[UUID, LiveChunks] = defaultdict(lambda: defaultdict(deque))
+    for document_id, chunk_id, digest, heading_path in db.rows("live_chunks", documents=documents) if documents else ():
+        live[document_id][bytes(digest), tuple(heading_path)].append(chunk_id)
     return live
 
 
-def cut(held: Claim, collection: Collection, parsed: Parsed, *, live: LiveChunks) -> Iterator[StagedChunk]:
-    """The chunks of a version; one that is live already keeps its row and carries no text. Raises IngestError `empty`
-    when there are none."""
+def cut(text: Text, collection: Collection, *, live: LiveChunks) -> Iterator[StagedChunk]:
+    """The chunks of a version; one that is live already keeps its row and carries no text."""
+    held, whole = text.held, text.parsed.text
     embedder = embedder_for(collection.space)
     # What a model does not read it cannot find: no chunk is longer than it takes, whatever the collection says.
     limit = min(collection.chunking_max_tokens, embedder.max_tokens)
     spans = chunk(
-        parsed.text,
-        parsed.blocks,
+        whole,
+        text.parsed.blocks,
         strategy=collection.chunking_strategy,
         max_tokens=limit,
         overlap_tokens=min(collection.chunking_overlap_tokens, (limit - 1) // 2),
         count=embedder.count,
     )
-    ordinal = -1
     for ordinal, span in enumerate(spans):
-        text = parsed.text[span.start : span.end]
-        digest = hashlib.sha256(text.encode()).digest()
+        content = whole[span.start : span.end]
+        digest = hashlib.sha256(content.encode()).digest()
         same = live.get((digest, span.heading_path))
         kept = bool(same)
         yield StagedChunk(
+            document_id=held.document_id,
+            version=held.version,
             ordinal=ordinal,
             chunk_id=same.popleft() if same else uuid5(held.document_id, f"{held.version}/{ordinal}"),
             kept=kept,
             start=span.start,
             end=span.end,
-            text=None if kept else text,
+            text=None if kept else content,
             sha256=digest,
             tokens=span.tokens,
             heading_path=span.heading_path,
         )
-    if ordinal < 0:
-        raise IngestError("empty", "The document has no text.")
 
 
-def keep_text(held: Claim, collection: Collection, parsed: Parsed, *, title: str) -> None:
-    """Inside a scope: the version's normalised text, and what made it."""
+def keep_texts(texts: Sequence[Text], collection: Collection) -> None:
+    """Inside a scope: the versions' normalised texts, and what made them."""
     db.run(
         "keep_text",
-        document=held.document_id,
-        version=held.version,
-        text=parsed.text,
-        characters=len(parsed.text),
-        title=title or (parsed.title or "")[:500],
-        parser=parsed.parser,
+        **ledger.versions_of([text.held for text in texts]),
+        texts=[text.parsed.text for text in texts],
+        titles=[text.title or (text.parsed.title or "")[:500] for text in texts],
+        parsers=[text.parsed.parser for text in texts],
+        media_types=[text.parsed.media_type for text in texts],
         chunker=chunker_fingerprint(collection),
-        media_type=parsed.media_type,
     )
 
 
-def stage(held: Claim, chunks: Sequence[StagedChunk], *, vectors: Mapping[bytes, str] | None = None) -> None:
-    """Inside a scope: chunks to the stage, with the vectors of their texts (pgvector's text form, by digest) where
-    they are known."""
-    known = vectors or {}
+def stage(chunks: Sequence[StagedChunk]) -> None:
+    """Inside a scope: chunks to the stage, without vectors."""
     db.run(
         "stage",
-        document=held.document_id,
-        version=held.version,
-        tenant=held.tenant_id,
+        documents=[each.document_id for each in chunks],
+        versions=[each.version for each in chunks],
         ordinals=[each.ordinal for each in chunks],
         chunk_ids=[each.chunk_id for each in chunks],
         kept=[each.kept for each in chunks],
@@ -178,7 +260,6 @@ def stage(held: Claim, chunks: Sequence[StagedChunk], *, vectors: Mapping[bytes,
         sha256s=[each.sha256 for each in chunks],
         tokens=[each.tokens for each in chunks],
         heading_paths=[json.dumps(each.heading_path) for each in chunks],
-        embeddings=[None if each.kept else known.get(each.sha256) for each in chunks],
     )
 
 

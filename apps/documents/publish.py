@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Mapping, Sequence
+from uuid import UUID
 
 from django.db import transaction
 from django.utils import timezone
@@ -11,75 +12,103 @@ from django.utils import timezone
 from apps.access import tenancy
 
 from . import db, ledger, metrics
-from .ledger import Claim
+from .ledger import Claim, Owned
 from .models import Collection, IngestionJob
 from .spaces import column_type
 
 Outcome = IngestionJob.Outcome
 
 
-def publish(held: Claim, collection: Collection, *, embed_ms: float = 0.0) -> None:
-    """Make the staged version of `held` the live one, or step aside for a newer one. Raises LostLease; any other
-    failure leaves the old version answering."""
+def publish(
+    claims: Sequence[Claim], collection: Collection, *, vectors: Mapping[bytes, str], timings: dict[str, float]
+) -> None:
+    """Make the staged versions live, or step aside for newer ones. Raises LostLease; any other failure leaves the old
+    versions answering. `vectors` (by digest of the text) are those that are not on the stage."""
     started = time.monotonic()
-    with tenancy.scope(held.tenant_id):
-        _, live_version, deleted_version = ledger.own(held)
-        swap(held, collection, live_version, deleted_version, timings={"embed_ms": embed_ms}, started=started)
+    with tenancy.scope(collection.tenant_id):
+        swap(ledger.own(claims), collection, vectors=vectors, timings=timings, started=started)
 
 
 def swap(
-    held: Claim,
+    owned: Sequence[Owned],
     collection: Collection,
-    live_version: int | None,
-    deleted_version: int | None,
     *,
+    vectors: Mapping[bytes, str],
     timings: dict[str, float],
     started: float,
-) -> tuple[int, int, str] | None:
-    """Inside a scope that owns the job (`ledger.own`): the swap itself.
+) -> dict[UUID, tuple[int, int, str]]:
+    """Inside a scope that owns the jobs: the swap itself, of documents of one collection.
 
     1. A version that is not above the live or the deleted one has been superseded: nothing to do.
     2. If another version went live since the chunks were compared, they are compared again (back to prepare).
-    3. Insert new chunks and vectors, retire old ones, place all, raise the live version.
-    4. Finish the job; bump the collection's epoch last, because every publish of the collection waits for that row.
+    3. Insert new chunks and vectors, retire old ones, place all, raise the live versions.
+    4. Finish the jobs; bump the collection's epoch last, because every publish of the collection waits for that row.
 
-    Returns the document's (version, live version, state), or None when the version did not go live. `started` is when
-    publishing began (`time.monotonic`).
+    Returns (version, live version, state) of the documents that went live, by id. `started` is when publishing began
+    (`time.monotonic`).
     """
-    document, version = held.document_id, held.version
-    at: dict[str, Any] = {"document": document, "version": version}
-    if version <= (live_version or 0) or version <= (deleted_version or 0):
-        db.run("clear_stage", **at)
-        ledger.finish(held, outcome=Outcome.SUPERSEDED, timings=timings)
-        return None
-    if live_version != held.base_version:
-        ledger.hand_over(held, stage=ledger.Stage.PREPARE, base_version=None, timings={})
+    superseded = [
+        each.held for each in owned if each.held.version <= max(each.live_version or 0, each.deleted_version or 0)
+    ]
+    if superseded:
+        db.run("clear_stage", **ledger.versions_of(superseded))
+        ledger.finish(superseded, outcome=Outcome.SUPERSEDED, timings=[timings] * len(superseded))
+    current = [each for each in owned if each.held not in superseded]
+    outdated = [each.held for each in current if each.live_version != each.held.base_version]
+    if outdated:
+        ledger.hand_over(
+            outdated, stage=ledger.Stage.PREPARE, bases=[None] * len(outdated), timings=[{}] * len(outdated)
+        )
         transaction.on_commit(lambda: ledger.wake(ledger.Stage.PREPARE))
-        return None
+    ready = [each for each in current if each.held not in outdated]
+    return _swap(ready, collection, vectors=vectors, timings=timings, started=started) if ready else {}
+
+
+def _swap(
+    ready: Sequence[Owned],
+    collection: Collection,
+    *,
+    vectors: Mapping[bytes, str],
+    timings: dict[str, float],
+    started: float,
+) -> dict[UUID, tuple[int, int, str]]:
+    claims = [each.held for each in ready]
+    at = ledger.versions_of(claims)
     table, now = collection.space.table, timezone.now()
     added = db.rows("insert_chunks", **at, collection=collection.id, language=collection.language, now=now)
-    db.run("insert_embeddings", **at, table=table, type=column_type(collection.space), collection=collection.id)
-    retired = db.rows("retire_chunks", **at, now=now) if live_version else []
+    db.run(
+        "insert_embeddings",
+        **at,
+        table=table,
+        type=column_type(collection.space),
+        collection=collection.id,
+        sha256s=list(vectors),
+        embeddings=list(vectors.values()),
+    )
+    updated = [each.held for each in ready if each.live_version]
+    retired = db.rows("retire_chunks", **ledger.versions_of(updated), now=now) if updated else []
     if retired:
-        db.run("retire_embeddings", table=table, document=document, chunks=[row[0] for row in retired])
+        db.run(
+            "retire_embeddings", table=table, documents=[row[0] for row in retired], chunks=[row[1] for row in retired]
+        )
     db.run("place_chunks", **at, now=now)
-    now_live = db.rows("set_live", **at, now=now)
-    if not now_live:
-        raise ledger.LostLease(str(held.id))
+    now_live = {row[0]: row[1:] for row in db.rows("set_live", **at, now=now)}
+    if len(now_live) != len(claims):
+        raise ledger.LostLease(", ".join(str(held.id) for held in claims if held.document_id not in now_live))
     db.run("clear_stage", **at)
     timings = timings | {"publish_ms": round((time.monotonic() - started) * 1000, 1)}
-    ledger.finish(held, outcome=Outcome.PUBLISHED, timings=timings)
+    ledger.finish(claims, outcome=Outcome.PUBLISHED, timings=[timings] * len(claims))
     db.run(
         "bump_epoch",
         collection=collection.id,
-        documents=0 if live_version else 1,
+        documents=len(claims) - len(updated),
         chunks=len(added) - len(retired),
-        tokens=sum(row[0] for row in added) - sum(row[1] for row in retired),
+        tokens=sum(row[0] for row in added) - sum(row[2] for row in retired),
     )
-    transaction.on_commit(lambda: _count(time.monotonic() - started))
-    return now_live[0]
+    transaction.on_commit(lambda: _count(len(claims), time.monotonic() - started))
+    return now_live
 
 
-def _count(seconds: float) -> None:
-    metrics.JOBS_ENDED.labels(outcome="published").inc()
+def _count(documents: int, seconds: float) -> None:
+    metrics.JOBS_ENDED.labels(outcome="published").inc(documents)
     metrics.STAGE_SECONDS.labels(stage="publish").observe(seconds)

@@ -12,10 +12,10 @@ from apps.access import tenancy
 from . import db, embed, ledger, metrics, prepare, publish
 from .accept import Accepted, Submission
 from .collections import collection_gone
+from .errors import IngestError
 from .ledger import Claim
 from .models import Collection, Document, IngestionJob
-from .parsing.sandbox import parse_sandboxed
-from .prepare import milliseconds
+from .prepare import Original, milliseconds
 
 INLINE_BYTES = 256 * 1024
 POLL_SECONDS = 0.05
@@ -46,13 +46,15 @@ def _here(held: Claim, collection: Collection, submission: Submission, document:
     """
     started = time.monotonic()
     submission.content.seek(0)
-    parsed = parse_sandboxed(
-        submission.content.read(), media_type=submission.media_type, filename=submission.filename or None
+    text = prepare.parse(
+        Original(held, submission.content.read(), submission.media_type, submission.filename, submission.title or "")
     )
     parsed_at = time.monotonic()
     with tenancy.scope(held.tenant_id):
-        live = prepare.live_chunks(held) if held.base_version else {}
-        chunks = list(prepare.cut(held, collection, parsed, live=live))
+        live = prepare.live_chunks([held.document_id] if held.base_version else [])
+        chunks = list(prepare.cut(text, collection, live=live[held.document_id]))
+        if not chunks:
+            raise IngestError("empty", "The document has no text.")
         texts = {each.sha256: each.text for each in chunks if each.text is not None}
         vectors = embed.known_vectors(held.tenant_id, collection.space, texts) if texts else {}
     chunked_at = time.monotonic()
@@ -67,15 +69,15 @@ def _here(held: Claim, collection: Collection, submission: Submission, document:
         "chunks": len(chunks),
     }
     with tenancy.scope(held.tenant_id):
-        _, live_version, deleted_version = ledger.own(held)
-        prepare.keep_text(held, collection, parsed, title=submission.title or "")
-        prepare.stage(held, chunks, vectors=vectors)
-        now_live = publish.swap(held, collection, live_version, deleted_version, timings=timings, started=embedded_at)
+        owned = ledger.own([held])
+        prepare.keep_texts([text], collection)
+        prepare.stage(chunks)
+        now_live = publish.swap(owned, collection, vectors=vectors, timings=timings, started=embedded_at)
     metrics.STAGE_SECONDS.labels(stage="prepare").observe(chunked_at - started)
     metrics.STAGE_SECONDS.labels(stage="embed").observe(embedded_at - chunked_at)
-    if now_live is not None:
-        document.version, document.live_version, document.state = now_live
-    return now_live is not None
+    if document.id in now_live:
+        document.version, document.live_version, document.state = now_live[document.id]
+    return document.id in now_live
 
 
 def _wait(job: IngestionJob, document: Document) -> None:

@@ -12,6 +12,8 @@ class Engine(Protocol):
     """How a table is made, spread and indexed. Statements go out one per execute."""
 
     name: str
+    #: Documents that one transaction may lock and write.
+    batch: int
 
     def create_sharded(
         self,

@@ -18,6 +18,7 @@ class CitusEngine:
     """
 
     name = "citus"
+    batch = 1  # rows of one known document only can be locked
 
     def create_sharded(
         self,

@@ -11,6 +11,7 @@ class PostgresEngine:
     """`PARTITION BY HASH`; the number is fixed by the first migration, later tables take it from the first one."""
 
     name = "postgres"
+    batch = 200
 
     def __init__(self, partitions: int) -> None:
         self.count = partitions

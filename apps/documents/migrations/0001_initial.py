@@ -367,6 +367,7 @@ class Migration(migrations.Migration):
                 ("collection_id", models.UUIDField()),
                 ("document_id", models.UUIDField()),
                 ("version", models.BigIntegerField()),
+                ("bytes", models.BigIntegerField()),
                 (
                     "stage",
                     models.CharField(

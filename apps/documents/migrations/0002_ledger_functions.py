@@ -3,19 +3,28 @@
 from django.db import migrations
 
 CLAIM = """
-CREATE FUNCTION ledger_claim(wanted_stage varchar, claimer varchar, lease interval, at_most integer, wanted uuid)
+CREATE FUNCTION ledger_claim(wanted_stage varchar, claimer varchar, lease interval, at_most integer, small bigint,
+                             wanted uuid)
 RETURNS TABLE (id uuid, tenant_id uuid, collection_id uuid, document_id uuid, version bigint, base_version bigint,
-               attempts integer, fence bigint, created_at timestamptz, timings jsonb)
+               bytes bigint, attempts integer, fence bigint, created_at timestamptz, timings jsonb)
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = public, pg_temp AS $$
-    UPDATE documents_ingestionjob j SET
-        state = 'running', worker = claimer, lease_until = now() + lease, attempts = j.attempts + 1, fence = j.fence + 1
-    WHERE j.id IN (
-        SELECT due.id FROM documents_ingestionjob due
+    WITH head AS (
+        SELECT due.id, due.priority, due.attempts = 0 AND due.bytes <= small AS sociable
+        FROM documents_ingestionjob due
         WHERE due.stage = wanted_stage AND (wanted IS NULL OR due.id = wanted)
           AND ((due.state = 'queued' AND due.not_before <= now()) OR (due.state = 'running' AND due.lease_until < now()))
-        ORDER BY due.priority, due.created_at LIMIT at_most FOR UPDATE SKIP LOCKED
+        ORDER BY due.priority, due.created_at LIMIT 1 FOR UPDATE SKIP LOCKED
+    ), others AS (
+        SELECT due.id FROM documents_ingestionjob due
+        WHERE due.stage = wanted_stage AND wanted IS NULL AND due.state = 'queued' AND due.not_before <= now()
+          AND due.attempts = 0 AND due.bytes <= small
+          AND due.id <> (SELECT head.id FROM head) AND due.priority = (SELECT head.priority FROM head WHERE head.sociable)
+        ORDER BY due.priority, due.created_at LIMIT at_most - 1 FOR UPDATE SKIP LOCKED
     )
-    RETURNING j.id, j.tenant_id, j.collection_id, j.document_id, j.version, j.base_version, j.attempts, j.fence,
+    UPDATE documents_ingestionjob j SET
+        state = 'running', worker = claimer, lease_until = now() + lease, attempts = j.attempts + 1, fence = j.fence + 1
+    WHERE j.id IN (SELECT head.id FROM head UNION ALL SELECT others.id FROM others)
+    RETURNING j.id, j.tenant_id, j.collection_id, j.document_id, j.version, j.base_version, j.bytes, j.attempts, j.fence,
               j.created_at, j.timings
 $$
 """

@@ -12,7 +12,7 @@ WHERE c.tenant_id = %(tenant)s AND c.sha256 = ANY(%(sha256s)s)
 -- New chunks without a vector, of several documents at once, up to a bound.
 SELECT s.document_id, s.version, s.ordinal, s.sha256, s.text
 FROM documents_stagedchunk s
-JOIN unnest(%(documents)s::uuid[], %(versions)s::bigint[]) AS held (document_id, version)
+JOIN {held}
   ON s.document_id = held.document_id AND s.version = held.version
 WHERE NOT s.kept AND s.embedding IS NULL
 LIMIT %(limit)s

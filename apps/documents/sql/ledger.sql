@@ -1,41 +1,52 @@
 -- name: open_job
 -- Written with the version it is for. Whoever accepts a document to work on it at once holds the job from its birth.
 INSERT INTO documents_ingestionjob
-    (id, tenant_id, collection_id, document_id, version, stage, state, priority, attempts, fence, worker, lease_until,
-     not_before, outcome, timings, created_at)
-VALUES (%(id)s, %(tenant_id)s, %(collection_id)s, %(document_id)s, %(version)s, 'prepare', %(state)s, %(priority)s,
-        %(attempts)s, %(fence)s, %(worker)s, now() + make_interval(secs => %(lease)s), %(created_at)s, '', '{}',
-        %(created_at)s)
+    (id, tenant_id, collection_id, document_id, version, bytes, stage, state, priority, attempts, fence, worker,
+     lease_until, not_before, outcome, timings, created_at)
+VALUES (%(id)s, %(tenant_id)s, %(collection_id)s, %(document_id)s, %(version)s, %(bytes)s, 'prepare', %(state)s,
+        %(priority)s, %(attempts)s, %(fence)s, %(worker)s, now() + make_interval(secs => %(lease)s), %(created_at)s, '',
+        '{}', %(created_at)s)
 
 -- name: claim
--- Take due jobs of a stage: queued ones, and running ones whose lease has run out. Identifiers only, no content.
-SELECT id, tenant_id, collection_id, document_id, version, base_version, attempts, fence, created_at, timings
-FROM ledger_claim(%(stage)s, %(worker)s, make_interval(secs => %(lease)s), %(limit)s, %(job)s)
+-- Take the next due job of a stage, queued or with a lease that has run out, and with it others of its priority, if all
+-- are small and at their first try: one that has killed its worker comes alone. Identifiers only, no content.
+SELECT id, tenant_id, collection_id, document_id, version, base_version, bytes, attempts, fence, created_at, timings
+FROM ledger_claim(%(stage)s, %(worker)s, make_interval(secs => %(lease)s), %(limit)s,
+                  %(small)s, %(job)s)
 
 -- name: heartbeat
 -- Keep the lease of jobs that are being worked on; a job that was claimed by another since is not touched.
+-- One that a transaction holds is skipped: so long nobody else can claim it either.
 UPDATE documents_ingestionjob AS j SET lease_until = now() + make_interval(secs => %(lease)s)
-FROM unnest(%(ids)s::uuid[], %(fences)s::bigint[]) AS held (id, fence)
-WHERE j.id = held.id AND j.fence = held.fence AND j.state = 'running'
+WHERE j.id IN (
+    SELECT own.id FROM documents_ingestionjob own
+    JOIN unnest(%(ids)s::uuid[], %(fences)s::bigint[]) AS held (id, fence)
+      ON own.id = held.id AND own.fence = held.fence
+    WHERE own.state = 'running' FOR UPDATE OF own SKIP LOCKED
+)
 
 -- name: own
--- Does this worker still hold the job? Locks the row until the transaction ends.
-SELECT 1 FROM documents_ingestionjob
-WHERE id = %(id)s AND fence = %(fence)s AND state = 'running' FOR UPDATE
+-- Which jobs does this worker still hold? Locks their rows until the transaction ends.
+SELECT j.id FROM documents_ingestionjob j
+JOIN unnest(%(ids)s::uuid[], %(fences)s::bigint[]) AS held (id, fence) ON j.id = held.id AND j.fence = held.fence
+WHERE j.state = 'running' ORDER BY j.id FOR UPDATE OF j
 
 -- name: hand_over
 -- The next stage may take the job; attempts count per stage.
-UPDATE documents_ingestionjob SET
-    stage = %(stage)s, state = 'queued', attempts = 0, lease_until = NULL, not_before = now(),
-    base_version = %(base_version)s, timings = timings || %(timings)s::jsonb
-WHERE id = %(id)s AND fence = %(fence)s AND state = 'running'
+UPDATE documents_ingestionjob j SET
+    stage = %(stage)s, state = 'queued', attempts = 0, lease_until = NULL, not_before = now(), base_version = held.base,
+    timings = j.timings || held.timings
+FROM unnest(%(ids)s::uuid[], %(fences)s::bigint[], %(bases)s::bigint[], %(timings)s::jsonb[])
+     AS held (id, fence, base, timings)
+WHERE j.id = held.id AND j.fence = held.fence AND j.state = 'running'
 
 -- name: finish
--- The end of a job that needs no more work.
-UPDATE documents_ingestionjob SET
+-- The end of jobs that need no more work.
+UPDATE documents_ingestionjob j SET
     state = 'done', outcome = %(outcome)s, lease_until = NULL, finished_at = now(), error = NULL,
-    timings = timings || %(timings)s::jsonb
-WHERE id = %(id)s AND fence = %(fence)s AND state = 'running'
+    timings = j.timings || held.timings
+FROM unnest(%(ids)s::uuid[], %(fences)s::bigint[], %(timings)s::jsonb[]) AS held (id, fence, timings)
+WHERE j.id = held.id AND j.fence = held.fence AND j.state = 'running'
 
 -- name: retry_later
 -- A passing failure: queued again, not before a while.

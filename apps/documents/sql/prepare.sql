@@ -1,47 +1,55 @@
 -- name: superseded
--- A newer version has been accepted and has not failed: this one need not be prepared.
-SELECT EXISTS (
-    SELECT 1 FROM documents_documentversion v
-    WHERE v.document_id = %(document)s AND v.version > %(version)s AND v.error IS NULL
-      AND v.same_as IS DISTINCT FROM %(version)s
-)
+-- Of these, the documents of which a newer version has been accepted and has not failed: they need not be prepared.
+SELECT DISTINCT v.document_id
+FROM documents_documentversion v JOIN {held} ON v.document_id = held.document_id
+WHERE v.version > held.version AND v.error IS NULL AND v.same_as IS DISTINCT FROM held.version
+
+-- name: versions
+SELECT v.document_id, v.media_type, v.filename, v.title
+FROM documents_documentversion v JOIN {held} ON v.document_id = held.document_id AND v.version = held.version
 
 -- name: live_chunks
 -- What the new version is compared with.
-SELECT c.chunk_id, c.sha256, c.heading_path
+SELECT c.document_id, c.chunk_id, c.sha256, c.heading_path
 FROM documents_chunk c
-WHERE c.document_id = %(document)s AND c.retired_in_version IS NULL
-ORDER BY c.chunk_id
+WHERE c.document_id = ANY(%(documents)s) AND c.retired_in_version IS NULL
+ORDER BY c.document_id, c.chunk_id
 
--- name: blob
+-- name: blobs
 -- The original bytes, part by part.
-SELECT data FROM documents_blob WHERE document_id = %(document)s AND version = %(version)s ORDER BY part
+SELECT b.document_id, b.data
+FROM documents_blob b JOIN {held} ON b.document_id = held.document_id AND b.version = held.version
+ORDER BY b.document_id, b.part
 
 -- name: keep_text
 -- The normalised text, once: also for the higher numbers under which the same content was sent again.
-UPDATE documents_documentversion SET
-    text = %(text)s, characters = %(characters)s, title = %(title)s, parser = %(parser)s, chunker = %(chunker)s,
-    media_type = %(media_type)s
-WHERE document_id = %(document)s AND (version = %(version)s OR same_as = %(version)s)
+UPDATE documents_documentversion v SET
+    text = held.text, characters = length(held.text), title = held.title, parser = held.parser, chunker = %(chunker)s,
+    media_type = held.media_type
+FROM unnest(%(documents)s::uuid[], %(versions)s::bigint[], %(texts)s::text[], %(titles)s::text[], %(parsers)s::text[],
+            %(media_types)s::text[]) AS held (document_id, version, text, title, parser, media_type)
+WHERE v.document_id = held.document_id AND (v.version = held.version OR v.same_as = held.version)
 
 -- name: clear_stage
-DELETE FROM documents_stagedchunk WHERE document_id = %(document)s AND version = %(version)s
+DELETE FROM documents_stagedchunk s
+USING {held}
+WHERE s.document_id = held.document_id AND s.version = held.version
 
 -- name: stage
--- Chunks of a version on their way: arrays of one value per chunk. The document's row says which shard they go to: a
--- plain INSERT .. SELECT FROM unnest would become a COPY on Citus, which row-level security refuses.
+-- Chunks on their way: arrays of one value per chunk. The document's row says which shard they go to: a plain
+-- INSERT .. SELECT FROM unnest would become a COPY on Citus, which row-level security refuses.
 INSERT INTO documents_stagedchunk
-    (document_id, version, tenant_id, ordinal, chunk_id, kept, start, "end", text, sha256, tokens, heading_path,
-     embedding)
-SELECT d.id, %(version)s, %(tenant)s, s.ordinal, s.chunk_id, s.kept, s.start, s."end", s.text, s.sha256, s.tokens,
-       ARRAY(SELECT jsonb_array_elements_text(s.heading_path)), s.embedding::vector
-FROM documents_document d,
-     unnest(%(ordinals)s::int[], %(chunk_ids)s::uuid[], %(kept)s::bool[], %(starts)s::int[], %(ends)s::int[],
-            %(texts)s::text[], %(sha256s)s::bytea[], %(tokens)s::int[], %(heading_paths)s::jsonb[],
-            %(embeddings)s::text[])
-     AS s (ordinal, chunk_id, kept, start, "end", text, sha256, tokens, heading_path, embedding)
-WHERE d.id = %(document)s
+    (document_id, version, tenant_id, ordinal, chunk_id, kept, start, "end", text, sha256, tokens, heading_path)
+SELECT d.id, s.version, d.tenant_id, s.ordinal, s.chunk_id, s.kept, s.start, s."end", s.text, s.sha256, s.tokens,
+       ARRAY(SELECT jsonb_array_elements_text(s.heading_path))
+FROM documents_document d
+JOIN unnest(%(documents)s::uuid[], %(versions)s::bigint[], %(ordinals)s::int[], %(chunk_ids)s::uuid[], %(kept)s::bool[],
+            %(starts)s::int[], %(ends)s::int[], %(texts)s::text[], %(sha256s)s::bytea[], %(tokens)s::int[],
+            %(heading_paths)s::jsonb[])
+     AS s (document_id, version, ordinal, chunk_id, kept, start, "end", text, sha256, tokens, heading_path)
+  ON d.id = s.document_id
 
 -- name: processing
+-- For documents that take a while: of others nobody would see it.
 UPDATE documents_document SET state = 'processing'
 WHERE id = %(document)s AND version = %(version)s AND state = 'pending'

@@ -1,45 +1,52 @@
--- name: lock_document
-SELECT version, live_version, deleted_version FROM documents_document WHERE id = %(document)s FOR UPDATE
+-- name: lock_documents
+SELECT id, version, live_version, deleted_version FROM documents_document
+WHERE id = ANY(%(documents)s) ORDER BY id FOR UPDATE
 
 -- name: insert_chunks
 -- (The alias is for Citus, which asks its shards for the column of a table that is not called so there.)
 INSERT INTO documents_chunk AS c
-    (document_id, chunk_id, tenant_id, collection_id, text, sha256, tokens, heading_path, live_from_version, live_from, tsv)
-SELECT document_id, chunk_id, tenant_id, %(collection)s, text, sha256, tokens, heading_path, version, %(now)s,
-       to_tsvector(%(language)s::regconfig, text)
-FROM documents_stagedchunk
-WHERE document_id = %(document)s AND version = %(version)s AND NOT kept
+    (document_id, chunk_id, tenant_id, collection_id, text, sha256, tokens, heading_path, live_from_version, live_from,
+     tsv)
+SELECT s.document_id, s.chunk_id, s.tenant_id, %(collection)s, s.text, s.sha256, s.tokens, s.heading_path, s.version,
+       %(now)s, to_tsvector(%(language)s::regconfig, s.text)
+FROM documents_stagedchunk s JOIN {held} ON s.document_id = held.document_id AND s.version = held.version
+WHERE NOT s.kept
 RETURNING c.tokens
 
 -- name: insert_embeddings
--- Only new chunks reach the vector index (invariant I9).
+-- Only new chunks reach the vector index (invariant I9). Their vectors come along, or wait on the stage.
 INSERT INTO {table} (document_id, chunk_id, tenant_id, collection_id, live, embedding)
-SELECT document_id, chunk_id, tenant_id, %(collection)s, true, embedding::{type}
-FROM documents_stagedchunk
-WHERE document_id = %(document)s AND version = %(version)s AND NOT kept
+SELECT s.document_id, s.chunk_id, s.tenant_id, %(collection)s, true, coalesce(v.embedding::{type}, s.embedding::{type})
+FROM documents_stagedchunk s JOIN {held} ON s.document_id = held.document_id AND s.version = held.version
+LEFT JOIN unnest(%(sha256s)s::bytea[], %(embeddings)s::text[]) AS v (sha256, embedding) ON v.sha256 = s.sha256
+WHERE NOT s.kept
 
 -- name: retire_chunks
-UPDATE documents_chunk c SET retired_in_version = %(version)s, retired_at = %(now)s
-WHERE c.document_id = %(document)s AND c.retired_in_version IS NULL AND c.live_from_version < %(version)s
+UPDATE documents_chunk c SET retired_in_version = held.version, retired_at = %(now)s
+FROM {held}
+WHERE c.document_id = held.document_id AND c.retired_in_version IS NULL AND c.live_from_version < held.version
   AND NOT EXISTS (
       SELECT 1 FROM documents_stagedchunk s
-      WHERE s.document_id = %(document)s AND s.version = %(version)s AND s.kept AND s.chunk_id = c.chunk_id
+      WHERE s.document_id = c.document_id AND s.version = held.version AND s.kept AND s.chunk_id = c.chunk_id
   )
-RETURNING c.chunk_id, c.tokens
+RETURNING c.document_id, c.chunk_id, c.tokens
 
 -- name: retire_embeddings
-UPDATE {table} SET live = false WHERE document_id = %(document)s AND live AND chunk_id = ANY(%(chunks)s)
+UPDATE {table} e SET live = false
+FROM unnest(%(documents)s::uuid[], %(chunks)s::uuid[]) AS r (document_id, chunk_id)
+WHERE e.document_id = r.document_id AND e.chunk_id = r.chunk_id AND e.live
 
 -- name: place_chunks
 -- Where each chunk stands in this version; also under the higher numbers of the same content.
 UPDATE documents_documentversion v SET
     chunk_ids = p.chunk_ids, starts = p.starts, ends = p.ends, published_at = %(now)s
 FROM (
-    SELECT array_agg(chunk_id ORDER BY ordinal) AS chunk_ids, array_agg(start ORDER BY ordinal) AS starts,
-           array_agg("end" ORDER BY ordinal) AS ends
-    FROM documents_stagedchunk WHERE document_id = %(document)s AND version = %(version)s
+    SELECT s.document_id, s.version, array_agg(s.chunk_id ORDER BY s.ordinal) AS chunk_ids,
+           array_agg(s.start ORDER BY s.ordinal) AS starts, array_agg(s."end" ORDER BY s.ordinal) AS ends
+    FROM documents_stagedchunk s JOIN {held} ON s.document_id = held.document_id AND s.version = held.version
+    GROUP BY s.document_id, s.version
 ) p
-WHERE v.document_id = %(document)s AND (v.version = %(version)s OR v.same_as = %(version)s)
+WHERE v.document_id = p.document_id AND (v.version = p.version OR v.same_as = p.version)
 
 -- name: set_live
 -- Invariants I1 and I2 in one statement: one live version, never a lower one, never one that was deleted. It is the
@@ -52,12 +59,14 @@ UPDATE documents_document d SET
     error = CASE WHEN d.version = v.live THEN NULL ELSE d.error END,
     updated_at = %(now)s
 FROM (
-    SELECT max(version) AS live, max(title) AS title FROM documents_documentversion
-    WHERE document_id = %(document)s AND (version = %(version)s OR same_as = %(version)s)
+    SELECT same.document_id, max(same.version) AS live, max(same.title) AS title
+    FROM documents_documentversion same JOIN {held}
+      ON same.document_id = held.document_id AND (same.version = held.version OR same.same_as = held.version)
+    GROUP BY same.document_id
 ) v
-WHERE d.id = %(document)s AND coalesce(d.live_version, 0) < v.live AND coalesce(d.deleted_version, 0) < v.live
+WHERE d.id = v.document_id AND coalesce(d.live_version, 0) < v.live AND coalesce(d.deleted_version, 0) < v.live
   AND d.deleted_at IS NULL
-RETURNING d.version, d.live_version, d.state
+RETURNING d.id, d.version, d.live_version, d.state
 
 -- name: bump_epoch
 -- Last, because it is the row that every publish of a collection waits for.
