@@ -137,7 +137,8 @@ def groups(claims: Iterable[Claim], *, size: Callable[[Claim], float], most: flo
     `most`. A larger one stands alone; small ones come first and do not wait for it."""
     found: list[list[Claim]] = []
     for _, same in groupby(sorted(claims, key=_house), key=_house):
-        room, inside = 0.0, set()
+        room: float = 0
+        inside: set[UUID] = set()
         for held in sorted(same, key=size):
             if size(held) > room or held.document_id in inside or len(inside) >= engine_for(connection).batch:
                 found.append([])
