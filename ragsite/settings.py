@@ -220,6 +220,7 @@ X_FRAME_OPTIONS = "DENY"
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["apps.access.authentication.ApiKeyAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["apps.access.permissions.HasScope"],
+    "DEFAULT_THROTTLE_CLASSES": ["apps.access.throttling.KeyThrottle"],
     "DEFAULT_RENDERER_CLASSES": ["apps.access.rendering.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
     "DEFAULT_SCHEMA_CLASS": "apps.access.openapi.OperationSchema",
@@ -307,5 +308,6 @@ LOGGING = {
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s [%(request_id)s] %(message)s"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["request_id"]}},
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
-    "loggers": {name: {"level": "WARNING"} for name in ("httpx", "httpx2", "openai")},
+    "loggers": {name: {"level": "WARNING"} for name in ("httpx", "httpx2", "openai")}
+    | {"django.security.RequestDataTooBig": {"level": "CRITICAL"}},  # a client's mistake, with its own answer
 }

@@ -24,11 +24,8 @@ class RequestMiddleware:
         offered = request.headers.get("X-Request-ID", "")
         request_id = offered if _ACCEPTABLE.fullmatch(offered) else str(uuid4())
         request.request_id = request_id  # type: ignore[attr-defined]
-        token = _current.set(request_id)
-        try:
-            response = self.get_response(request)
-        finally:
-            _current.reset(token)
+        _current.set(request_id)  # for the rest of the request's context: Django logs refusals after its middlewares
+        response = self.get_response(request)
         response["X-Request-ID"] = request_id
         return response
 

@@ -79,8 +79,8 @@ class ApiKeyForm(forms.ModelForm):
     scopes = forms.MultipleChoiceField(
         choices=[
             (Scope.READ, "read – search, ask, read documents"),
-            (Scope.WRITE, "write – create, change and delete collections and documents"),
-            (Scope.ADMIN, "admin – operate: keys, jobs, settings"),
+            (Scope.WRITE, "write – create, change and delete collections and documents, retry and cancel jobs"),
+            (Scope.ADMIN, "admin – operate: metrics, details of health checks"),
         ],
         initial=[Scope.READ],
         widget=UnfoldAdminCheckboxSelectMultipleWidget,
@@ -92,7 +92,7 @@ class ApiKeyForm(forms.ModelForm):
         fields = ("name", "scopes", "requests_per_minute", "expires_at")
         help_texts = {
             "name": "Who will use it, for you to recognise it by.",
-            "requests_per_minute": "Empty: no limit of its own.",
+            "requests_per_minute": "Counted per minute of the clock; past it the answer is 429. Empty: no limit.",
             "expires_at": "UTC. Empty: until it is revoked.",
         }
 

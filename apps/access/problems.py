@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
 
+from django.conf import settings
 from django.core.exceptions import BadRequest, PermissionDenied, RequestDataTooBig, SuspiciousOperation
 from django.core.exceptions import ValidationError as DjangoValidationError
 from django.db import InterfaceError, OperationalError
@@ -148,7 +149,8 @@ def as_problem(error: Exception) -> Problem:
         case PermissionDenied():
             return Problem(403, "forbidden", "Not allowed.")
         case RequestDataTooBig():
-            return Problem(413, "too_large", "The request body is too large.")
+            limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+            return Problem(413, "too_large", f"A request body has at most {limit} bytes.")
         case BadRequest() | SuspiciousOperation():  # too many fields, an impossible Host
             return Problem(400, "bad_request", "The request cannot be understood.")
         case OperationalError() if is_conflict(error):

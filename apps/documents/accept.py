@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, BinaryIO
-from uuid import UUID, uuid5
+from uuid import UUID, uuid4, uuid5
 
 from django.db import InternalError, ProgrammingError, transaction
 from django.utils import timezone
@@ -17,7 +17,7 @@ from psycopg import errors as pg
 from apps.access.problems import Problem, invalid
 
 from . import db, ledger, metrics
-from .collections import collection_gone
+from .collections import hold as hold_collection
 from .models import Collection, Document, IngestionJob
 
 PART_BYTES = 2**20
@@ -72,8 +72,7 @@ def accept(*, collection: Collection, submission: Submission, wake: bool = True,
     """
     digest, size = _digest(submission.content)
     now = timezone.now()
-    if not db.rows("hold_collection", collection=collection.id):
-        raise collection_gone()
+    hold_collection(collection.id)
     source_uri = submission.source_uri or _stored_uri(submission.id) or submission.filename or f"sha256:{digest.hex()}"
     db.rows("lock_source", collection=collection.id, source_uri=source_uri)
     document_id, before = _identify(collection, submission, source_uri)
@@ -120,7 +119,7 @@ def _identify(collection: Collection, submission: Submission, source_uri: str) -
     found = db.rows("find_source", collection=collection.id, source_uri=source_uri)
     by_uri = Document.objects.select_for_update().filter(id=found[0][0], **named).first() if found else None
     if submission.id is None:
-        return (by_uri.id, by_uri) if by_uri else (uuid5(collection.id, source_uri), None)
+        return (by_uri.id, by_uri) if by_uri else (_new_id(collection, source_uri), None)
     if by_uri is not None and by_uri.id != submission.id:
         raise Problem(
             409,
@@ -132,6 +131,12 @@ def _identify(collection: Collection, submission: Submission, source_uri: str) -
     if by_id is not None and by_id.collection_id != collection.id:
         raise Problem(409, "id_in_other_collection", "This id belongs to a document in another collection.")
     return submission.id, by_id
+
+
+def _new_id(collection: Collection, source_uri: str) -> UUID:
+    """Derived from the source URI, but for one whose first document goes by another name now."""
+    derived = uuid5(collection.id, source_uri)
+    return uuid4() if db.rows("is_taken", id=derived) else derived
 
 
 def _is_unchanged(before: Document, digest: bytes, submission: Submission) -> bool:

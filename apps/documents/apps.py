@@ -4,7 +4,7 @@ from django.db.models.signals import post_migrate
 
 class DocumentsConfig(AppConfig):
     name = "apps.documents"
-    verbose_name = "Documents"
+    verbose_name = "Knowledge"
 
     def ready(self) -> None:
         from . import checks, metrics, spaces  # noqa: F401  checks registers itself

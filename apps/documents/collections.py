@@ -10,9 +10,9 @@ from django.utils import timezone
 
 from apps.access.problems import Problem, invalid
 
+from . import db
 from .chunking import validate
 from .models import Collection, Document, EmbeddingSpace
-from .remove import delete
 
 PLAIN = ("name", "description", "language")
 
@@ -25,6 +25,15 @@ def find(slug: str, *, writing: bool = False) -> Collection:
     if found is None:
         raise Problem(404, "unknown_collection", f"There is no collection {slug!r}.")
     return found
+
+
+def hold(collection_id: UUID) -> None:
+    """Inside a scope: keep the collection from being deleted before this transaction ends. Raises Problem 422.
+
+    Whoever will change its counters does this before locking a document: a deletion takes them in that order.
+    """
+    if not db.rows("hold_collection", collection=collection_id):
+        raise collection_gone()
 
 
 def collection_gone() -> Problem:
@@ -55,11 +64,11 @@ def change(*, collection: Collection, values: dict[str, Any]) -> Collection:
 
 
 def remove(*, collection: Collection) -> None:
-    """Inside a scope: delete every document, then the collection with all that it holds, in this transaction."""
-    if not Collection.objects.select_for_update().filter(pk=collection.pk).first():  # accept.py holds it as well
+    """Inside a scope: delete the collection with all that it holds, in this transaction."""
+    if not Collection.objects.select_for_update().filter(pk=collection.pk).first():  # waits for those who hold it
         return
-    for document_id in Document.objects.filter(collection=collection, deleted_at=None).values_list("id", flat=True):
-        delete(tenant_id=collection.tenant_id, document_id=document_id)
+    # Waits for those who work on a document without holding the collection.
+    Document.objects.filter(collection=collection).update(state=Document.State.DELETED)
     with connection.cursor() as cursor:
         cursor.execute(f'DELETE FROM "{collection.space.table}" WHERE collection_id = %s', [collection.id])  # noqa: S608
         for table in ("chunk", "stagedchunk", "blob", "documentversion"):

@@ -25,20 +25,24 @@ from .publish import publish
 from .spaces import embedder_for
 
 JOBS_PER_CLAIM = 100
-WINDOW_TEXTS = 512
+WINDOW_TEXTS = 128  # 2 to 3 seconds of two processor cores, and as long as a small document waits for a large one
 
 
 def drain(*, job_id: UUID | None = None) -> int:
     """Embed and publish due jobs until there are none; only `job_id` where given. Returns how many were claimed."""
     count = 0
     while claims := ledger.claim(stage=ledger.Stage.EMBED, limit=JOBS_PER_CLAIM, job_id=job_id):
-        with ledger.leased(*claims):
-            for group in ledger.groups(claims, size=lambda held: held.timings.get("chunks", 0), most=WINDOW_TEXTS):
-                ledger.together(embed, group)
+        _work(claims)
         count += len(claims)
         if job_id is not None:
             break
     return count
+
+
+def _work(claims: list[Claim]) -> None:
+    with ledger.leased(*claims):
+        for group in ledger.groups(claims, size=lambda held: held.timings.get("chunks", 0), most=WINDOW_TEXTS):
+            ledger.together(embed, group)
 
 
 def embed(claims: Sequence[Claim]) -> None:
@@ -77,6 +81,8 @@ def embed_texts(collection: Collection, claims: Sequence[Claim]) -> dict[bytes, 
             )
         if len(pending) < WINDOW_TEXTS:
             return {}
+        if claims[0].bytes > ledger.SMALL_BYTES:  # its rest may take long: small ones that have come meanwhile go first
+            _work(ledger.claim(stage=ledger.Stage.EMBED, limit=JOBS_PER_CLAIM, only_small=True))
 
 
 def known_vectors(tenant_id: UUID, space: EmbeddingSpace, digests: Iterable[bytes]) -> dict[bytes, str]:

@@ -6,6 +6,8 @@ from typing import Any
 
 from django.db import InterfaceError, OperationalError
 
+from apps.access.problems import is_conflict
+
 from .embedding import EmbeddingError
 from .parsing import ParseError
 
@@ -32,6 +34,8 @@ def describe(error: BaseException) -> tuple[dict[str, Any], bool]:
             return {"code": error.code, "detail": str(error)}, error.retryable
         case ParseError():
             return {"code": error.code, "detail": error.detail}, error.code in ABOUT_THE_SANDBOX
+        case OperationalError() if is_conflict(error):
+            return {"code": "busy", "detail": "Other work was changing the same documents."}, True
         case OperationalError() | InterfaceError():
             return {"code": "database_unavailable", "detail": str(error).strip().splitlines()[0]}, True
         case MemoryError():

@@ -79,9 +79,11 @@ def worker_name() -> str:
     return f"{socket.gethostname()}:{os.getpid()}:{threading.get_ident() % 10_000}"
 
 
-def claim(*, stage: str, limit: int = 1, job_id: UUID | None = None) -> list[Claim]:
-    """Due jobs of a stage, urgent first: up to `limit` small ones, or one that is large or has been tried before; only
-    `job_id` where given."""
+def claim(*, stage: str, limit: int = 1, only_small: bool = False, job_id: UUID | None = None) -> list[Claim]:
+    """Due jobs of a stage, urgent first: up to `limit` small ones, or one that is large or has been tried before.
+
+    only_small: none of the latter. job_id: only this one.
+    """
     with transaction.atomic():
         with connection.cursor() as cursor:  # a lease that a crash of Postgres forgets is simply taken again
             cursor.execute("SET LOCAL synchronous_commit = off")
@@ -92,6 +94,7 @@ def claim(*, stage: str, limit: int = 1, job_id: UUID | None = None) -> list[Cla
             lease=settings.JOB_LEASE_SECONDS,
             limit=limit,
             small=SMALL_BYTES,
+            only_small=only_small,
             job=job_id,
         )
     claims = []
@@ -244,6 +247,9 @@ def heartbeat(claims: Sequence[Claim]) -> None:
 @contextmanager
 def leased(*claims: Claim) -> Iterator[None]:
     """Renew the leases from a thread while the block runs: a parser's or a model's time is not known beforehand."""
+    if not claims:
+        yield
+        return
     done = threading.Event()
 
     def beat() -> None:

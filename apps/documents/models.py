@@ -302,4 +302,4 @@ class IngestionJob(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.document_id} v{self.version}"
+        return f"version {self.version} of {self.document_id}"

@@ -12,6 +12,7 @@ from django.utils import timezone
 from apps.access import tenancy
 
 from . import db, ledger, metrics
+from .collections import hold
 from .ledger import Claim, Owned
 from .models import Collection, IngestionJob
 from .spaces import column_type
@@ -26,6 +27,7 @@ def publish(
     versions answering. `vectors` (by digest of the text) are those that are not on the stage."""
     started = time.monotonic()
     with tenancy.scope(collection.tenant_id):
+        hold(collection.id)
         swap(ledger.own(claims), collection, vectors=vectors, timings=timings, started=started)
 
 

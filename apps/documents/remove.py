@@ -8,20 +8,24 @@ from apps.access import tenancy
 from apps.access.problems import Problem
 
 from . import db
+from .collections import hold
 from .models import Collection, Document
 
 
 def delete(*, tenant_id: UUID, document_id: UUID, version: int | None = None) -> bool:
-    """Retire all chunks, end all work, keep the version number. False when there was nothing to delete.
+    """Retire all chunks, end all work, keep the version number. False when it was deleted before.
 
-    version: the delete event's own number; one not above the stored version is refused as stale. Raises Problem 404
-    for an unknown document and 409 `stale_version`.
+    version: the delete event's own number. One that is not above the stored version is refused as stale, unless it is
+    that of the delete itself, told again. Raises Problem 404 for an unknown document and 409 `stale_version`.
     """
     with tenancy.scope(tenant_id):
-        document = Document.objects.select_for_update().filter(id=document_id).first()
-        if document is None:
+        collection_id = Document.objects.filter(id=document_id).values_list("collection_id", flat=True).first()
+        if collection_id is None:
             raise Problem(404, "not_found", "There is no such document.")
-        if version is not None and version < document.version:
+        hold(collection_id)
+        document = Document.objects.select_for_update().get(id=document_id)
+        was_deleted = document.deleted_at is not None
+        if version is not None and (version < document.version if was_deleted else version <= document.version):
             raise Problem(
                 409,
                 "stale_version",
@@ -29,16 +33,17 @@ def delete(*, tenant_id: UUID, document_id: UUID, version: int | None = None) ->
                 current_version=document.version,
             )
         number = version or document.version
-        if not db.run("delete_document", document=document_id, version=number):
+        db.run("delete_document", document=document_id, version=number)
+        if was_deleted:
             return False
-        space = Collection.objects.select_related("space").get(id=document.collection_id).space
+        space = Collection.objects.select_related("space").get(id=collection_id).space
         retired = db.rows("retire_all_chunks", document=document_id, version=number)
         db.run("retire_all_embeddings", table=space.table, document=document_id)
         db.run("clear_document_stage", document=document_id)
         db.run("cancel_document", document=document_id)
         db.run(
             "bump_epoch",
-            collection=document.collection_id,
+            collection=collection_id,
             documents=-1 if document.live_version else 0,
             chunks=-len(retired),
             tokens=-sum(row[0] for row in retired),

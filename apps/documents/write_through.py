@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 
 from django.conf import settings
@@ -11,7 +10,7 @@ from apps.access import tenancy
 
 from . import db, embed, ledger, metrics, prepare, publish
 from .accept import Accepted, Submission
-from .collections import collection_gone
+from .collections import collection_gone, hold
 from .errors import IngestError
 from .ledger import Claim
 from .models import Collection, Document, IngestionJob
@@ -21,22 +20,20 @@ INLINE_BYTES = 256 * 1024
 POLL_SECONDS = 0.05
 
 
-def run(accepted: Accepted, *, collection: Collection, submission: Submission) -> None:
-    """Bring an accepted document's job to its end, in at most WRITE_THROUGH_SECONDS; the accepted job and document are
-    set to how they stand then.
+def run(accepted: Accepted, *, collection: Collection, submission: Submission) -> IngestionJob | None:
+    """Bring an accepted version live, or see a newer one live, in at most WRITE_THROUGH_SECONDS.
 
-    A job that was accepted with `hold` is worked on in this very process under the same lease: no queue stands between
-    it and being searchable. If this process dies, a worker takes the job over. Raises Problem 422 when the collection
-    is deleted.
+    The accepted document's live version and state are set to how they stand then; a job
+    that died is returned. A job that was accepted with `hold` is worked on in this very process under the same
+    lease: no queue stands between it and being searchable. If this process dies, a worker takes the job over. Raises
+    Problem 422 when the collection is deleted.
     """
-    job, document, held = accepted.job, accepted.document, accepted.held
-    assert job is not None, "unchanged content has nothing to wait for"
+    held = accepted.held
     if held is not None:
         with ledger.failures(held), ledger.leased(held):
-            if _here(held, collection, submission, document):
-                job.state = job.State.DONE
-                return
-    _wait(job, document)
+            if _here(held, collection, submission, accepted.document):
+                return None
+    return _wait(accepted)
 
 
 def _here(held: Claim, collection: Collection, submission: Submission, document: Document) -> bool:
@@ -69,6 +66,7 @@ def _here(held: Claim, collection: Collection, submission: Submission, document:
         "chunks": len(chunks),
     }
     with tenancy.scope(held.tenant_id):
+        hold(collection.id)
         owned = ledger.own([held])
         prepare.keep_texts([text], collection)
         prepare.stage(chunks)
@@ -76,24 +74,39 @@ def _here(held: Claim, collection: Collection, submission: Submission, document:
     metrics.STAGE_SECONDS.labels(stage="prepare").observe(chunked_at - started)
     metrics.STAGE_SECONDS.labels(stage="embed").observe(embedded_at - chunked_at)
     if document.id in now_live:
-        document.version, document.live_version, document.state = now_live[document.id]
+        _, document.live_version, document.state = now_live[document.id]
     return document.id in now_live
 
 
-def _wait(job: IngestionJob, document: Document) -> None:
-    """Watch the ledger until the job ends, has to be retried, or the time is over."""
+def _wait(accepted: Accepted) -> IngestionJob | None:
+    """Watch the job until the accepted version or a newer one is live, until it has failed, for now or for good, or
+    until the time is over. Unchanged content waits for the job of whoever sent it first."""
+    document = accepted.document
     deadline = time.monotonic() + settings.WRITE_THROUGH_SECONDS
-    while True:
-        with tenancy.scope(job.tenant_id):
-            jobs = db.rows("job_state", job=job.id)
-            documents = db.rows("document_state", document=document.id)
-        if not jobs or not documents:
-            raise collection_gone()
-        job.state, error = jobs[0]
-        job.error = json.loads(error) if isinstance(error, str) else error
-        document.version, document.live_version, document.state = documents[0]
-        if job.state in (job.State.DONE, job.State.DEAD, job.State.CANCELLED) or time.monotonic() > deadline:
-            return
-        if job.state == job.State.QUEUED and job.error:  # a passing failure: its retry is a worker's business
-            return
+    with tenancy.scope(document.tenant_id):
+        job = accepted.job or IngestionJob.objects.filter(document_id=document.id).order_by("-version").first()
+    while job is not None:
+        with tenancy.scope(document.tenant_id):
+            job = IngestionJob.objects.filter(id=job.id).first()
+            states = db.rows("document_state", document=document.id)
+        if job is None or not states:
+            break
+        document.live_version, document.state = states[0]
+        if is_live(document) or time.monotonic() > deadline:
+            return None
+        match job.state:
+            case job.State.DEAD:
+                return job
+            case job.State.CANCELLED:
+                return None
+            case job.State.QUEUED if job.error:  # to be tried again by a worker
+                return None
+            case job.State.DONE if document.state not in (document.State.PENDING, document.State.PROCESSING):
+                return None  # deleted, or stepped aside for a newer version that came to nothing
         time.sleep(POLL_SECONDS)
+    raise collection_gone()
+
+
+def is_live(document: Document) -> bool:
+    """Do searches find this version of the document, or a newer one?"""
+    return document.live_version is not None and document.live_version >= document.version

@@ -1,4 +1,7 @@
-"""OpenAI's request bodies, as far as ragsite reads them; other fields are tolerated, wrong types are not."""
+"""OpenAI's request bodies, as far as ragsite reads them.
+
+Other fields are tolerated, unless the answer would not be what they ask for; wrong types are not.
+"""
 
 from __future__ import annotations
 
@@ -66,6 +69,7 @@ class ChatSerializer(serializers.Serializer):
 
     def to_internal_value(self, data: Any) -> Any:
         refuse_unbuilt(_without_text_format(data), NOT_YET)
+        _refuse_orders(data)
         return super().to_internal_value(data)
 
     def validate(self, values: dict[str, Any]) -> dict[str, Any]:
@@ -75,6 +79,15 @@ class ChatSerializer(serializers.Serializer):
         values["max_tokens"] = values.get("max_completion_tokens") or values.get("max_tokens")
         values = {name: value for name, value in values.items() if value is not None}
         return values
+
+
+def _refuse_orders(data: Any) -> None:
+    """Raise Problem 400 for what would change the answer: `tools` may be offered, but their use cannot be ordered."""
+    if not isinstance(data, dict):
+        return
+    ordered = [name for name in ("tool_choice", "function_call") if data.get(name) not in (None, "none", "auto")]
+    for name in [*ordered, *(["logprobs"] if data.get("logprobs") else [])]:
+        raise invalid(f"/{name}", f"{name}: not supported.", code="unsupported_value")
 
 
 def _without_text_format(data: Any) -> Any:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from uuid import uuid4
+
 import httpx
 import pytest
 
 from apps.documents.models import Collection
+from tests.support.processes import Server, wait_for
 from tests.support.refusals import CHAT, DOCUMENTS, NOBODY, SEARCH, nothing_stored, refused
 
 
@@ -93,3 +96,9 @@ def test_a_harmful_request_id_is_replaced(client: httpx.Client, offered: str) ->
     refused(response, 404)
     assert response.headers["x-request-id"] != offered
     assert client.get("/api/v1/nope", headers={"X-Request-ID": "mine-1"}).json()["request_id"] == "mine-1"
+
+
+def test_the_log_names_the_request_that_was_refused(server: str, web: Server) -> None:
+    name = f"request-{uuid4().hex}"
+    refused(httpx.get(f"{server}/api/v1/documents/zz", headers={"X-Request-ID": name}), 404)
+    wait_for(lambda: name in web.running.log.read_text(), seconds=5, what="the line in the log")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -58,6 +59,18 @@ def test_a_key_does_what_its_scopes_say(
 ) -> None:
     headers = {"X-API-Key": make_key(tenant, scope)}
     assert refused(httpx.request(method, server + path, headers=headers), 403)["code"] == "missing_scope"
+
+
+def test_a_key_has_its_requests_per_minute(server: str, tenant: Tenant, api_key: str) -> None:
+    _, limited = keys.create_key(tenant_id=tenant.id, name="slow", scopes=["read"], requests_per_minute=3)
+    while time.time() % 60 > 50:  # all within one minute
+        time.sleep(1)
+    answers = [httpx.get(f"{server}/api/v1/collections", headers={"X-API-Key": limited}) for _ in range(5)]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 429, 429]
+    refused(answers[-1], 429, "too_many_requests")
+    assert 0 < int(answers[-1].headers["retry-after"]) <= 60
+    assert refused(httpx.get(f"{server}/v1/models", headers={"X-API-Key": limited}), 429)["type"]
+    assert httpx.get(f"{server}/api/v1/collections", headers={"X-API-Key": api_key}).status_code == 200
 
 
 def test_another_tenant_s_things_are_not_there(

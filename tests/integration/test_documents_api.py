@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -53,6 +55,70 @@ def test_write_through_answers_when_it_is_live(client: httpx.Client, collection:
     assert (response.json()["state"], response.json()["live_version"]) == ("live", 1)
     again = client.post("/api/v1/documents", json=body)
     assert again.status_code == 200 and again.json()["unchanged"] and again.json()["job"] is None
+
+
+def test_write_through_of_content_that_is_pending_waits_for_it(client: httpx.Client, collection: Collection) -> None:
+    """A client that tries again after a timeout, or several that send the same at once."""
+    body = {"collection": "docs", "source_uri": "same", "text": "Otters hold hands. " * 40, "mode": "write_through"}
+
+    def send(_: int) -> tuple[int, int | None, int]:
+        answer = client.post("/api/v1/documents", json=body)
+        found = client.post("/api/v1/search", json={"query": "otters", "mode": "lexical"}).json()["results"]
+        return answer.status_code, answer.json()["live_version"], len(found)
+
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(send, range(6)))
+    assert sorted(status for status, _, _ in answers) == [200] * 5 + [201]
+    assert all(live == 1 and found for _, live, found in answers)
+
+
+def test_a_write_is_told_its_own_version(client: httpx.Client, collection: Collection) -> None:
+    def send(number: int) -> tuple[str, dict]:
+        body = {"collection": "docs", "source_uri": "busy", "text": f"Content {number}.", "mode": "write_through"}
+        response = client.post("/api/v1/documents", json=body)
+        assert response.status_code == 201, response.text
+        return body["text"], response.json()
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(send, range(8)))
+    assert sorted(body["version"] for _, body in answers) == list(range(1, 9))
+    for sent, body in answers:
+        assert body["live_version"] >= body["version"] == client.get(f"/api/v1/jobs/{body['job']}").json()["version"]
+        version = client.get(f"/api/v1/documents/{body['id']}/versions/{body['version']}").json()
+        assert version["sha256"] == hashlib.sha256(sent.encode()).hexdigest()
+
+
+def test_a_name_that_was_given_up_is_free_for_another_document(client: httpx.Client, collection: Collection) -> None:
+    def send(text: str, **fields: Any) -> dict:
+        response = client.post("/api/v1/documents", json={"collection": "docs", "text": text} | fields)
+        assert response.status_code == 202, response.text
+        return response.json()
+
+    apples = send("apples", source_uri="x")
+    send("pears", source_uri="y", id=apples["id"])
+    cherries = send("cherries", source_uri="x")
+    plums = send("plums", source_uri="x", version=9)
+    assert cherries["id"] == plums["id"] != apples["id"] and cherries["version"] == 1
+    names = {each["source_uri"]: each["id"] for each in client.get("/api/v1/documents").json()["results"]}
+    assert names == {"y": apples["id"], "x": cherries["id"]}
+
+
+def test_a_delete_counts_by_its_own_number(client: httpx.Client, collection: Collection) -> None:
+    def send(version: int) -> int:
+        body = {"collection": "docs", "source_uri": "page", "text": f"text {version}", "version": version}
+        return client.post("/api/v1/documents", json=body).status_code
+
+    def delete(query: str = "") -> int:
+        return client.delete(path + query).status_code
+
+    assert send(5) == 202
+    path = f"/api/v1/documents/{client.get('/api/v1/documents').json()['results'][0]['id']}"
+    assert [delete("?version=4"), delete("?version=5")] == [409, 409], "the write with that number came first"
+    assert [delete("?version=7"), delete("?version=7"), delete("?version=6")] == [204, 204, 409]
+    assert [send(6), send(7)] == [409, 409]
+    assert [delete(), delete("?version=20"), send(15), send(20)] == [204, 204, 409, 409]
+    assert client.get(path).json()["version"] == 20
+    assert send(21) == 202
 
 
 def test_a_file_by_multipart_comes_back_as_it_was_sent(client: httpx.Client, collection: Collection) -> None:

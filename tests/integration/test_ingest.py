@@ -13,7 +13,7 @@ from django.db import connection
 
 from apps.access import tenancy
 from apps.access.problems import Problem
-from apps.documents import embed, prepare, remove
+from apps.documents import embed, ledger, prepare, remove
 from apps.documents.accept import Accepted
 from apps.documents.models import Chunk, Collection, Document, DocumentVersion, IngestionJob, StagedChunk
 from apps.retrieval.search import search
@@ -209,6 +209,18 @@ def test_chunks_are_compared_again_when_another_version_went_live_meanwhile(coll
         assert Chunk.objects.filter(retired_in_version=None, live_from_version=1).count() == 1, (
             "the shared chunk survives"
         )
+
+
+def test_small_documents_do_not_wait_for_a_large_one(collection: Collection, put: Put) -> None:
+    large = put(collection, "\n\n".join(paragraphs(2 * embed.WINDOW_TEXTS + 40)), source_uri="large")
+    prepare.drain(job_id=large.job.id)
+    [held] = ledger.claim(stage="embed", job_id=large.job.id)
+    small = put(collection, "A word in passing.", source_uri="small", priority="urgent")
+    prepare.drain(job_id=small.job.id)
+    embed.embed([held])
+    with tenancy.scope(collection.tenant_id):
+        ended = {job.id: job.finished_at for job in IngestionJob.objects.filter(state="done")}
+    assert ended[small.job.id] < ended[large.job.id]
 
 
 def test_the_same_job_run_twice_publishes_once(collection: Collection, put: Put) -> None:

@@ -4,7 +4,7 @@ from django.db import migrations
 
 CLAIM = """
 CREATE FUNCTION ledger_claim(wanted_stage varchar, claimer varchar, lease interval, at_most integer, small bigint,
-                             wanted uuid)
+                             only_small boolean, wanted uuid)
 RETURNS TABLE (id uuid, tenant_id uuid, collection_id uuid, document_id uuid, version bigint, base_version bigint,
                bytes bigint, attempts integer, fence bigint, created_at timestamptz, timings jsonb)
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = public, pg_temp AS $$
@@ -12,6 +12,7 @@ LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = public, pg_temp AS $$
         SELECT due.id, due.priority, due.attempts = 0 AND due.bytes <= small AS sociable
         FROM documents_ingestionjob due
         WHERE due.stage = wanted_stage AND (wanted IS NULL OR due.id = wanted)
+          AND (NOT only_small OR (due.attempts = 0 AND due.bytes <= small))
           AND ((due.state = 'queued' AND due.not_before <= now()) OR (due.state = 'running' AND due.lease_until < now()))
         ORDER BY due.priority, due.created_at LIMIT 1 FOR UPDATE SKIP LOCKED
     ), others AS (

@@ -1,5 +1,5 @@
 -- name: hold_collection
--- Not deleted before this transaction ends: sharded tables have no foreign key to it (on Citus they cannot).
+-- Sharded tables have no foreign key to it (on Citus they cannot).
 SELECT 1 FROM documents_collection WHERE id = %(collection)s FOR KEY SHARE
 
 -- name: lock_source
@@ -43,6 +43,9 @@ RETURNING d.*
 -- name: find_source
 -- Found first, then locked by its id: Citus locks rows of one known document only.
 SELECT id FROM documents_document WHERE collection_id = %(collection)s AND source_uri = %(source_uri)s
+
+-- name: is_taken
+SELECT 1 FROM documents_document WHERE id = %(id)s
 
 -- name: raise_version
 -- The same content with a higher version: no work, but the number rises, so that an older event stays stale.

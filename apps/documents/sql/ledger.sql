@@ -12,7 +12,7 @@ VALUES (%(id)s, %(tenant_id)s, %(collection_id)s, %(document_id)s, %(version)s, 
 -- are small and at their first try: one that has killed its worker comes alone. Identifiers only, no content.
 SELECT id, tenant_id, collection_id, document_id, version, base_version, bytes, attempts, fence, created_at, timings
 FROM ledger_claim(%(stage)s, %(worker)s, make_interval(secs => %(lease)s), %(limit)s,
-                  %(small)s, %(job)s)
+                  %(small)s, %(only_small)s, %(job)s)
 
 -- name: heartbeat
 -- Keep the lease of jobs that are being worked on; a job that was claimed by another since is not touched.
@@ -43,7 +43,8 @@ WHERE j.id = held.id AND j.fence = held.fence AND j.state = 'running'
 -- name: finish
 -- The end of jobs that need no more work.
 UPDATE documents_ingestionjob j SET
-    state = 'done', outcome = %(outcome)s, lease_until = NULL, finished_at = now(), error = NULL,
+    state = 'done', stage = CASE %(outcome)s WHEN 'published' THEN 'embed' ELSE j.stage END,
+    outcome = %(outcome)s, lease_until = NULL, finished_at = now(), error = NULL,
     timings = j.timings || held.timings
 FROM unnest(%(ids)s::uuid[], %(fences)s::bigint[], %(timings)s::jsonb[]) AS held (id, fence, timings)
 WHERE j.id = held.id AND j.fence = held.fence AND j.state = 'running'

@@ -12,11 +12,8 @@ JOIN documents_chunk c ON c.document_id = %(document)s AND c.chunk_id = p.chunk_
 WHERE v.document_id = %(document)s AND v.version = %(version)s AND p.ordinal > %(first)s
 ORDER BY p.ordinal LIMIT %(limit)s
 
--- name: job_state
-SELECT state, error FROM documents_ingestionjob WHERE id = %(job)s
-
 -- name: document_state
-SELECT version, live_version, state FROM documents_document WHERE id = %(document)s
+SELECT live_version, state FROM documents_document WHERE id = %(document)s
 
 -- name: blob_part
 SELECT data FROM documents_blob WHERE document_id = %(document)s AND version = %(version)s AND part = %(part)s

@@ -1,9 +1,11 @@
 -- name: delete_document
--- A delete keeps the version number (its own, if it carries one), so that replays at or below it stay stale.
+-- A delete keeps the version number (its own, if it carries one), so that replays at or below it stay stale. That of a
+-- document that is deleted already still counts.
 UPDATE documents_document SET
     version = greatest(version, %(version)s), deleted_version = greatest(version, %(version)s), live_version = NULL,
-    state = 'deleted', error = NULL, pending_since = NULL, deleted_at = now(), updated_at = now()
-WHERE id = %(document)s AND deleted_at IS NULL
+    state = 'deleted', error = NULL, pending_since = NULL, deleted_at = coalesce(deleted_at, now()),
+    updated_at = now()
+WHERE id = %(document)s
 
 -- name: retire_all_chunks
 UPDATE documents_chunk SET retired_in_version = %(version)s, retired_at = now()

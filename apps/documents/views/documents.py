@@ -92,9 +92,11 @@ class DocumentList(TenantView):
             through = (mode or collection.consistency_mode) == Collection.Mode.WRITE_THROUGH
             hold = through and size <= write_through.INLINE_BYTES
             accepted = accept(collection=collection, submission=submission, hold=hold)
-        job, document = accepted.job, accepted.document
-        if through and job is not None:
-            write_through.run(accepted, collection=collection, submission=submission)
+        document = accepted.document
+        if through and not write_through.is_live(document):
+            dead = write_through.run(accepted, collection=collection, submission=submission)
+            if dead is not None:
+                raise _unreadable(dead, pointer="/file" if request.FILES else "/text")
         body = {
             "id": document.id,
             "collection": collection.slug,
@@ -103,29 +105,24 @@ class DocumentList(TenantView):
             "live_version": document.live_version,
             "state": document.state,
             "unchanged": accepted.unchanged,
-            "job": job.id if job else None,
+            "job": accepted.job.id if accepted.job else None,
         }
-        return Response(body, status=_status(job, through, pointer="/file" if request.FILES else "/text"))
+        live = through and write_through.is_live(document)
+        return Response(body, status=200 if accepted.unchanged else 201 if live else 202)
 
 
-def _status(job: IngestionJob | None, through: bool, *, pointer: str) -> int:
-    """200 unchanged, 201 live, 202 accepted; a write-through whose document cannot be read is the client's error."""
-    if job is None:
-        return 200
-    if through and job.state == IngestionJob.State.DONE:
-        return 201
-    if through and job.state == IngestionJob.State.DEAD:
-        error = job.error or {}
-        code, detail = error.get("code", "failed"), error.get("detail", "Ingestion failed.")
-        raise Problem(
-            422,
-            code,
-            detail,
-            errors=[{"pointer": pointer, "detail": detail}] if code in ABOUT_THE_CONTENT else None,
-            job=str(job.id),
-            id=str(job.document_id),
-        )
-    return 202
+def _unreadable(job: IngestionJob, *, pointer: str) -> Problem:
+    """Of a write-through whose document cannot be read: the client's error."""
+    error = job.error or {}
+    code, detail = error.get("code", "failed"), error.get("detail", "Ingestion failed.")
+    return Problem(
+        422,
+        code,
+        detail,
+        errors=[{"pointer": pointer, "detail": detail}] if code in ABOUT_THE_CONTENT else None,
+        job=str(job.id),
+        id=str(job.document_id),
+    )
 
 
 class DocumentDetail(TenantView):
@@ -146,6 +143,7 @@ class DocumentDetail(TenantView):
             if found.deleted_at is not None:
                 raise Problem(404, "not_found", "There is no such document.")
             if values:
+                collections.hold(found.collection_id)
                 Document.objects.filter(id=found.id).update(**values, updated_at=timezone.now())
                 db.run("bump_epoch", collection=found.collection_id, documents=0, chunks=0, tokens=0)
             return Response(queries.show(queries.document(document_id)))
