@@ -211,8 +211,11 @@ def test_chunks_are_compared_again_when_another_version_went_live_meanwhile(coll
         )
 
 
-def test_small_documents_do_not_wait_for_a_large_one(collection: Collection, put: Put) -> None:
-    large = put(collection, "\n\n".join(paragraphs(2 * embed.WINDOW_TEXTS + 40)), source_uri="large")
+def test_small_documents_do_not_wait_for_a_large_one(
+    collection: Collection, put: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embed, "WINDOW_TEXTS", 16)
+    large = put(collection, "\n\n".join(paragraphs(300)), source_uri="large")
     prepare.drain(job_id=large.job.id)
     [held] = ledger.claim(stage="embed", job_id=large.job.id)
     small = put(collection, "A word in passing.", source_uri="small", priority="urgent")
