@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from django.utils import timezone
+
 from apps.access import tenancy
 from apps.access.problems import Problem
 
@@ -33,7 +35,7 @@ def delete(*, tenant_id: UUID, document_id: UUID, version: int | None = None) ->
                 current_version=document.version,
             )
         number = version or document.version
-        db.run("delete_document", document=document_id, version=number)
+        db.run("delete_document", document=document_id, version=number, now=timezone.now())
         if was_deleted:
             return False
         space = Collection.objects.select_related("space").get(id=collection_id).space

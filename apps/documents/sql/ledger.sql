@@ -43,7 +43,7 @@ WHERE j.id = held.id AND j.fence = held.fence AND j.state = 'running'
 -- name: finish
 -- The end of jobs that need no more work.
 UPDATE documents_ingestionjob j SET
-    state = 'done', stage = CASE %(outcome)s WHEN 'published' THEN 'embed' ELSE j.stage END,
+    state = 'done', stage = CASE WHEN %(outcome)s = 'published' THEN 'embed' ELSE j.stage END,
     outcome = %(outcome)s, lease_until = NULL, finished_at = now(), error = NULL,
     timings = j.timings || held.timings
 FROM unnest(%(ids)s::uuid[], %(fences)s::bigint[], %(timings)s::jsonb[]) AS held (id, fence, timings)

@@ -3,8 +3,8 @@
 -- document that is deleted already still counts.
 UPDATE documents_document SET
     version = greatest(version, %(version)s), deleted_version = greatest(version, %(version)s), live_version = NULL,
-    state = 'deleted', error = NULL, pending_since = NULL, deleted_at = coalesce(deleted_at, now()),
-    updated_at = now()
+    state = 'deleted', error = NULL, pending_since = NULL, deleted_at = coalesce(deleted_at, %(now)s),
+    updated_at = %(now)s
 WHERE id = %(document)s
 
 -- name: retire_all_chunks
