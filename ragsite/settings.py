@@ -169,9 +169,12 @@ MAX_DOCUMENT_BYTES = env.integer("MAX_DOCUMENT_BYTES", 128 * 2**20, at_least=1)
 WRITE_THROUGH_SECONDS = env.decimal("WRITE_THROUGH_SECONDS", 30.0)
 JOB_LEASE_SECONDS = env.integer("JOB_LEASE_SECONDS", 30, at_least=1)
 JOB_MAX_ATTEMPTS = env.integer("JOB_MAX_ATTEMPTS", 5, at_least=1)
+JOB_RETENTION_DAYS = env.integer("JOB_RETENTION_DAYS", 7, at_least=1)
+JOBS_MAX_PENDING = env.integer("JOBS_MAX_PENDING", 200_000, at_least=1)
 SWEEP_SECONDS = env.integer("SWEEP_SECONDS", 5, at_least=1)
 CELERY_BEAT_SCHEDULE = {
     "sweep": {"task": "documents.sweep", "schedule": SWEEP_SECONDS, "options": {"expires": 30}},
+    "forget": {"task": "documents.forget", "schedule": 3600, "options": {"expires": 600}},
 }
 
 # --- Embedding -----------------------------------------------------------------------------------------------------

@@ -30,19 +30,16 @@ WINDOW_TEXTS = 128  # 2 to 3 seconds of two processor cores, and as long as a sm
 
 def drain(*, job_id: UUID | None = None) -> int:
     """Embed and publish due jobs until there are none; only `job_id` where given. Returns how many were claimed."""
-    count = 0
-    while claims := ledger.claim(stage=ledger.Stage.EMBED, limit=JOBS_PER_CLAIM, job_id=job_id):
-        _work(claims)
-        count += len(claims)
-        if job_id is not None:
-            break
-    return count
+    if job_id is not None:
+        return _work(ledger.claim(stage=ledger.Stage.EMBED, job_id=job_id))
+    return sum(map(_work, ledger.claims(stage=ledger.Stage.EMBED, limit=JOBS_PER_CLAIM)))
 
 
-def _work(claims: list[Claim]) -> None:
+def _work(claims: list[Claim]) -> int:
     with ledger.leased(*claims):
         for group in ledger.groups(claims, size=lambda held: held.timings.get("chunks", 0), most=WINDOW_TEXTS):
             ledger.together(embed, group)
+    return len(claims)
 
 
 def embed(claims: Sequence[Claim]) -> None:

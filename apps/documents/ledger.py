@@ -18,11 +18,12 @@ import os
 import random
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
-from itertools import groupby
+from datetime import datetime, timedelta
+from itertools import count, groupby
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -34,6 +35,7 @@ from kombu.exceptions import OperationalError as BrokerError
 from redis.exceptions import RedisError
 
 from apps.access import tenancy
+from apps.access.problems import Problem
 
 from . import db, metrics
 from .engines import engine_for
@@ -43,8 +45,13 @@ from .models import Document, IngestionJob
 logger = logging.getLogger(__name__)
 
 Timings = Sequence[dict[str, float]]  # of each job, in milliseconds
-Stage = IngestionJob.Stage
+Stage, Priority = IngestionJob.Stage, IngestionJob.Priority
+_FLOORS = {3: Priority.NORMAL, 7: Priority.LOW}
 SMALL_BYTES = 64 * 1024
+RETRIED_AT_ONCE, FORGOTTEN_AT_ONCE = 1_000, 10_000
+OVERLOADED_SECONDS = 10
+#: (Monotonic time at which the open jobs are counted again, how many there were.)
+_counted: tuple[float, int] = (0.0, 0)
 BACKOFF_SECONDS, BACKOFF_LIMIT_SECONDS = 1.0, 300.0
 
 
@@ -79,10 +86,32 @@ def worker_name() -> str:
     return f"{socket.gethostname()}:{os.getpid()}:{threading.get_ident() % 10_000}"
 
 
-def claim(*, stage: str, limit: int = 1, only_small: bool = False, job_id: UUID | None = None) -> list[Claim]:
+def claims(*, stage: str, limit: int) -> Iterator[list[Claim]]:
+    """Due jobs of a stage, a handful at a time, until there are none.
+
+    Urgent ones come first, low ones last; but of eight turns one begins with normal and one with low ones, so that
+    nothing waits for ever.
+    """
+    for turn in count():
+        lowest = _FLOORS.get(turn % 8, Priority.URGENT)
+        found = claim(stage=stage, limit=limit, lowest=lowest)
+        if found:
+            yield found
+        elif lowest == Priority.URGENT:
+            return
+
+
+def claim(
+    *,
+    stage: str,
+    limit: int = 1,
+    only_small: bool = False,
+    lowest: int = IngestionJob.Priority.URGENT,
+    job_id: UUID | None = None,
+) -> list[Claim]:
     """Due jobs of a stage, urgent first: up to `limit` small ones, or one that is large or has been tried before.
 
-    only_small: none of the latter. job_id: only this one.
+    only_small: none of the latter. lowest: none that is more urgent. job_id: only this one.
     """
     with transaction.atomic():
         with connection.cursor() as cursor:  # a lease that a crash of Postgres forgets is simply taken again
@@ -95,6 +124,7 @@ def claim(*, stage: str, limit: int = 1, only_small: bool = False, job_id: UUID 
             limit=limit,
             small=SMALL_BYTES,
             only_small=only_small,
+            lowest=lowest,
             job=job_id,
         )
     claims = []
@@ -288,6 +318,45 @@ def cancel(*, job_id: UUID) -> bool:
         db.run("clear_stage", documents=[document], versions=[version])
         db.run("withdraw", document=document, version=version)
     return bool(ended)
+
+
+def retry_dead(*, tenant_id: UUID, collection_id: UUID | None = None, code: str | None = None) -> tuple[int, int]:
+    """Give dead jobs another try, the oldest first: of a collection, with an error's code, or all. (retried, left)."""
+    with tenancy.scope(tenant_id):
+        dead = IngestionJob.objects.filter(state=IngestionJob.State.DEAD)
+        if collection_id is not None:
+            dead = dead.filter(collection_id=collection_id)
+        if code is not None:
+            dead = dead.filter(error__code=code)
+        chosen = list(dead.order_by("created_at").values_list("id", flat=True)[:RETRIED_AT_ONCE])
+    retried = 0
+    for job_id in chosen:
+        with tenancy.scope(tenant_id):
+            retried += retry(job_id=job_id)
+    with tenancy.scope(tenant_id):
+        return retried, dead.count()
+
+
+def refuse_overload() -> None:
+    """Raises Problem 503 `overloaded` when as many jobs are open as JOBS_MAX_PENDING allows.
+
+    Counted once a second in each process: the bound is kept roughly, and costs nothing.
+    """
+    global _counted
+    if time.monotonic() > _counted[0]:
+        _counted = time.monotonic() + 1, db.rows("pending", at_most=settings.JOBS_MAX_PENDING)[0][0]
+    if _counted[1] >= settings.JOBS_MAX_PENDING:
+        detail = "Too much is waiting to be indexed; nothing was stored. Send it again later."
+        raise Problem(503, "overloaded", detail, retry_after=OVERLOADED_SECONDS)
+
+
+def forget() -> int:
+    """Remove jobs that ended more than JOB_RETENTION_DAYS ago, dead letters as well. How many."""
+    before = timezone.now() - timedelta(days=settings.JOB_RETENTION_DAYS)
+    removed = 0
+    while some := db.rows("forget", before=before, at_most=FORGOTTEN_AT_ONCE)[0][0]:
+        removed += some
+    return removed
 
 
 def wake(stage: str, *, times: int = 1) -> None:

@@ -78,17 +78,18 @@ def drain(*, job_id: UUID | None = None) -> int:
 
     Returns how many were claimed.
     """
-    count = 0
-    while claims := ledger.claim(stage=ledger.Stage.PREPARE, limit=JOBS_PER_CLAIM, job_id=job_id):
-        with ledger.leased(*claims):
-            for group in ledger.groups(claims, size=lambda held: held.bytes, most=BATCH_BYTES):
-                ledger.together(prepare, group)
-                if job_id is None:
-                    ledger.wake(ledger.Stage.EMBED)
-        count += len(claims)
-        if job_id is not None:
-            break
-    return count
+    if job_id is not None:
+        return _work(ledger.claim(stage=ledger.Stage.PREPARE, job_id=job_id), wake=False)
+    return sum(map(_work, ledger.claims(stage=ledger.Stage.PREPARE, limit=JOBS_PER_CLAIM)))
+
+
+def _work(claims: list[Claim], *, wake: bool = True) -> int:
+    with ledger.leased(*claims):
+        for group in ledger.groups(claims, size=lambda held: held.bytes, most=BATCH_BYTES):
+            ledger.together(prepare, group)
+            if wake:
+                ledger.wake(ledger.Stage.EMBED)
+    return len(claims)
 
 
 def prepare(claims: Sequence[Claim]) -> None:

@@ -191,3 +191,15 @@ class JobSerializer(serializers.Serializer):
 
     def get_priority(self, job: IngestionJob) -> str:
         return IngestionJob.Priority(job.priority).name.lower()
+
+
+class RetrySerializer(StrictSerializer):
+    """`POST /jobs/retry`: which dead jobs."""
+
+    collection = TextField(required=False, max_length=64)
+    code = TextField(required=False, max_length=100, help_text="of the error that they died with")
+
+
+class RetriedSerializer(serializers.Serializer):
+    retried = serializers.IntegerField()
+    left = serializers.IntegerField(help_text="dead jobs that were not tried again")

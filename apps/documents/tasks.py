@@ -23,6 +23,13 @@ def embed_due() -> None:
     embed.drain()
 
 
+@shared_task(name="documents.forget")
+def forget_ended() -> None:
+    """Remove old ended jobs from the ledger."""
+    if removed := ledger.forget():
+        logger.info("removed %d ended jobs", removed)
+
+
 @shared_task(name="documents.sweep")
 def sweep() -> None:
     """Wake workers for due work: what Redis lost, leases that ran out, retries whose time has come."""

@@ -13,6 +13,7 @@ urlpatterns = [
     path("documents/<uuid:document_id>/chunks", documents.ChunkList.as_view()),
     path("documents/<uuid:document_id>/file", documents.OriginalFile.as_view()),
     path("jobs", jobs.JobList.as_view()),
+    path("jobs/retry", jobs.JobsRetry.as_view()),
     path("jobs/<uuid:job_id>", jobs.JobDetail.as_view()),
     path("jobs/<uuid:job_id>/retry", jobs.JobRetry.as_view()),
     path("jobs/<uuid:job_id>/cancel", jobs.JobCancel.as_view()),

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+import signal
 import zlib
 from collections.abc import Sequence
 
@@ -24,7 +25,7 @@ _UNSPACED = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
 _TOKEN = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+|[^\w\s]")
 
-_LOG_VARIABLE = "RAGSITE_FAKE_EMBED_LOG"
+_LOG_VARIABLE, _POISON_VARIABLE = "RAGSITE_FAKE_EMBED_LOG", "RAGSITE_FAKE_EMBED_POISON"
 _BLOCK = 1024  # texts per accumulation: float64 scratch of 8 KiB x dimensions
 # Powers of two keep sums and squares exact in float64, whatever order a platform adds them in.
 _BIGRAM_WEIGHT = 2.0**-1
@@ -36,7 +37,8 @@ class FakeEmbedder:
 
     When the environment variable RAGSITE_FAKE_EMBED_LOG names a file, each embed() appends one JSON line
     {"n": number of texts, "sha256": [hex of each text's UTF-8]}, so that a test can count the texts
-    embedded by any number of processes.
+    embedded by any number of processes. A text that holds the word in RAGSITE_FAKE_EMBED_POISON kills the
+    process, as running out of memory would.
     """
 
     def __init__(self, *, model: str = "fake-hash", dimensions: int = 384, max_tokens: int = 254) -> None:
@@ -52,6 +54,7 @@ class FakeEmbedder:
         """Return float32 [len(texts), dimensions], unit L2 norm; words past max_tokens are ignored."""
         require_utf8(texts)
         _log_call(texts)
+        _die_of_poison(texts)
         out = np.empty((len(texts), self.dimensions), dtype=np.float32)
         for start in range(0, len(texts), _BLOCK):
             block = texts[start : start + _BLOCK]
@@ -107,6 +110,12 @@ def _distinct(rows: np.ndarray, features: np.ndarray) -> tuple[np.ndarray, np.nd
     keep = np.ones(len(rows), dtype=bool)
     keep[1:] = (rows[1:] != rows[:-1]) | (features[1:] != features[:-1])
     return rows[keep], features[keep]
+
+
+def _die_of_poison(texts: Sequence[str]) -> None:
+    poison = os.environ.get(_POISON_VARIABLE)
+    if poison and any(poison in text for text in texts):
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _log_call(texts: Sequence[str]) -> None:

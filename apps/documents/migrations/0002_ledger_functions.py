@@ -4,7 +4,7 @@ from django.db import migrations
 
 CLAIM = """
 CREATE FUNCTION ledger_claim(wanted_stage varchar, claimer varchar, lease interval, at_most integer, small bigint,
-                             only_small boolean, wanted uuid)
+                             only_small boolean, lowest smallint, wanted uuid)
 RETURNS TABLE (id uuid, tenant_id uuid, collection_id uuid, document_id uuid, version bigint, base_version bigint,
                bytes bigint, attempts integer, fence bigint, created_at timestamptz, timings jsonb)
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = public, pg_temp AS $$
@@ -12,7 +12,7 @@ LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = public, pg_temp AS $$
         SELECT due.id, due.priority, due.attempts = 0 AND due.bytes <= small AS sociable
         FROM documents_ingestionjob due
         WHERE due.stage = wanted_stage AND (wanted IS NULL OR due.id = wanted)
-          AND (NOT only_small OR (due.attempts = 0 AND due.bytes <= small))
+          AND due.priority >= lowest AND (NOT only_small OR (due.attempts = 0 AND due.bytes <= small))
           AND ((due.state = 'queued' AND due.not_before <= now()) OR (due.state = 'running' AND due.lease_until < now()))
         ORDER BY due.priority, due.created_at LIMIT 1 FOR UPDATE SKIP LOCKED
     ), others AS (
@@ -40,6 +40,27 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     FROM documents_ingestionjob j WHERE j.state IN ('queued', 'running', 'dead') GROUP BY j.stage, j.state
 $$
 """
+PENDING = """
+CREATE FUNCTION ledger_pending(at_most bigint) RETURNS bigint
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT count(*) FROM (
+        SELECT 1 FROM documents_ingestionjob j WHERE j.state IN ('queued', 'running') LIMIT at_most
+    ) counted
+$$
+"""
+FORGET = """
+CREATE FUNCTION ledger_forget(before timestamptz, at_most bigint) RETURNS bigint
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    WITH gone AS (
+        DELETE FROM documents_ingestionjob j WHERE j.id IN (
+            SELECT ended.id FROM documents_ingestionjob ended
+            WHERE ended.finished_at < before AND ended.state IN ('done', 'dead', 'cancelled')
+            LIMIT at_most FOR UPDATE SKIP LOCKED
+        ) RETURNING 1
+    )
+    SELECT count(*) FROM gone
+$$
+"""
 # Under row-level security a GIN index serves `@@` only when the operator's function is leakproof (ADR 0001). It takes
 # a superuser; without one lexical search is right but slow, and the system check documents.W001 says so.
 LEAKPROOF = """
@@ -56,5 +77,7 @@ class Migration(migrations.Migration):
     operations = [
         migrations.RunSQL([CLAIM], ["DROP FUNCTION ledger_claim"]),
         migrations.RunSQL([OVERVIEW], ["DROP FUNCTION ledger_overview"]),
+        migrations.RunSQL([PENDING], ["DROP FUNCTION ledger_pending"]),
+        migrations.RunSQL([FORGET], ["DROP FUNCTION ledger_forget"]),
         migrations.RunSQL([LEAKPROOF], migrations.RunSQL.noop),
     ]

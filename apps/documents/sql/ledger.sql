@@ -12,7 +12,7 @@ VALUES (%(id)s, %(tenant_id)s, %(collection_id)s, %(document_id)s, %(version)s, 
 -- are small and at their first try: one that has killed its worker comes alone. Identifiers only, no content.
 SELECT id, tenant_id, collection_id, document_id, version, base_version, bytes, attempts, fence, created_at, timings
 FROM ledger_claim(%(stage)s, %(worker)s, make_interval(secs => %(lease)s), %(limit)s,
-                  %(small)s, %(only_small)s, %(job)s)
+                  %(small)s, %(only_small)s, %(lowest)s::smallint, %(job)s)
 
 -- name: heartbeat
 -- Keep the lease of jobs that are being worked on; a job that was claimed by another since is not touched.
@@ -124,6 +124,14 @@ WHERE id = %(document)s AND version = %(version)s AND deleted_at IS NULL
 UPDATE documents_ingestionjob SET
     state = 'done', outcome = 'deleted', lease_until = NULL, finished_at = now()
 WHERE document_id = %(document)s AND state IN ('queued', 'running')
+
+-- name: pending
+-- How many jobs have not ended, of all tenants, counted up to a bound.
+SELECT ledger_pending(%(at_most)s)
+
+-- name: forget
+-- Ended jobs that are old enough. How many were removed.
+SELECT ledger_forget(%(before)s, %(at_most)s)
 
 -- name: overview
 -- Queue depth by stage and state, what is due, and the age in seconds of the oldest open job. No tenant in it.

@@ -17,7 +17,7 @@ from apps.access.problems import Problem, invalid
 from apps.access.serializers import FormParser, JsonParser
 from apps.access.views import MAX_PAGE, PAGED, OwnPages, TenantView
 
-from .. import collections, db, queries, write_through
+from .. import collections, db, ledger, queries, write_through
 from ..accept import accept
 from ..errors import ABOUT_THE_CONTENT
 from ..models import Collection, Document, IngestionJob
@@ -91,6 +91,8 @@ class DocumentList(TenantView):
             collection = collections.find(slug, writing=True)
             through = (mode or collection.consistency_mode) == Collection.Mode.WRITE_THROUGH
             hold = through and size <= write_through.INLINE_BYTES
+            if not hold:
+                ledger.refuse_overload()
             accepted = accept(collection=collection, submission=submission, hold=hold)
         document = accepted.document
         if through and not write_through.is_live(document):

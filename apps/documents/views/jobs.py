@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from uuid import UUID
 
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.access.problems import Problem, invalid
 from apps.access.views import PAGED, TenantView
 
-from .. import ledger, queries
+from .. import collections, ledger, queries
 from ..models import IngestionJob
-from ..serializers import JobSerializer
+from ..serializers import JobSerializer, RetriedSerializer, RetrySerializer
 
 
 class JobList(TenantView):
@@ -33,6 +33,28 @@ class JobList(TenantView):
                 raise invalid("/state", f"state is one of {', '.join(IngestionJob.State.values)}.")
             jobs = jobs.filter(state=state)
         return self.paged(jobs, lambda job: JobSerializer(job).data)
+
+
+class JobsRetry(TenantView):
+    @extend_schema(
+        request=RetrySerializer,
+        responses=RetriedSerializer,
+        examples=[OpenApiExample("what was too large once", {"code": "too_large"}, request_only=True)],
+    )
+    def post(self, request: Request) -> Response:
+        """Try dead jobs again: up to 1,000, the oldest first.
+
+        Those of a collection, those with an error's code, or all; `left` says how many there are still.
+        """
+        values = self.validated(RetrySerializer)
+        collection_id = None
+        if "collection" in values:
+            with self.scope():
+                collection_id = collections.find(values["collection"], writing=True).id
+        retried, left = ledger.retry_dead(
+            tenant_id=self.caller.tenant_id, collection_id=collection_id, code=values.get("code")
+        )
+        return Response({"retried": retried, "left": left})
 
 
 class JobDetail(TenantView):
