@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from celery import Celery
+from celery.signals import worker_init
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "ragsite.settings")
 
 app = Celery("ragsite")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks(["apps.documents"])
+
+
+@worker_init.connect
+def serve_metrics(**_: Any) -> None:
+    """A worker on a machine of its own gives its metrics itself, on METRICS_PORT."""
+    from django.conf import settings
+
+    if settings.METRICS_PORT:
+        from prometheus_client import start_http_server
+
+        from .health import registry
+
+        start_http_server(settings.METRICS_PORT, registry=registry())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -12,12 +13,14 @@ from django.db.migrations.executor import MigrationExecutor
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
 from drf_spectacular.utils import extend_schema
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from apps.access.authentication import ApiKeyAuthentication
 from apps.access.problems import Problem, page
+from apps.documents.metrics import LedgerCollector
 
 _migrated = False
 
@@ -68,7 +71,18 @@ class MetricsView(APIView):
 
     @extend_schema(exclude=True)
     def get(self, request: Request) -> HttpResponse:
-        return HttpResponse(generate_latest(), content_type=CONTENT_TYPE_LATEST)
+        return HttpResponse(generate_latest(registry()), content_type=CONTENT_TYPE_LATEST)
+
+
+def registry() -> CollectorRegistry:
+    """The metrics of all processes of this data directory, dead ones included, so that no counter falls; and the
+    gauges of the ledger."""
+    shared = "PROMETHEUS_MULTIPROC_DIR" in os.environ
+    found = CollectorRegistry() if shared else REGISTRY
+    if shared:
+        MultiProcessCollector(found)
+        found.register(LedgerCollector())
+    return found
 
 
 def _check(probe: Callable[[], None]) -> str:

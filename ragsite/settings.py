@@ -49,6 +49,14 @@ def _secret_key() -> str:
 
 SECRET_KEY = _secret_key()
 DEBUG = env.boolean("DEBUG", False)
+
+# The processes of a data directory add up their metrics in files there (ragsite/health.py). Prometheus' client looks
+# for this variable when it is first imported, which is later. Where nothing can be written each counts for itself.
+METRICS_DIR = DATA_DIR / "metrics"
+with contextlib.suppress(OSError):
+    METRICS_DIR.mkdir(parents=True, exist_ok=True)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(METRICS_DIR)
+METRICS_PORT = env.integer("METRICS_PORT", 0, at_least=0)
 ALLOWED_HOSTS = env.words("ALLOWED_HOSTS", "*")
 CSRF_TRUSTED_ORIGINS = env.words("CSRF_TRUSTED_ORIGINS")
 LOG_LEVEL = env.text("LOG_LEVEL", "INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"))

@@ -49,7 +49,6 @@ def embed(claims: Sequence[Claim]) -> None:
         collection = Collection.objects.select_related("space").get(id=claims[0].collection_id)
     vectors = embed_texts(collection, claims)
     seconds = time.monotonic() - started
-    metrics.STAGE_SECONDS.labels(stage="embed").observe(seconds)
     publish(claims, collection, vectors=vectors, timings={"embed_ms": round(seconds * 1000, 1)})
 
 

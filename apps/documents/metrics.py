@@ -1,8 +1,8 @@
-"""Counters of ingestion, and gauges read from the ledger when Prometheus asks (so that any web process has them)."""
+"""Counters of ingestion, and gauges read from the ledger when Prometheus asks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from django.db import DatabaseError
 from prometheus_client import Counter, Histogram
@@ -12,14 +12,23 @@ from prometheus_client.registry import REGISTRY, Collector
 from . import db
 
 DOCUMENTS_ACCEPTED = Counter("rag_documents_accepted_total", "Documents accepted by the API", ["result"])
-JOBS_ENDED = Counter("rag_ingestion_jobs_ended_total", "Ingestion jobs ended in this process", ["outcome"])
-CHUNKS_EMBEDDED = Counter("rag_chunks_embedded_total", "Chunks given to the embedding model by this process")
+JOBS_ENDED = Counter("rag_ingestion_jobs_ended_total", "Ingestion jobs that ended", ["outcome"])
+CHUNKS_EMBEDDED = Counter("rag_chunks_embedded_total", "Chunks given to the embedding model")
 STAGE_SECONDS = Histogram(
     "rag_ingestion_stage_seconds",
-    "Time of one ingestion stage in this process",
+    "Time of a published version in one stage: wait, parse, chunk, embed, publish",
     ["stage"],
     buckets=(0.005, 0.02, 0.05, 0.1, 0.5, 1, 5, 30, 120, 600),
 )
+_STAGES = {"queued_ms": "wait", "parse_ms": "parse", "chunk_ms": "chunk", "embed_ms": "embed", "publish_ms": "publish"}
+
+
+def published(timings: Mapping[str, float]) -> None:
+    """Count a version that went live, by its job's timings."""
+    JOBS_ENDED.labels(outcome="published").inc()
+    for name, stage in _STAGES.items():
+        if name in timings:
+            STAGE_SECONDS.labels(stage=stage).observe(timings[name] / 1000)
 
 
 class LedgerCollector(Collector):

@@ -18,7 +18,7 @@ from uuid import UUID, uuid5
 
 from apps.access import tenancy
 
-from . import db, ledger, metrics
+from . import db, ledger
 from .chunking import CHUNKERS, chunk
 from .errors import IngestError
 from .ledger import Claim
@@ -97,7 +97,6 @@ def prepare(claims: Sequence[Claim]) -> None:
 
     A document that cannot be read fails by itself. Raises LostLease when other workers have all of the jobs.
     """
-    started = time.monotonic()
     waited = {held.id: milliseconds(max(0.0, time.time() - held.created_at.timestamp())) for held in claims}
     with tenancy.scope(claims[0].tenant_id):
         collection = Collection.objects.select_related("space").get(id=claims[0].collection_id)
@@ -113,7 +112,6 @@ def prepare(claims: Sequence[Claim]) -> None:
         del original
     if texts:
         _stage_texts(texts, collection, failed, waited)
-    metrics.STAGE_SECONDS.labels(stage="prepare").observe(time.monotonic() - started)
     for held, reason in failed:
         with ledger.failures(held):
             raise reason

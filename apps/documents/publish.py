@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from uuid import UUID
 
 from django.db import transaction
@@ -107,10 +108,6 @@ def _swap(
         chunks=len(added) - len(retired),
         tokens=sum(row[0] for row in added) - sum(row[2] for row in retired),
     )
-    transaction.on_commit(lambda: _count(len(claims), time.monotonic() - started))
+    for held in claims:
+        transaction.on_commit(partial(metrics.published, held.timings | timings))
     return now_live
-
-
-def _count(documents: int, seconds: float) -> None:
-    metrics.JOBS_ENDED.labels(outcome="published").inc(documents)
-    metrics.STAGE_SECONDS.labels(stage="publish").observe(seconds)

@@ -8,7 +8,7 @@ from django.conf import settings
 
 from apps.access import tenancy
 
-from . import db, embed, ledger, metrics, prepare, publish
+from . import db, embed, ledger, prepare, publish
 from .accept import Accepted, Submission
 from .collections import collection_gone, hold
 from .errors import IngestError
@@ -71,8 +71,6 @@ def _here(held: Claim, collection: Collection, submission: Submission, document:
         prepare.keep_texts([text], collection)
         prepare.stage(chunks)
         now_live = publish.swap(owned, collection, vectors=vectors, timings=timings, started=embedded_at)
-    metrics.STAGE_SECONDS.labels(stage="prepare").observe(chunked_at - started)
-    metrics.STAGE_SECONDS.labels(stage="embed").observe(embedded_at - chunked_at)
     if document.id in now_live:
         _, document.live_version, document.state = now_live[document.id]
     return document.id in now_live

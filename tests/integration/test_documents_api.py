@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import uuid4
@@ -287,3 +288,18 @@ def test_scopes_are_checked(client: httpx.Client, collection: Collection, tenant
     assert httpx.get(f"{client.base_url}/api/v1/documents", headers={"X-API-Key": "rs_nonsense"}).status_code == 401
     assert httpx.get(f"{client.base_url}/metrics", headers=headers).status_code == 403
     assert "rag_queue_depth" in client.get("/metrics").text
+
+
+def test_the_metrics_are_those_of_all_processes(client: httpx.Client, collection: Collection, workers: Workers) -> None:
+    """A worker publishes, the web server tells."""
+
+    def published() -> dict[str, float]:
+        pattern = r'^rag_ingestion_stage_seconds_count{stage="(\w+)"} (\S+)$'
+        return {stage: float(count) for stage, count in re.findall(pattern, client.get("/metrics").text, re.MULTILINE)}
+
+    before = published()
+    body = {"collection": "docs", "text": "Counted by whoever did it.", "source_uri": "counted"}
+    live(client, client.post("/api/v1/documents", json=body).json()["id"])
+    after = published()
+    assert set(after) == {"wait", "parse", "chunk", "embed", "publish"}
+    assert all(after[stage] == before.get(stage, 0) + 1 for stage in after)

@@ -31,7 +31,7 @@ def up(data: Path, *arguments: str) -> str:
 
 
 def no_server_was_started(data: Path) -> bool:
-    return {path.name for path in data.iterdir()} <= {"secret_key", "logs", "run"}
+    return {path.name for path in data.iterdir()} <= {"secret_key", "logs", "run", "metrics"}
 
 
 def test_a_taken_port_is_told(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any, TextIO, cast
 
+from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 from django.db import OperationalError, connections
@@ -94,6 +95,8 @@ class Command(BaseCommand):
         with self._step("first start"):
             made = first_start.run(cast(TextIO, self.stdout), sample=sample)
         _close_connections()
+        for old in settings.METRICS_DIR.glob("*.db"):  # of processes that are gone: counters start anew
+            old.unlink(missing_ok=True)
         with self._step("web server, workers, beat"):
             self.supervisor.start()
             self._wait_until_ready()
