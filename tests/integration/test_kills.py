@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import time
 from collections.abc import Callable
 
@@ -10,7 +12,7 @@ from apps.access import tenancy
 from apps.access.models import Tenant
 from apps.documents import tasks
 from apps.documents.accept import Accepted
-from apps.documents.models import IngestionJob
+from apps.documents.models import Collection, Document, IngestionJob
 from tests.conftest import DATA, make_collection
 from tests.support.processes import Process, wait_for, worker
 
@@ -52,3 +54,41 @@ def test_kill_9_of_workers_in_the_middle_loses_and_duplicates_nothing(tenant: Te
     running.kill()
     assert kills == 4
     assert_whole(collection, documents=count)
+
+
+def test_a_worker_that_sleeps_past_its_leases_does_nothing_twice(tenant: Tenant, put: Put) -> None:
+    """SIGSTOP in the middle of its work; another worker takes over, newer versions come; then it wakes up."""
+    collection = make_collection(tenant)
+    count = 300
+    for number in range(count):
+        put(collection, "\n\n".join(paragraphs(4, seed=f"nap{number}")), source_uri=f"d{number}", version=1)
+
+    def done() -> int:
+        tasks.sweep()
+        with tenancy.scope(tenant.id):
+            return IngestionJob.objects.filter(state="done").count()
+
+    def epoch() -> int:
+        with tenancy.scope(tenant.id):
+            return Collection.objects.get(id=collection.id).epoch
+
+    queues = ("prepare", "embed", "default")
+    sleeper = worker(DATA, *queues, name="sleeper", JOB_LEASE_SECONDS="2")
+    wait_for(lambda: done() > 0, seconds=60, what="the first documents")
+    os.killpg(sleeper.process.pid, signal.SIGSTOP)
+    assert done() < count, "it sleeps in the middle"
+    for number in range(0, count, 10):
+        put(collection, f"Newer text {number}.", source_uri=f"d{number}", version=2)
+    second = worker(DATA, *queues, name="second", JOB_LEASE_SECONDS="2")
+    wait_for(lambda: done() == count + count // 10, seconds=90, what="all to be done by the other")
+    assert_whole(collection, documents=count)
+    before = epoch()
+    os.killpg(sleeper.process.pid, signal.SIGCONT)
+    time.sleep(4)
+    assert sleeper.process.poll() is None, "it has survived"
+    sleeper.kill()
+    second.kill()
+    assert epoch() == before, "it has published nothing"
+    assert_whole(collection, documents=count)
+    with tenancy.scope(tenant.id):
+        assert Document.objects.filter(live_version=2).count() == count // 10
