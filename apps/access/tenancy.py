@@ -47,7 +47,12 @@ def enter(tenant_id: UUID | str, *, using: str = "default", first: str = "") -> 
 
 @contextmanager
 def scope(
-    tenant_id: UUID | str, *, using: str = "default", repeatable_read: bool = False, durable: bool = True
+    tenant_id: UUID | str,
+    *,
+    using: str = "default",
+    repeatable_read: bool = False,
+    durable: bool = True,
+    replan: bool = True,
 ) -> Iterator[None]:
     """One transaction that sees and writes `tenant_id`'s rows only; inside another one, the outer tenant is set again
     after it.
@@ -55,11 +60,14 @@ def scope(
     repeatable_read: every statement of the block reads the same snapshot (searches; see DESIGN on Citus).
     durable: False does not wait for the disk at the commit; for what a crash of Postgres may forget, because it would
     simply be done again.
+    replan: False lets prepared statements keep the plan they have, whatever their parameters: for few rows planning for
+    each of them takes longer than any plan.
     """
     outer = current(using=using) if connections[using].in_atomic_block else None
     with transaction.atomic(using=using):
         first = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; " if repeatable_read else ""
         first += "" if durable else "SET LOCAL synchronous_commit = off; "
+        first += "" if replan else "SET LOCAL plan_cache_mode = force_generic_plan; "
         enter(tenant_id, using=using, first=first)
         yield
     if outer is not None:  # a savepoint's release keeps what was SET LOCAL in it; its rollback does not

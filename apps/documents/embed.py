@@ -16,8 +16,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from apps.access import tenancy
-
 from . import db, ledger, metrics
 from .ledger import Claim
 from .models import Collection, EmbeddingSpace
@@ -45,7 +43,7 @@ def _work(claims: list[Claim]) -> int:
 def embed(claims: Sequence[Claim]) -> None:
     """Embed and publish documents of one collection. Raises EmbeddingError, LostLease."""
     started = time.monotonic()
-    with tenancy.scope(claims[0].tenant_id):
+    with ledger.scope(claims):
         collection = Collection.objects.select_related("space").get(id=claims[0].collection_id)
     vectors = embed_texts(collection, claims)
     seconds = time.monotonic() - started
@@ -57,7 +55,7 @@ def embed_texts(collection: Collection, claims: Sequence[Claim]) -> dict[bytes, 
     tenant_id, held = collection.tenant_id, ledger.versions_of(claims)
     stored = False
     while True:
-        with tenancy.scope(tenant_id, durable=False):
+        with ledger.scope(claims, durable=False):
             pending = db.rows("pending_texts", limit=WINDOW_TEXTS, **held)
             texts: dict[bytes, str] = {row[3]: row[4] for row in pending}
             vectors = known_vectors(tenant_id, collection.space, texts) if texts else {}
@@ -67,7 +65,7 @@ def embed_texts(collection: Collection, claims: Sequence[Claim]) -> dict[bytes, 
         if len(pending) < WINDOW_TEXTS and not stored:
             return vectors
         stored = True
-        with tenancy.scope(tenant_id, durable=False):
+        with ledger.scope(claims, durable=False):
             db.run(
                 "store_vectors",
                 documents=[row[0] for row in pending],

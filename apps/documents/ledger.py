@@ -20,7 +20,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import count, groupby
@@ -198,6 +198,15 @@ def together(step: Callable[[list[Claim]], None], claims: list[Claim]) -> None:
             close_old_connections()
             for held in claims:
                 together(step, [held])
+
+
+def scope(claims: Sequence[Claim], *, durable: bool = True) -> AbstractContextManager[None]:
+    """The transaction of a step of these jobs, which are of one tenant.
+
+    Statements for small documents keep their plans: to plan them over all partitions takes longer than to run them.
+    """
+    replan = engine_for(connection).batch == 1 or any(held.bytes > SMALL_BYTES for held in claims)
+    return tenancy.scope(claims[0].tenant_id, durable=durable, replan=replan)
 
 
 def own(claims: Sequence[Claim]) -> list[Owned]:

@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from itertools import islice
 from uuid import UUID, uuid5
 
-from apps.access import tenancy
-
 from . import db, ledger
 from .chunking import CHUNKERS, chunk
 from .errors import IngestError
@@ -98,7 +96,7 @@ def prepare(claims: Sequence[Claim]) -> None:
     A document that cannot be read fails by itself. Raises LostLease when other workers have all of the jobs.
     """
     waited = {held.id: milliseconds(max(0.0, time.time() - held.created_at.timestamp())) for held in claims}
-    with tenancy.scope(claims[0].tenant_id):
+    with ledger.scope(claims):
         collection = Collection.objects.select_related("space").get(id=claims[0].collection_id)
         originals = _originals(_end_superseded(claims))
     texts: list[Text] = []
@@ -148,7 +146,7 @@ def _stage_texts(
 ) -> None:
     """One transaction; a text without a chunk is added to `failed`."""
     started = time.monotonic()
-    with tenancy.scope(collection.tenant_id, durable=False):
+    with ledger.scope([text.held for text in texts], durable=False):
         owned = {each.held.id: each for each in ledger.own([text.held for text in texts])}
         texts = [text for text in texts if text.held.id in owned]
         claims = [text.held for text in texts]

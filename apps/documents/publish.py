@@ -10,8 +10,6 @@ from uuid import UUID
 from django.db import transaction
 from django.utils import timezone
 
-from apps.access import tenancy
-
 from . import db, ledger, metrics
 from .collections import hold
 from .ledger import Claim, Owned
@@ -27,7 +25,7 @@ def publish(
     """Make the staged versions live, or step aside for newer ones. Raises LostLease; any other failure leaves the old
     versions answering. `vectors` (by digest of the text) are those that are not on the stage."""
     started = time.monotonic()
-    with tenancy.scope(collection.tenant_id):
+    with ledger.scope(claims):
         hold(collection.id)
         swap(ledger.own(claims), collection, vectors=vectors, timings=timings, started=started)
 

@@ -47,7 +47,7 @@ def _here(held: Claim, collection: Collection, submission: Submission, document:
         Original(held, submission.content.read(), submission.media_type, submission.filename, submission.title or "")
     )
     parsed_at = time.monotonic()
-    with tenancy.scope(held.tenant_id):
+    with ledger.scope([held]):
         live = prepare.live_chunks([held.document_id] if held.base_version else [])
         chunks = list(prepare.cut(text, collection, live=live[held.document_id]))
         if not chunks:
@@ -65,7 +65,7 @@ def _here(held: Claim, collection: Collection, submission: Submission, document:
         "embed_ms": milliseconds(embedded_at - chunked_at),
         "chunks": len(chunks),
     }
-    with tenancy.scope(held.tenant_id):
+    with ledger.scope([held]):
         hold(collection.id)
         owned = ledger.own([held])
         prepare.keep_texts([text], collection)

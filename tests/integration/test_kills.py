@@ -73,21 +73,23 @@ def test_a_worker_that_sleeps_past_its_leases_does_nothing_twice(tenant: Tenant,
             return Collection.objects.get(id=collection.id).epoch
 
     queues = ("prepare", "embed", "default")
-    sleeper = worker(DATA, *queues, name="sleeper", JOB_LEASE_SECONDS="2")
-    wait_for(lambda: done() > 0, seconds=60, what="the first documents")
-    os.killpg(sleeper.process.pid, signal.SIGSTOP)
-    assert done() < count, "it sleeps in the middle"
-    for number in range(0, count, 10):
-        put(collection, f"Newer text {number}.", source_uri=f"d{number}", version=2)
-    second = worker(DATA, *queues, name="second", JOB_LEASE_SECONDS="2")
-    wait_for(lambda: done() == count + count // 10, seconds=90, what="all to be done by the other")
-    assert_whole(collection, documents=count)
-    before = epoch()
-    os.killpg(sleeper.process.pid, signal.SIGCONT)
-    time.sleep(4)
-    assert sleeper.process.poll() is None, "it has survived"
-    sleeper.kill()
-    second.kill()
+    with (
+        worker(DATA, *queues, name="sleeper", JOB_LEASE_SECONDS="2") as sleeper,
+        worker(DATA, *queues, name="second", JOB_LEASE_SECONDS="2") as second,
+    ):
+        os.killpg(second.process.pid, signal.SIGSTOP)
+        wait_for(lambda: done() > 0, seconds=60, what="the first documents")
+        os.killpg(sleeper.process.pid, signal.SIGSTOP)
+        assert done() < count, "it sleeps in the middle"
+        for number in range(0, count, 10):
+            put(collection, f"Newer text {number}.", source_uri=f"d{number}", version=2)
+        os.killpg(second.process.pid, signal.SIGCONT)
+        wait_for(lambda: done() == count + count // 10, seconds=90, what=f"all to be done by the other: {second.log}")
+        assert_whole(collection, documents=count)
+        before = epoch()
+        os.killpg(sleeper.process.pid, signal.SIGCONT)
+        time.sleep(4)
+        assert sleeper.process.poll() is None, "it has survived"
     assert epoch() == before, "it has published nothing"
     assert_whole(collection, documents=count)
     with tenancy.scope(tenant.id):
