@@ -84,7 +84,7 @@ def test_a_worker_that_sleeps_past_its_leases_does_nothing_twice(tenant: Tenant,
         for number in range(0, count, 10):
             put(collection, f"Newer text {number}.", source_uri=f"d{number}", version=2)
         os.killpg(second.process.pid, signal.SIGCONT)
-        wait_for(lambda: done() == count + count // 10, seconds=90, what=f"all to be done by the other: {second.log}")
+        wait_for(lambda: done() == count + count // 10, seconds=150, what=f"all to be done by the other: {second.log}")
         assert_whole(collection, documents=count)
         before = epoch()
         os.killpg(sleeper.process.pid, signal.SIGCONT)
