@@ -18,6 +18,7 @@ from apps.access.problems import Problem, invalid
 
 from . import db, ledger, metrics
 from .collections import hold as hold_collection
+from .erasure import erased_name, is_erased
 from .models import Collection, Document, IngestionJob
 
 PART_BYTES = 2**20
@@ -83,7 +84,8 @@ def accept(*, collection: Collection, submission: Submission, wake: bool = True,
     version = submission.version or (before.version + 1 if before else 1)
     if version > MAX_VERSION:  # the number that a client gave is the last one there is
         raise _stale(version - 1)
-    document = _upsert(collection, document_id, submission, source_uri, digest, version, now)
+    renamed = source_uri if before is not None and is_erased(before) else submission.source_uri
+    document = _upsert(collection, document_id, submission, source_uri, renamed, digest, version, now)
     at: dict[str, Any] = {"id": document_id, "version": version, "tenant": collection.tenant_id}
     db.run(
         "insert_version",
@@ -115,9 +117,10 @@ def _stored_uri(document_id: UUID | None) -> str | None:
 
 def _identify(collection: Collection, submission: Submission, source_uri: str) -> tuple[UUID, Document | None]:
     """Which document a submission is about, its row locked: by the client's id, else by source URI, else a new one."""
-    named = {"collection": collection, "source_uri": source_uri}
-    found = db.rows("find_source", collection=collection.id, source_uri=source_uri)
-    by_uri = Document.objects.select_for_update().filter(id=found[0][0], **named).first() if found else None
+    names = (source_uri, erased_name(collection.id, source_uri))
+    found = db.rows("find_source", collection=collection.id, source_uri=source_uri, erased=names[1])
+    named = Document.objects.select_for_update().filter(collection=collection, source_uri__in=names)
+    by_uri = named.filter(id=found[0][0]).first() if found else None
     if submission.id is None:
         return (by_uri.id, by_uri) if by_uri else (_new_id(collection, source_uri), None)
     if by_uri is not None and by_uri.id != submission.id:
@@ -182,6 +185,7 @@ def _upsert(
     document_id: UUID,
     submission: Submission,
     source_uri: str,
+    renamed: str | None,
     digest: bytes,
     version: int,
     now: datetime,
@@ -191,7 +195,7 @@ def _upsert(
         "tenant": collection.tenant_id,
         "collection": collection.id,
         "source_uri": source_uri,
-        "renamed": submission.source_uri,
+        "renamed": renamed,
         "title": submission.title,
         "metadata": None if submission.metadata is None else json.dumps(submission.metadata),
         "version": version,

@@ -136,6 +136,7 @@ class Document(models.Model):
     created_at = models.DateTimeField()
     updated_at = models.DateTimeField()
     deleted_at = models.DateTimeField(null=True)
+    erased_at = models.DateTimeField(null=True)  # nothing of its content is left, the row is a tombstone
 
     class Meta:
         indexes = [

@@ -9,16 +9,18 @@ from django.utils import timezone
 from apps.access import tenancy
 from apps.access.problems import Problem
 
-from . import db
+from . import db, erasure
 from .collections import hold
 from .models import Collection, Document
 
 
-def delete(*, tenant_id: UUID, document_id: UUID, version: int | None = None) -> bool:
+def delete(*, tenant_id: UUID, document_id: UUID, version: int | None = None, erase: bool = False) -> bool:
     """Retire all chunks, end all work, keep the version number. False when it was deleted before.
 
     version: the delete event's own number. One that is not above the stored version is refused as stale, unless it is
-    that of the delete itself, told again. Raises Problem 404 for an unknown document and 409 `stale_version`.
+    that of the delete itself, told again. erase: leave nothing of the content either (erasure.py).
+
+    Raises Problem 404 for an unknown document and 409 `stale_version`.
     """
     with tenancy.scope(tenant_id):
         collection_id = Document.objects.filter(id=document_id).values_list("collection_id", flat=True).first()
@@ -37,6 +39,8 @@ def delete(*, tenant_id: UUID, document_id: UUID, version: int | None = None) ->
         number = version or document.version
         db.run("delete_document", document=document_id, version=number, now=timezone.now())
         if was_deleted:
+            if erase:
+                erasure.erase(document)
             return False
         space = Collection.objects.select_related("space").get(id=collection_id).space
         retired = db.rows("retire_all_chunks", document=document_id, version=number)
@@ -50,4 +54,6 @@ def delete(*, tenant_id: UUID, document_id: UUID, version: int | None = None) ->
             chunks=-len(retired),
             tokens=-sum(row[0] for row in retired),
         )
+        if erase:
+            erasure.erase(document)
         return True

@@ -4,3 +4,10 @@ from django.apps import AppConfig
 class GenerationConfig(AppConfig):
     name = "apps.generation"
     verbose_name = "Generation"
+
+    def ready(self) -> None:
+        from apps.documents import erasure
+
+        from . import records
+
+        erasure.register(erasure.Keeper("generation_answer", records.count_made_from, records.forget_made_from))

@@ -6,11 +6,15 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
+from django.db.models import QuerySet
+
 from apps.access import tenancy
 from apps.access.problems import Problem
+from apps.documents import erasure
 
 from . import metrics, prompts
 from .citations import cite, ground
@@ -57,6 +61,7 @@ def finish(
         "finish_reason": draft.finish_reason,
     }
     with tenancy.scope(tenant_id):
+        _hold_sources(passages)
         _prove(citations)
         took = round((time.perf_counter() - began) * 1000, 3)
         result["timings"] = timings | {"verify_ms": took, "total_ms": round(timings["total_ms"] + took, 3)}
@@ -76,6 +81,14 @@ def finish(
     outcome = "abstained" if abstained else "degraded" if result["degraded"] else "answered"
     metrics.ANSWERS.labels(outcome=outcome).inc()
     return {"id": str(answer_id)} | result
+
+
+def _hold_sources(passages: Iterable[Passage]) -> None:
+    """What the model was shown is stored with the answer: none of it may be erased before that is committed, when the
+    erasure finds it. Raises SourcesChanged."""
+    for document_id in sorted({passage.hit.document_id for passage in passages}):  # one by one, for Citus' sake
+        if not erasure.hold(document_id):
+            raise SourcesChanged({str(document_id)})
 
 
 def _prove(citations: list[dict[str, Any]]) -> None:
@@ -104,6 +117,20 @@ def _passage_json(passage: Passage) -> dict[str, Any]:
         "version": hit.version,
     }
     return place | {"start": hit.start, "end": hit.end, "sha256": hit.sha256}
+
+
+def count_made_from(document_id: UUID) -> int:
+    """Inside a scope: how many stored answers were made from a document, whether they cite it or not."""
+    return _made_from(document_id).count()
+
+
+def forget_made_from(document_id: UUID) -> int:
+    """Inside a scope: remove them."""
+    return _made_from(document_id).delete()[0]
+
+
+def _made_from(document_id: UUID) -> QuerySet[Answer]:
+    return Answer.objects.filter(context__passages__contains=[{"document_id": str(document_id)}])
 
 
 def stored(*, tenant_id: UUID, answer_id: UUID) -> dict[str, Any]:

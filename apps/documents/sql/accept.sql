@@ -36,13 +36,15 @@ ON CONFLICT (id) DO UPDATE SET
     error = NULL,
     pending_since = coalesce(d.pending_since, EXCLUDED.pending_since),
     deleted_at = NULL,
+    erased_at = NULL,
     updated_at = EXCLUDED.updated_at
 WHERE d.version < EXCLUDED.version
 RETURNING d.*
 
 -- name: find_source
 -- Found first, then locked by its id: Citus locks rows of one known document only.
-SELECT id FROM documents_document WHERE collection_id = %(collection)s AND source_uri = %(source_uri)s
+SELECT id FROM documents_document
+WHERE collection_id = %(collection)s AND source_uri IN (%(source_uri)s, %(erased)s)
 
 -- name: is_taken
 SELECT 1 FROM documents_document WHERE id = %(id)s

@@ -7,6 +7,16 @@ UPDATE documents_document SET
     updated_at = %(now)s
 WHERE id = %(document)s
 
+-- name: hold_document
+SELECT 1 FROM documents_document WHERE id = %(document)s AND erased_at IS NULL FOR KEY SHARE
+
+-- name: bury_document
+-- What is left of an erased document.
+UPDATE documents_document SET
+    source_uri = %(source_uri)s, title = '', metadata = '{}', content_sha256 = '', media_type = '', error = NULL,
+    erased_at = coalesce(erased_at, %(now)s), updated_at = %(now)s
+WHERE id = %(document)s
+
 -- name: retire_all_chunks
 UPDATE documents_chunk SET retired_in_version = %(version)s, retired_at = now()
 WHERE document_id = %(document)s AND retired_in_version IS NULL

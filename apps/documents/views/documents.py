@@ -153,19 +153,22 @@ class DocumentDetail(TenantView):
     @extend_schema(
         parameters=[
             OpenApiParameter("version", AT_LEAST_ONE, description="the delete event's own number"),
-            OpenApiParameter("erase", bool, description="not built yet: 400 `not_supported`"),
+            OpenApiParameter("erase", bool, description="also remove its versions and all else that holds its content"),
         ],
         responses={204: None},
     )
     def delete(self, request: Request, document_id: UUID) -> Response:
         """Delete a document.
 
-        Its number stays: a late write at or below it is refused, a higher one brings it back.
+        Its number stays: a late write at or below it is refused, a higher one brings it back. With `erase` nothing of
+        its content is left in the database: versions, vectors, the original, answers that were made from it.
         """
-        if "erase" in request.query_params:
-            raise invalid("/erase", "Erasing is not available yet.", code="not_supported")
+        erase = request.query_params.get("erase", "false")
+        if erase not in ("true", "false"):
+            raise invalid("/erase", "erase is true or false.")
         version = self.query_number("version", at_least=1)
-        delete(tenant_id=self.caller.tenant_id, document_id=document_id, version=version)
+        tenant_id = self.caller.tenant_id
+        delete(tenant_id=tenant_id, document_id=document_id, version=version, erase=erase == "true")
         return Response(status=204)
 
 
