@@ -22,7 +22,11 @@ pytestmark = [
 
 
 @pytest.mark.parametrize(
-    "name", ["cluster.py", "test_ingest.py", "test_wall.py", "test_documents_api.py", "test_races.py", "test_kills.py"]
+    "name",
+    [
+        *("cluster.py", "test_ingest.py", "test_wall.py", "test_documents_api.py", "test_races.py", "test_kills.py"),
+        *("test_ledger.py", "test_erasure.py"),
+    ],
 )
 def test_the_invariants_hold_on_a_cluster(name: str) -> None:
     run = subprocess.run(
