@@ -77,11 +77,11 @@ class MetricsView(APIView):
 def registry() -> CollectorRegistry:
     """The metrics of all processes of this data directory, dead ones included, so that no counter falls; and the
     gauges of the ledger."""
-    shared = "PROMETHEUS_MULTIPROC_DIR" in os.environ
-    found = CollectorRegistry() if shared else REGISTRY
-    if shared:
-        MultiProcessCollector(found)
-        found.register(LedgerCollector())
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        return REGISTRY
+    found = CollectorRegistry()
+    MultiProcessCollector(found)
+    found.register(LedgerCollector())
     return found
 
 

@@ -112,7 +112,7 @@ def _stored_uri(document_id: UUID | None) -> str | None:
     """What a document that is sent again by its id alone is called."""
     if document_id is None:
         return None
-    return Document.objects.values_list("source_uri", flat=True).filter(id=document_id).first()
+    return Document.objects.values_list("source_uri", flat=True).filter(id=document_id, erased_at=None).first()
 
 
 def _identify(collection: Collection, submission: Submission, source_uri: str) -> tuple[UUID, Document | None]:

@@ -74,10 +74,9 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Owned:
-    """A job whose row and document are locked by this transaction, and the document's versions as they are."""
+    """A job whose row and document are locked by this transaction, and what of the document is live or deleted."""
 
     held: Claim
-    version: int
     live_version: int | None
     deleted_version: int | None
 
@@ -250,7 +249,7 @@ def fail(held: Claim, error: dict[str, Any], *, retryable: bool) -> None:
         db.run("fail_version", document=held.document_id, version=held.version, error=encoded)
         db.run("fail_document", document=held.document_id, version=held.version, error=encoded)
         db.run("clear_stage", documents=[held.document_id], versions=[held.version])
-        live_version = live[0][2] if live else None
+        live_version = live[0][1] if live else None
         woken = db.run(
             "wake_superseded", document=held.document_id, version=held.version, live_version=live_version or 0
         )

@@ -37,7 +37,7 @@ def swap(
     vectors: Mapping[bytes, str],
     timings: dict[str, float],
     started: float,
-) -> dict[UUID, tuple[int, int, str]]:
+) -> dict[UUID, tuple[int, str]]:
     """Inside a scope that owns the jobs: the swap itself, of documents of one collection.
 
     1. A version that is not above the live or the deleted one has been superseded: nothing to do.
@@ -45,7 +45,7 @@ def swap(
     3. Insert new chunks and vectors, retire old ones, place all, raise the live versions.
     4. Finish the jobs; bump the collection's epoch last, because every publish of the collection waits for that row.
 
-    Returns (version, live version, state) of the documents that went live, by id. `started` is when publishing began
+    Returns (live version, state) of the documents that went live, by id. `started` is when publishing began
     (`time.monotonic`).
     """
     superseded = [
@@ -62,17 +62,8 @@ def swap(
         )
         transaction.on_commit(lambda: ledger.wake(ledger.Stage.PREPARE))
     ready = [each for each in current if each.held not in outdated]
-    return _swap(ready, collection, vectors=vectors, timings=timings, started=started) if ready else {}
-
-
-def _swap(
-    ready: Sequence[Owned],
-    collection: Collection,
-    *,
-    vectors: Mapping[bytes, str],
-    timings: dict[str, float],
-    started: float,
-) -> dict[UUID, tuple[int, int, str]]:
+    if not ready:
+        return {}
     claims = [each.held for each in ready]
     at = ledger.versions_of(claims)
     table, now = collection.space.table, timezone.now()

@@ -38,22 +38,23 @@ def delete(*, tenant_id: UUID, document_id: UUID, version: int | None = None, er
             )
         number = version or document.version
         db.run("delete_document", document=document_id, version=number, now=timezone.now())
-        if was_deleted:
-            if erase:
-                erasure.erase(document)
-            return False
-        space = Collection.objects.select_related("space").get(id=collection_id).space
-        retired = db.rows("retire_all_chunks", document=document_id, version=number)
-        db.run("retire_all_embeddings", table=space.table, document=document_id)
-        db.run("clear_document_stage", document=document_id)
-        db.run("cancel_document", document=document_id)
-        db.run(
-            "bump_epoch",
-            collection=collection_id,
-            documents=-1 if document.live_version else 0,
-            chunks=-len(retired),
-            tokens=-sum(row[0] for row in retired),
-        )
+        if not was_deleted:
+            _retire(document, number)
         if erase:
             erasure.erase(document)
-        return True
+        return not was_deleted
+
+
+def _retire(document: Document, version: int) -> None:
+    space = Collection.objects.select_related("space").get(id=document.collection_id).space
+    retired = db.rows("retire_all_chunks", document=document.id, version=version)
+    db.run("retire_all_embeddings", table=space.table, document=document.id)
+    db.run("clear_document_stage", document=document.id)
+    db.run("cancel_document", document=document.id)
+    db.run(
+        "bump_epoch",
+        collection=document.collection_id,
+        documents=-1 if document.live_version else 0,
+        chunks=-len(retired),
+        tokens=-sum(row[0] for row in retired),
+    )

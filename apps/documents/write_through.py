@@ -23,10 +23,10 @@ POLL_SECONDS = 0.05
 def run(accepted: Accepted, *, collection: Collection, submission: Submission) -> IngestionJob | None:
     """Bring an accepted version live, or see a newer one live, in at most WRITE_THROUGH_SECONDS.
 
-    The accepted document's live version and state are set to how they stand then; a job
-    that died is returned. A job that was accepted with `hold` is worked on in this very process under the same
-    lease: no queue stands between it and being searchable. If this process dies, a worker takes the job over. Raises
-    Problem 422 when the collection is deleted.
+    The accepted document's live version and state are set to how they stand then; a job that died is returned. A job
+    that was accepted with `hold` is worked on in this very process under the same lease: no queue stands between it and
+    being searchable. If this process dies, a worker takes the job over. Raises Problem 422 when the collection is
+    deleted.
     """
     held = accepted.held
     if held is not None:
@@ -72,7 +72,7 @@ def _here(held: Claim, collection: Collection, submission: Submission, document:
         prepare.stage(chunks)
         now_live = publish.swap(owned, collection, vectors=vectors, timings=timings, started=embedded_at)
     if document.id in now_live:
-        _, document.live_version, document.state = now_live[document.id]
+        document.live_version, document.state = now_live[document.id]
     return document.id in now_live
 
 

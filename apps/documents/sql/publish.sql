@@ -1,5 +1,5 @@
 -- name: lock_documents
-SELECT id, version, live_version, deleted_version FROM documents_document
+SELECT id, live_version, deleted_version FROM documents_document
 WHERE id = ANY(%(documents)s) ORDER BY id FOR UPDATE
 
 -- name: insert_chunks
@@ -66,7 +66,7 @@ FROM (
 ) v
 WHERE d.id = v.document_id AND coalesce(d.live_version, 0) < v.live AND coalesce(d.deleted_version, 0) < v.live
   AND d.deleted_at IS NULL
-RETURNING d.id, d.version, d.live_version, d.state
+RETURNING d.id, d.live_version, d.state
 
 -- name: bump_epoch
 -- Last, because it is the row that every publish of a collection waits for.

@@ -35,13 +35,8 @@ class Command(BaseCommand):
         except Problem as problem:
             raise CommandError(problem.detail)
         if options["verb"] == "retry":
-            retried = 0
-            while True:
-                some, left = ledger.retry_dead(tenant_id=tenant_id, collection_id=collection_id, code=options["code"])
-                retried += some
-                if not some or not left:
-                    break
-            self.stdout.write(f"{retried} queued again")
+            retried, left = ledger.retry_dead(tenant_id=tenant_id, collection_id=collection_id, code=options["code"])
+            self.stdout.write(f"{retried} queued again" + (f", {left} left" if left else ""))
             return
         with tenancy.scope(tenant_id):
             jobs = IngestionJob.objects.order_by("-created_at")
