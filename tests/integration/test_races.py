@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle
 from typing import Any
 
 import httpx
@@ -68,14 +69,14 @@ def test_two_clients_race_versions_in_random_order_and_fifty_wins(
     def write(mine: list[int]) -> list[int]:
         statuses = []
         with httpx.Client(base_url=client.base_url, headers=client.headers, timeout=60) as own:
-            for number in mine:
+            # By turns, not by chance: a first write is accepted, so one is sure to be written through.
+            for number, mode in zip(mine, cycle(["write_through", "write_back"]), strict=False):
                 body = {
                     "collection": "docs",
                     "source_uri": "contested",
                     "text": versioned(number),
                     "version": number,
                 }
-                mode = random.choice(["write_back", "write_through"])
                 statuses.append(own.post("/api/v1/documents", json=body | {"mode": mode}).status_code)
                 time.sleep(0.05)  # leaves the reader time to look between the swaps
         return statuses
