@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import re
+import subprocess
+import sys
 import time
 import unicodedata
 from pathlib import Path
@@ -12,13 +14,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apps.documents.parsing import Parsed, ParseError, parse
+from apps.documents.parsing import Parsed, ParseError, is_simple, parse
 from apps.documents.parsing.normalise import normalise
 from apps.documents.parsing.sandbox import Limits, Sandbox
 from apps.documents.parsing.types import KINDS
 
-SAMPLES = Path(__file__).resolve().parents[1] / "samples"
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "files"
+ROOT = Path(__file__).resolve().parents[2]
+SAMPLES = ROOT / "tests" / "samples"
+SHARED = ROOT.parent / "shared" / "data" / "files"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared test files lie beside the repository")
 OURS = re.compile(r"\.(pdf|html?|md|txt)\Z")
 # Scans without a text layer: reading them takes OCR, which this parser does not do.
@@ -270,3 +273,40 @@ def test_bad_files_never_harm_the_sandbox_and_fail_with_the_right_code() -> None
             elif expect.startswith(("ingests", "text recovered")):
                 assert code == "text", where
         assert box.started == 1
+
+
+@pytest.mark.parametrize(
+    "start", [b"<!-- -->" * 300, b"<!--" * 600, b"<?xml " * 400, b" \n" * 1000, b"<!-- -- >" * 250]
+)
+def test_what_only_looks_like_the_start_of_a_page_is_no_trap(start: bytes) -> None:
+    # The web process asks as well. A row of comments once took a time that doubled with each of them.
+    ask = "import sys; from apps.documents.parsing import is_simple; print(is_simple(sys.stdin.buffer.read()))"
+    told = subprocess.run(
+        [sys.executable, "-c", ask], input=start + b"and no page", capture_output=True, timeout=30, check=True, cwd=ROOT
+    )
+    assert told.stdout == b"True\n"
+
+
+def test_comments_before_a_page_do_not_hide_it() -> None:
+    assert parse(b"<!-- a -->\n<!-- b -->\n<html><body>A page.").media_type == "text/html"
+
+
+@pytest.mark.parametrize(
+    ("data", "named", "simple"),
+    [
+        (b"A line.\n\nAnother.", {"media_type": "text/plain"}, True),
+        ("Grüße.".encode(), {"filename": "a.txt"}, True),
+        (b"a;b\n1;2\n", {"media_type": "text/csv"}, True),
+        ("Grüße.".encode("latin-1"), {"media_type": "text/plain"}, False),  # its encoding has to be guessed
+        (b"# A title", {"filename": "a.md"}, False),
+        (b"<html><body>A page", {"media_type": "text/plain"}, False),
+        (b"%PDF-1.7", {"media_type": "text/plain"}, False),
+        (b'\x1b$B$"$$\x1b(B', {"media_type": "text/plain"}, False),
+        (b"a\x00b", {"media_type": "text/plain"}, False),
+        (b"word " * 20_000, {"media_type": "text/plain"}, False),
+        (b"text", {"media_type": "application/x-unknown"}, False),
+        (b"", {"media_type": "text/plain"}, False),
+    ],
+)
+def test_only_short_plain_text_is_read_outside_the_sandbox(data: bytes, named: dict[str, str], simple: bool) -> None:
+    assert is_simple(data, **named) is simple

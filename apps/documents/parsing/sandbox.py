@@ -27,7 +27,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
-from apps.documents.parsing import wire
+from apps.documents.parsing import is_simple, parse, wire
 from apps.documents.parsing.types import Parsed, ParseError
 
 _ROOT = Path(__file__).resolve().parents[3]
@@ -276,11 +276,13 @@ _spawn_thread: ThreadPoolExecutor | None = None
 
 
 def parse_sandboxed(data: bytes, *, media_type: str | None = None, filename: str | None = None) -> Parsed:
-    """Parse one document in this process's pool of two warm children, started on first use.
+    """Parse one document in this process's pool of two warm children, started on first use; a short plain text here.
 
     Raises ParseError; its codes are listed in `ParseError.CODES`.
     """
     global _pool
+    if is_simple(data, media_type=media_type, filename=filename):
+        return parse(data, media_type=media_type, filename=filename)
     with _guard:
         if _pool is None:
             _pool = Pool()
