@@ -140,6 +140,9 @@ DATABASES["default"]["OPTIONS"]["pool"] = {
     "min_size": 1,
     "max_size": env.integer("DATABASE_POOL_SIZE", 16, at_least=1),
     "timeout": 3,
+    # The pool waits twice as long before each new attempt; given up early, the next request begins anew, and
+    # a server that was away for minutes is used as soon as it is back.
+    "reconnect_timeout": 2,
 }
 DATABASES["default"]["OPTIONS"]["prepare_threshold"] = 0  # named statements (apps/access/sql.py) stay prepared
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
