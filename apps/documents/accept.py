@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, BinaryIO
@@ -13,6 +14,7 @@ from uuid import UUID, uuid4, uuid5
 from django.db import InternalError, ProgrammingError, transaction
 from django.utils import timezone
 from psycopg import errors as pg
+from psycopg.types.numeric import Int8
 
 from apps.access.problems import Problem, invalid
 
@@ -58,106 +60,172 @@ class Accepted:
         return self.job is None
 
 
+@dataclass(frozen=True, slots=True)
+class _Write:
+    """A submission, and the document that it is about as that stands, its row locked."""
+
+    submission: Submission
+    digest: bytes
+    size: int
+    id: UUID
+    source_uri: str
+    before: Document | None
+
+    @property
+    def version(self) -> int:
+        return self.submission.version or (self.before.version + 1 if self.before else 1)
+
+
 def accept(*, collection: Collection, submission: Submission, wake: bool = True, hold: bool = False) -> Accepted:
     """Inside a scope: store a document's new content and the job that will publish it; both or nothing.
+
+    hold: the caller does the job itself: it is claimed as it is written.
+
+    Raises Problem 409 `stale_version`, `id_unavailable`, `id_in_other_collection` or `source_uri_taken`, and 422
+    `empty`, or `unknown_collection` when the collection was deleted meanwhile.
+    """
+    result = accept_many(collection=collection, submissions=[submission], wake=wake, hold=hold)[0]
+    if isinstance(result, Problem):
+        raise result
+    return result
+
+
+def accept_many(
+    *, collection: Collection, submissions: Sequence[Submission], wake: bool = True, hold: bool = False
+) -> list[Accepted | Problem]:
+    """Inside a scope: `accept` for several documents; what is wrong with one leaves the others alone.
+
+    Takes submissions from the front, up to the first that is about the same document as one before it, and returns
+    their results in order: at least one. Give it no more than the engine's `batch`.
 
     1. One writer at a time per source URI (advisory lock; the database cannot hold that key across partitions).
     2. The same content as the accepted version is `unchanged`: no job, though a higher number is kept.
     3. Otherwise the guarded upsert, the version, the original bytes and the job, in this one transaction.
     4. A wake-up after the commit; if it is lost, the sweeper wakes.
-
-    hold: the caller does the job itself: it is claimed as it is written.
-
-    Raises Problem 409 `stale_version`, `id_unavailable`, `id_in_other_collection` or `source_uri_taken`, and 422
-    `unknown_collection` when the collection was deleted meanwhile.
     """
-    digest, size = _digest(submission.content)
     now = timezone.now()
     hold_collection(collection.id)
-    source_uri = submission.source_uri or _stored_uri(submission.id) or submission.filename or f"sha256:{digest.hex()}"
-    db.rows("lock_source", collection=collection.id, source_uri=source_uri)
-    document_id, before = _identify(collection, submission, source_uri)
-    if before is not None and _is_unchanged(before, digest, submission):
-        after = _raise_version(before, submission, now)
-        metrics.DOCUMENTS_ACCEPTED.labels(result="unchanged").inc()
-        return Accepted(after, None)
-    version = submission.version or (before.version + 1 if before else 1)
-    if version > MAX_VERSION:  # the number that a client gave is the last one there is
-        raise _stale(version - 1)
-    renamed = source_uri if before is not None and is_erased(before) else submission.source_uri
-    document = _upsert(collection, document_id, submission, source_uri, renamed, digest, version, now)
-    at: dict[str, Any] = {"id": document_id, "version": version, "tenant": collection.tenant_id}
-    db.run(
-        "insert_version",
-        **at,
-        sha256=digest,
-        media_type=submission.media_type,
-        filename=submission.filename,
-        bytes=size,
-        blob_uri=f"pg:{document_id}/{version}",
-        title=submission.title or "",
-        source_updated_at=submission.source_updated_at,
-        now=now,
-    )
-    for number, part in enumerate(_parts(submission.content)):
-        db.run("insert_blob", **at, part=number, data=part)
-    job, held = ledger.open_job(document, size=size, priority=PRIORITIES[submission.priority], hold=hold)
-    if wake and not hold:
-        transaction.on_commit(lambda: ledger.wake(ledger.Stage.PREPARE))
-    metrics.DOCUMENTS_ACCEPTED.labels(result="accepted").inc()
-    return Accepted(document, job, held)
+    found = _identify(collection, submissions)
+    same: list[_Write] = []
+    new: list[_Write] = []
+    for write in found:
+        if isinstance(write, _Write):
+            (same if _is_unchanged(write) else new).append(write)
+    chosen = any(write.submission.id and write.before is None for write in new)
+    try:
+        with transaction.atomic() if chosen else nullcontext():
+            documents = _upsert(collection, new, now)
+    except _ForeignId:
+        if len(submissions) == 1:
+            return [_unavailable()]
+        half = submissions[: len(submissions) // 2]  # whose id it is shows in the end
+        return accept_many(collection=collection, submissions=half, wake=wake, hold=hold)
+    outcomes: dict[UUID, Accepted | Problem] = {write.id: _repeat(write, now) for write in same}
+    outcomes |= {write.id: _not_above(write) for write in new if write.id not in documents}
+    stored = [write for write in new if write.id in documents]
+    if stored:
+        _insert_versions(stored, now)
+        _insert_blobs(stored)
+        jobs = ledger.open_jobs(
+            [documents[write.id] for write in stored],
+            sizes=[write.size for write in stored],
+            priorities=[PRIORITIES[write.submission.priority] for write in stored],
+            hold=hold,
+        )
+        outcomes |= {each.document_id: Accepted(documents[each.document_id], each, held) for each, held in jobs}
+        if wake and not hold:
+            transaction.on_commit(lambda: ledger.wake(ledger.Stage.PREPARE))
+        metrics.DOCUMENTS_ACCEPTED.labels(result="accepted").inc(len(stored))
+    return [write if isinstance(write, Problem) else outcomes[write.id] for write in found]
 
 
-def _stored_uri(document_id: UUID | None) -> str | None:
-    """What a document that is sent again by its id alone is called."""
-    if document_id is None:
-        return None
-    return Document.objects.values_list("source_uri", flat=True).filter(id=document_id, erased_at=None).first()
+def _identify(collection: Collection, submissions: Sequence[Submission]) -> list[_Write | Problem]:
+    """Which documents the submissions are about, their names and rows locked; up to the first one named again."""
+    digests = [_digest(each.content) for each in submissions]
+    names = _names(submissions, digests)
+    db.rows("lock_sources", collection=collection.id, source_uris=names)
+    erased = {name: erased_name(collection.id, name) for name in names}
+    by_name = db.rows("find_sources", collection=collection.id, source_uris=[*names, *erased.values()])
+    chosen = [each.id for each in submissions if each.id is not None]
+    stored = _lock([row[0] for row in by_name] + chosen)
+    named = {document.source_uri: document for document in stored.values() if document.collection_id == collection.id}
+    derived = {name: uuid5(collection.id, name) for name in names if name not in named and erased[name] not in named}
+    taken = {row[0] for row in db.rows("taken", ids=list(derived.values()))} if derived else set()
+    found: list[_Write | Problem] = []
+    seen: set[UUID | str] = set()
+    for submission, (digest, size), name in zip(submissions, digests, names, strict=True):
+        holder = named.get(name) or named.get(erased[name])
+        if holder is not None:
+            document_id = holder.id
+        else:  # derived from the source URI, but for one whose first document goes by another name now
+            document_id = derived[name] if derived[name] not in taken else uuid4()
+        if submission.id is not None:
+            document_id = submission.id
+        if name in seen or document_id in seen:
+            break
+        seen |= {name, document_id}
+        before = stored.get(document_id)
+        write = _Write(submission, digest, size, document_id, name, before)
+        found.append(_refusal(write, collection, holder) or write)
+    return found
 
 
-def _identify(collection: Collection, submission: Submission, source_uri: str) -> tuple[UUID, Document | None]:
-    """Which document a submission is about, its row locked: by the client's id, else by source URI, else a new one."""
-    names = (source_uri, erased_name(collection.id, source_uri))
-    found = db.rows("find_source", collection=collection.id, source_uri=source_uri, erased=names[1])
-    named = Document.objects.select_for_update().filter(collection=collection, source_uri__in=names)
-    by_uri = named.filter(id=found[0][0]).first() if found else None
-    if submission.id is None:
-        return (by_uri.id, by_uri) if by_uri else (_new_id(collection, source_uri), None)
-    if by_uri is not None and by_uri.id != submission.id:
-        raise Problem(
+def _names(submissions: Sequence[Submission], digests: Sequence[tuple[bytes, int]]) -> list[str]:
+    """Source URIs: as given, else what a document that is sent again by its id alone is called."""
+    nameless = [each.id for each in submissions if each.id is not None and not each.source_uri]
+    known = dict(db.rows("names", ids=nameless)) if nameless else {}
+    return [
+        each.source_uri or known.get(each.id) or each.filename or f"sha256:{digest.hex()}"
+        for each, (digest, _) in zip(submissions, digests, strict=True)
+    ]
+
+
+def _lock(ids: Sequence[UUID]) -> dict[UUID, Document]:
+    """The documents of these ids that there are, their rows locked in the order of their ids."""
+    if not ids:
+        return {}
+    rows = Document.objects.select_for_update().filter(id__in=ids).order_by("id")
+    return {document.id: document for document in rows}
+
+
+def _refusal(write: _Write, collection: Collection, holder: Document | None) -> Problem | None:
+    """Why a write cannot be taken whatever its version is. `holder` has its source URI."""
+    if not write.size:
+        return invalid("/file", "The document is empty.", status=422, code="empty")
+    if holder is not None and holder.id != write.id:
+        return Problem(
             409,
             "source_uri_taken",
             "Another document of this collection has this source_uri.",
-            errors=[{"pointer": "/source_uri", "detail": f"Held by document {by_uri.id}."}],
+            errors=[{"pointer": "/source_uri", "detail": f"Held by document {holder.id}."}],
         )
-    by_id = by_uri or Document.objects.select_for_update().filter(id=submission.id).first()
-    if by_id is not None and by_id.collection_id != collection.id:
-        raise Problem(409, "id_in_other_collection", "This id belongs to a document in another collection.")
-    return submission.id, by_id
+    if write.before is not None and write.before.collection_id != collection.id:
+        return Problem(409, "id_in_other_collection", "This id belongs to a document in another collection.")
+    if write.version > MAX_VERSION:  # the number that a client gave is the last one there is
+        return _stale(write.version - 1)
+    return None
 
 
-def _new_id(collection: Collection, source_uri: str) -> UUID:
-    """Derived from the source URI, but for one whose first document goes by another name now."""
-    derived = uuid5(collection.id, source_uri)
-    return uuid4() if db.rows("is_taken", id=derived) else derived
-
-
-def _is_unchanged(before: Document, digest: bytes, submission: Submission) -> bool:
+def _is_unchanged(write: _Write) -> bool:
     """The same bytes as the accepted version, which has not failed and was not deleted."""
+    before, submission = write.before, write.submission
     return (
-        before.deleted_at is None
+        before is not None
+        and before.deleted_at is None
         and before.error is None
-        and bytes(before.content_sha256) == digest
+        and bytes(before.content_sha256) == write.digest
         and before.media_type == submission.media_type
         and (submission.version is None or submission.version > before.version)
     )
 
 
-def _raise_version(before: Document, submission: Submission, now: datetime) -> Document:
+def _repeat(write: _Write, now: datetime) -> Accepted | Problem:
     """Keep a higher number, a new title or new metadata of content that is already accepted."""
+    before, submission = write.before, write.submission
+    assert before is not None
     if submission.version is not None:
         if not db.rows("raise_version", id=before.id, version=submission.version, now=now):
-            raise _stale(before.version)
+            return _stale(before.version)
         db.run(
             "repeat_version",
             id=before.id,
@@ -166,53 +234,113 @@ def _raise_version(before: Document, submission: Submission, now: datetime) -> D
             source_updated_at=submission.source_updated_at,
             now=now,
         )
-    changes: dict[str, Any] = {}
-    if submission.title is not None and submission.title != before.title:
-        changes["title"] = submission.title
-    if submission.metadata is not None and submission.metadata != before.metadata:
-        changes["metadata"] = submission.metadata
-    if submission.source_uri is not None and submission.source_uri != before.source_uri:
-        changes["source_uri"] = submission.source_uri
+    given = {"title": submission.title, "metadata": submission.metadata, "source_uri": submission.source_uri}
+    changes = {name: value for name, value in given.items() if value is not None and value != getattr(before, name)}
     if changes:
         Document.objects.filter(id=before.id).update(**changes, updated_at=now)
     if changes or submission.version is not None:
         db.run("bump_epoch", collection=before.collection_id, documents=0, chunks=0, tokens=0)
-    return Document.objects.get(id=before.id)
+        before = Document.objects.get(id=before.id)
+    metrics.DOCUMENTS_ACCEPTED.labels(result="unchanged").inc()
+    return Accepted(before, None)
 
 
-def _upsert(
-    collection: Collection,
-    document_id: UUID,
-    submission: Submission,
-    source_uri: str,
-    renamed: str | None,
-    digest: bytes,
-    version: int,
-    now: datetime,
-) -> Document:
-    values = {
-        "id": document_id,
-        "tenant": collection.tenant_id,
-        "collection": collection.id,
-        "source_uri": source_uri,
-        "renamed": renamed,
-        "title": submission.title,
-        "metadata": None if submission.metadata is None else json.dumps(submission.metadata),
-        "version": version,
-        "sha256": digest,
-        "media_type": submission.media_type,
-        "now": now,
-    }
+class _ForeignId(Exception):
+    """An id that exists behind another tenant's wall."""
+
+
+def _upsert(collection: Collection, writes: Sequence[_Write], now: datetime) -> dict[UUID, Document]:
+    """The documents whose stored version was lower, by id. Raises _ForeignId."""
+    drafts = {write.id: _draft(write, collection, now) for write in writes}
+    if not drafts:
+        return {}
+    rows = [
+        (
+            each.id,
+            each.tenant_id,
+            each.collection_id,
+            each.source_uri,
+            each.title,
+            json.dumps(each.metadata),
+            Int8(each.version),
+            each.content_sha256,
+            each.media_type,
+            each.state,
+            now,
+            now,
+            now,
+        )
+        for each in drafts.values()
+    ]
     try:
-        accepted = list(Document.objects.raw(db.QUERIES["upsert_document"], values))
+        accepted = db.rows_of("upsert_documents", rows)
     except (ProgrammingError, InternalError) as error:
         if isinstance(error.__cause__, pg.InsufficientPrivilege):
-            raise _unavailable()
+            raise _ForeignId from error
         raise
-    if not accepted:
-        current = Document.objects.filter(id=document_id).values_list("version", flat=True).first()
-        raise _unavailable() if current is None else _stale(current)
-    return accepted[0]
+    for document_id, live_version in accepted:
+        drafts[document_id].live_version = live_version
+    return {row[0]: drafts[row[0]] for row in accepted}
+
+
+def _draft(write: _Write, collection: Collection, now: datetime) -> Document:
+    """What the document will be; what a submission leaves out stays as it is."""
+    submission, before = write.submission, write.before
+    title, metadata, source_uri = submission.title, submission.metadata, write.source_uri
+    if before is not None:
+        title = before.title if title is None else title
+        metadata = before.metadata if metadata is None else metadata
+        if submission.source_uri is None and not is_erased(before):
+            source_uri = before.source_uri
+    return Document(
+        id=write.id,
+        tenant_id=collection.tenant_id,
+        collection=collection,
+        source_uri=source_uri,
+        title=title or "",
+        metadata=metadata or {},
+        version=write.version,
+        content_sha256=write.digest,
+        media_type=submission.media_type,
+        state=Document.State.PENDING,
+        updated_at=now,
+    )
+
+
+def _insert_versions(writes: Sequence[_Write], now: datetime) -> None:
+    db.run(
+        "insert_versions",
+        **_versions(writes),
+        sha256s=[write.digest for write in writes],
+        media_types=[write.submission.media_type for write in writes],
+        filenames=[write.submission.filename for write in writes],
+        sizes=[write.size for write in writes],
+        titles=[write.submission.title or "" for write in writes],
+        source_updated_ats=[write.submission.source_updated_at for write in writes],
+        now=now,
+    )
+
+
+def _insert_blobs(writes: Sequence[_Write]) -> None:
+    """The original bytes: small ones together, a large one part by part."""
+    small = [write for write in writes if write.size <= ledger.SMALL_BYTES]
+    if small:
+        db.run("insert_blobs", **_versions(small), part=0, data=[b"".join(_parts(each.submission)) for each in small])
+    for write in writes:
+        if write.size > ledger.SMALL_BYTES:
+            for number, part in enumerate(_parts(write.submission)):
+                db.run("insert_blobs", **_versions([write]), part=number, data=[part])
+
+
+def _versions(writes: Sequence[_Write]) -> dict[str, Any]:
+    """The parameters of {held} in a query (db.py)."""
+    return {"documents": [write.id for write in writes], "versions": [write.version for write in writes]}
+
+
+def _not_above(write: _Write) -> Problem:
+    """Of a write whose document has the same version or a higher one: seen, or behind another tenant's wall."""
+    current = Document.objects.filter(id=write.id).values_list("version", flat=True).first()
+    return _unavailable() if current is None else _stale(current)
 
 
 def _unavailable() -> Problem:
@@ -231,17 +359,16 @@ def _stale(current: int) -> Problem:
 
 
 def _digest(content: BinaryIO) -> tuple[bytes, int]:
+    """(SHA-256, size in bytes)."""
     content.seek(0)
     digest, size = hashlib.sha256(), 0
     while part := content.read(PART_BYTES):
         digest.update(part)
         size += len(part)
-    if not size:
-        raise invalid("/file", "The document is empty.", status=422, code="empty")
     return digest.digest(), size
 
 
-def _parts(content: BinaryIO) -> Iterator[bytes]:
-    content.seek(0)
-    while part := content.read(PART_BYTES):
+def _parts(submission: Submission) -> Iterator[bytes]:
+    submission.content.seek(0)
+    while part := submission.content.read(PART_BYTES):
         yield part

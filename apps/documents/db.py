@@ -18,6 +18,13 @@ def rows(name: str, *, table: str = "", type: str = "", **parameters: Any) -> li
     return execute(_statement(name, table, type), parameters).fetchall()
 
 
+def rows_of(name: str, values: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
+    """The rows of a named statement about several rows, whose values stand in for {rows}: VALUES of one length."""
+    row = "(" + ", ".join(["%s"] * len(values[0])) + ")"
+    statement = QUERIES[name].replace("{rows}", ", ".join([row] * len(values)))
+    return execute(statement, [value for each in values for value in each]).fetchall()
+
+
 def run(name: str, *, table: str = "", type: str = "", **parameters: Any) -> int:
     """Run a named statement; how many rows it touched."""
     return execute(_statement(name, table, type), parameters).rowcount

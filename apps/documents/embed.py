@@ -19,6 +19,7 @@ from uuid import UUID
 from . import db, ledger, metrics
 from .ledger import Claim
 from .models import Collection, EmbeddingSpace
+from .prepare import milliseconds
 from .publish import publish
 from .spaces import embedder_for
 
@@ -46,8 +47,8 @@ def embed(claims: Sequence[Claim]) -> None:
     with ledger.scope(claims):
         collection = Collection.objects.select_related("space").get(id=claims[0].collection_id)
     vectors = embed_texts(collection, claims)
-    seconds = time.monotonic() - started
-    publish(claims, collection, vectors=vectors, timings={"embed_ms": round(seconds * 1000, 1)})
+    embed_ms = milliseconds(time.monotonic() - started)
+    publish(claims, collection, vectors=vectors, timings={held.id: {"embed_ms": embed_ms} for held in claims})
 
 
 def embed_texts(collection: Collection, claims: Sequence[Claim]) -> dict[bytes, str]:

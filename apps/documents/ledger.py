@@ -138,25 +138,43 @@ def claim(
     return claims
 
 
-def open_job(document: Document, *, size: int, priority: int, hold: bool) -> tuple[IngestionJob, Claim | None]:
-    """Inside accept.py's transaction: the job of a document's new version of `size` bytes; hold: claimed by this
-    very thread."""
-    values: dict[str, Any] = {
-        "id": uuid4(),
-        "tenant_id": document.tenant_id,
-        "collection_id": document.collection_id,
-        "document_id": document.id,
-        "version": document.version,
-        "bytes": size,
-        "attempts": int(hold),
-        "fence": int(hold),
-        "created_at": document.updated_at,
-    }
+def open_jobs(
+    documents: Sequence[Document], *, sizes: Sequence[int], priorities: Sequence[int], hold: bool
+) -> list[tuple[IngestionJob, Claim | None]]:
+    """Inside accept.py's transaction: the jobs of new versions of one collection's documents, of `sizes` bytes; hold:
+    claimed by this very thread."""
     state = IngestionJob.State.RUNNING if hold else IngestionJob.State.QUEUED
-    record = values | {"priority": priority, "state": state, "worker": worker_name() if hold else ""}
-    db.run("open_job", **record, lease=settings.JOB_LEASE_SECONDS if hold else None)
-    held = Claim(**values, base_version=document.live_version, timings={}) if hold else None
-    return IngestionJob(**record), held
+    shared: dict[str, Any] = {"state": state, "worker": worker_name() if hold else ""}
+    opened: list[tuple[IngestionJob, Claim | None]] = []
+    for document, size, priority in zip(documents, sizes, priorities, strict=True):
+        values: dict[str, Any] = {
+            "id": uuid4(),
+            "tenant_id": document.tenant_id,
+            "collection_id": document.collection_id,
+            "document_id": document.id,
+            "version": document.version,
+            "bytes": size,
+            "attempts": int(hold),
+            "fence": int(hold),
+            "created_at": document.updated_at,
+        }
+        held = Claim(**values, base_version=document.live_version, timings={}) if hold else None
+        opened.append((IngestionJob(**values, **shared, priority=priority), held))
+    db.run(
+        "open_jobs",
+        **shared,
+        tenant=documents[0].tenant_id,
+        collection=documents[0].collection_id,
+        now=documents[0].updated_at,
+        claims=int(hold),
+        lease=settings.JOB_LEASE_SECONDS if hold else None,
+        ids=[job.id for job, _ in opened],
+        documents=[document.id for document in documents],
+        versions=[document.version for document in documents],
+        sizes=list(sizes),
+        priorities=list(priorities),
+    )
+    return opened
 
 
 def versions_of(claims: Sequence[Claim]) -> dict[str, Any]:

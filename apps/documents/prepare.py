@@ -31,6 +31,7 @@ STAGE_ROWS = 1_000  # chunks written per statement: bounds the memory that a lar
 
 #: Ids of a document's live chunks by what makes a chunk the same: its text's digest and its headings.
 LiveChunks = dict[tuple[bytes, tuple[str, ...]], deque[UUID]]
+Failures = list[tuple[Claim, Exception]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,20 +100,10 @@ def prepare(claims: Sequence[Claim]) -> None:
     with ledger.scope(claims):
         collection = Collection.objects.select_related("space").get(id=claims[0].collection_id)
         originals = _originals(_end_superseded(claims))
-    texts: list[Text] = []
-    failed: list[tuple[Claim, Exception]] = []
-    while originals:
-        original = originals.pop()  # and forgotten: a large one is in memory once
-        try:
-            texts.append(parse(original))
-        except ParseError as error:
-            failed.append((original.held, error))
-        del original
+    texts, failed = parse_all(originals)
     if texts:
         _stage_texts(texts, collection, failed, waited)
-    for held, reason in failed:
-        with ledger.failures(held):
-            raise reason
+    fail(failed)
 
 
 def _end_superseded(claims: Sequence[Claim]) -> list[Claim]:
@@ -134,16 +125,31 @@ def _originals(claims: Sequence[Claim]) -> list[Original]:
     return [Original(held, b"".join(parts.pop(held.document_id, ())), *described[held.document_id]) for held in claims]
 
 
-def parse(original: Original) -> Text:
-    """Raises ParseError."""
-    started = time.monotonic()
-    parsed = parse_sandboxed(original.data, media_type=original.media_type, filename=original.filename or None)
-    return Text(original.held, parsed, original.title, time.monotonic() - started)
+def parse_all(originals: list[Original]) -> tuple[list[Text], Failures]:
+    """The texts, and why others cannot be read. Empties the list: a large original is in memory once."""
+    texts: list[Text] = []
+    failed: Failures = []
+    while originals:
+        original = originals.pop()
+        started = time.monotonic()
+        try:
+            parsed = parse_sandboxed(original.data, media_type=original.media_type, filename=original.filename or None)
+        except ParseError as error:
+            failed.append((original.held, error))
+        else:
+            texts.append(Text(original.held, parsed, original.title, time.monotonic() - started))
+        del original
+    return texts, failed
 
 
-def _stage_texts(
-    texts: list[Text], collection: Collection, failed: list[tuple[Claim, Exception]], waited: Mapping[UUID, float]
-) -> None:
+def fail(failed: Failures) -> None:
+    """Tell the ledger."""
+    for held, reason in failed:
+        with ledger.failures(held):
+            raise reason
+
+
+def _stage_texts(texts: list[Text], collection: Collection, failed: Failures, waited: Mapping[UUID, float]) -> None:
     """One transaction; a text without a chunk is added to `failed`."""
     started = time.monotonic()
     with ledger.scope([text.held for text in texts], durable=False):
@@ -157,16 +163,7 @@ def _stage_texts(
         keep_texts(texts, collection)
         live = live_chunks([held.document_id for held in claims if owned[held.id].live_version])
         counts: dict[UUID, int] = {}
-
-        def chunks() -> Iterator[StagedChunk]:
-            for text in texts:
-                for each in cut(text, collection, live=live[text.held.document_id]):
-                    counts[text.held.id] = each.ordinal + 1
-                    yield each
-                if text.held.id not in counts:
-                    failed.append((text.held, IngestError("empty", "The document has no text.")))
-
-        found = chunks()
+        found = cut_all(texts, collection, live=live, counts=counts, failed=failed)
         while some := list(islice(found, STAGE_ROWS)):
             stage(some)
         ready = [text for text in texts if text.held.id in counts]
@@ -193,6 +190,24 @@ def live_chunks(documents: Sequence[UUID]) -> Mapping[UUID, LiveChunks]:
     for document_id, chunk_id, digest, heading_path in db.rows("live_chunks", documents=documents) if documents else ():
         live[document_id][bytes(digest), tuple(heading_path)].append(chunk_id)
     return live
+
+
+def cut_all(
+    texts: Sequence[Text],
+    collection: Collection,
+    *,
+    live: Mapping[UUID, LiveChunks],
+    counts: dict[UUID, int],
+    failed: Failures,
+) -> Iterator[StagedChunk]:
+    """The chunks of versions, one after another; their number goes to `counts` by job, a text without any to
+    `failed`."""
+    for text in texts:
+        for each in cut(text, collection, live=live[text.held.document_id]):
+            counts[text.held.id] = each.ordinal + 1
+            yield each
+        if text.held.id not in counts:
+            failed.append((text.held, IngestError("empty", "The document has no text.")))
 
 
 def cut(text: Text, collection: Collection, *, live: LiveChunks) -> Iterator[StagedChunk]:

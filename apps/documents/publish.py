@@ -17,11 +17,10 @@ from .models import Collection, IngestionJob
 from .spaces import column_type
 
 Outcome = IngestionJob.Outcome
+Timings = Mapping[UUID, dict[str, float]]  # by job, in milliseconds
 
 
-def publish(
-    claims: Sequence[Claim], collection: Collection, *, vectors: Mapping[bytes, str], timings: dict[str, float]
-) -> None:
+def publish(claims: Sequence[Claim], collection: Collection, *, vectors: Mapping[bytes, str], timings: Timings) -> None:
     """Make the staged versions live, or step aside for newer ones. Raises LostLease; any other failure leaves the old
     versions answering. `vectors` (by digest of the text) are those that are not on the stage."""
     started = time.monotonic()
@@ -35,7 +34,7 @@ def swap(
     collection: Collection,
     *,
     vectors: Mapping[bytes, str],
-    timings: dict[str, float],
+    timings: Timings,
     started: float,
 ) -> dict[UUID, tuple[int, str]]:
     """Inside a scope that owns the jobs: the swap itself, of documents of one collection.
@@ -53,7 +52,7 @@ def swap(
     ]
     if superseded:
         db.run("clear_stage", **ledger.versions_of(superseded))
-        ledger.finish(superseded, outcome=Outcome.SUPERSEDED, timings=[timings] * len(superseded))
+        ledger.finish(superseded, outcome=Outcome.SUPERSEDED, timings=[timings[held.id] for held in superseded])
     current = [each for each in owned if each.held not in superseded]
     outdated = [each.held for each in current if each.live_version != each.held.base_version]
     if outdated:
@@ -88,8 +87,9 @@ def swap(
     if len(now_live) != len(claims):
         raise ledger.LostLease(", ".join(str(held.id) for held in claims if held.document_id not in now_live))
     db.run("clear_stage", **at)
-    timings = timings | {"publish_ms": round((time.monotonic() - started) * 1000, 1)}
-    ledger.finish(claims, outcome=Outcome.PUBLISHED, timings=[timings] * len(claims))
+    publish_ms = round((time.monotonic() - started) * 1000, 1)
+    ended = [timings[held.id] | {"publish_ms": publish_ms} for held in claims]
+    ledger.finish(claims, outcome=Outcome.PUBLISHED, timings=ended)
     db.run(
         "bump_epoch",
         collection=collection.id,
@@ -97,6 +97,6 @@ def swap(
         chunks=len(added) - len(retired),
         tokens=sum(row[0] for row in added) - sum(row[2] for row in retired),
     )
-    for held in claims:
-        transaction.on_commit(partial(metrics.published, held.timings | timings))
+    for held, own in zip(claims, ended, strict=True):
+        transaction.on_commit(partial(metrics.published, held.timings | own))
     return now_live

@@ -1,4 +1,4 @@
-"""`POST /documents` from the wire: JSON or multipart to a Submission."""
+"""`POST /documents` and the lines of `POST /documents/bulk` from the wire: JSON or multipart to a Submission."""
 
 from __future__ import annotations
 
@@ -57,7 +57,23 @@ def from_request(request: Request) -> tuple[str, str | None, Submission, int]:
             raise invalid("/metadata", f"metadata must be a JSON object: {error}")
     checked = SubmissionSerializer(data=data, context={"form": form})
     checked.is_valid(raise_exception=True)
-    values = checked.validated_data
+    return _from_values(checked.validated_data)
+
+
+def from_line(line: bytes, checker: SubmissionSerializer) -> tuple[str, str | None, Submission, int]:
+    """The same of a line of NDJSON. `checker` serves many lines: making one takes longer than using it."""
+    try:
+        data = load_json(line.decode())
+    except UnicodeDecodeError as error:
+        raise Problem(400, "malformed_json", f"The line is not UTF-8: byte {error.start}.")
+    except ValueError as error:
+        raise Problem(400, "malformed_json", f"The line is not JSON: {error}")
+    if not isinstance(data, dict):
+        raise Problem(400, "invalid", "The line must be a JSON object.")
+    return _from_values(checker.run_validation(data))
+
+
+def _from_values(values: dict[str, Any]) -> tuple[str, str | None, Submission, int]:
     slug, mode = values.pop("collection"), values.pop("mode", None)
     upload = values.pop("file", None)
     content: BinaryIO

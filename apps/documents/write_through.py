@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from uuid import UUID
 
 from django.conf import settings
 
@@ -11,7 +13,6 @@ from apps.access import tenancy
 from . import db, embed, ledger, prepare, publish
 from .accept import Accepted, Submission
 from .collections import collection_gone, hold
-from .errors import IngestError
 from .ledger import Claim
 from .models import Collection, Document, IngestionJob
 from .prepare import Original, milliseconds
@@ -20,60 +21,72 @@ INLINE_BYTES = 256 * 1024
 POLL_SECONDS = 0.05
 
 
-def run(accepted: Accepted, *, collection: Collection, submission: Submission) -> IngestionJob | None:
-    """Bring an accepted version live, or see a newer one live, in at most WRITE_THROUGH_SECONDS.
+def run(work: Sequence[tuple[Accepted, Submission]], *, collection: Collection) -> list[IngestionJob | None]:
+    """Bring accepted versions of a collection live, or see newer ones live, in at most WRITE_THROUGH_SECONDS each.
 
-    The accepted document's live version and state are set to how they stand then; a job that died is returned. A job
-    that was accepted with `hold` is worked on in this very process under the same lease: no queue stands between it and
-    being searchable. If this process dies, a worker takes the job over. Raises Problem 422 when the collection is
+    The accepted documents' live version and state are set to how they stand then; of each, the job if it died. Jobs
+    that were accepted with `hold` are worked on in this very process under the same leases: no queue stands between
+    them and being searchable. If this process dies, a worker takes them over. Raises Problem 422 when the collection is
     deleted.
     """
-    held = accepted.held
-    if held is not None:
-        with ledger.failures(held), ledger.leased(held):
-            if _here(held, collection, submission, accepted.document):
-                return None
-    return _wait(accepted)
+    documents = {accepted.document.id: accepted.document for accepted, _ in work}
+    originals = {
+        accepted.held.id: _original(accepted.held, submission) for accepted, submission in work if accepted.held
+    }
+
+    def step(claims: list[Claim]) -> None:
+        for document_id, now_live in _here([originals[held.id] for held in claims], collection).items():
+            documents[document_id].live_version, documents[document_id].state = now_live
+
+    claims = [original.held for original in originals.values()]
+    with ledger.leased(*claims):
+        for group in ledger.groups(claims, size=lambda held: held.bytes, most=prepare.BATCH_BYTES):
+            ledger.together(step, group)
+    return [None if is_live(accepted.document) else _wait(accepted) for accepted, _ in work]
 
 
-def _here(held: Claim, collection: Collection, submission: Submission, document: Document) -> bool:
+def _original(held: Claim, submission: Submission) -> Original:
+    submission.content.seek(0)
+    content = submission.content.read()
+    return Original(held, content, submission.media_type, submission.filename, submission.title or "")
+
+
+def _here(originals: list[Original], collection: Collection) -> dict[UUID, tuple[int, str]]:
     """The workers' steps, with everything in memory until the one transaction that stages and publishes it.
 
-    False when the version did not go live.
+    Returns (live version, state) of the documents that went live, by id; one that cannot be read fails by itself.
     """
     started = time.monotonic()
-    submission.content.seek(0)
-    text = prepare.parse(
-        Original(held, submission.content.read(), submission.media_type, submission.filename, submission.title or "")
-    )
+    texts, failed = prepare.parse_all(originals)
     parsed_at = time.monotonic()
-    with ledger.scope([held]):
-        live = prepare.live_chunks([held.document_id] if held.base_version else [])
-        chunks = list(prepare.cut(text, collection, live=live[held.document_id]))
-        if not chunks:
-            raise IngestError("empty", "The document has no text.")
-        texts = {each.sha256: each.text for each in chunks if each.text is not None}
-        vectors = embed.known_vectors(held.tenant_id, collection.space, texts) if texts else {}
+    counts: dict[UUID, int] = {}
+    if texts:
+        with ledger.scope([text.held for text in texts]):
+            live = prepare.live_chunks([text.held.document_id for text in texts if text.held.base_version])
+            chunks = list(prepare.cut_all(texts, collection, live=live, counts=counts, failed=failed))
+            new = {each.sha256: each.text for each in chunks if each.text is not None}
+            vectors = embed.known_vectors(collection.tenant_id, collection.space, new) if new else {}
+    prepare.fail(failed)
+    texts = [text for text in texts if text.held.id in counts]
+    if not texts:
+        return {}
     chunked_at = time.monotonic()
-    unknown = {digest: text for digest, text in texts.items() if digest not in vectors}
-    vectors |= embed.new_vectors(collection.space, unknown)
+    vectors |= embed.new_vectors(collection.space, {sha: text for sha, text in new.items() if sha not in vectors})
     embedded_at = time.monotonic()
-    timings = {
+    shared = {
         "queued_ms": 0.0,
         "parse_ms": milliseconds(parsed_at - started),
         "chunk_ms": milliseconds(chunked_at - parsed_at),
         "embed_ms": milliseconds(embedded_at - chunked_at),
-        "chunks": len(chunks),
     }
-    with ledger.scope([held]):
+    timings = {text.held.id: shared | {"chunks": counts[text.held.id]} for text in texts}
+    claims = [text.held for text in texts]
+    with ledger.scope(claims):
         hold(collection.id)
-        owned = ledger.own([held])
-        prepare.keep_texts([text], collection)
+        owned = ledger.own(claims)
+        prepare.keep_texts(texts, collection)
         prepare.stage(chunks)
-        now_live = publish.swap(owned, collection, vectors=vectors, timings=timings, started=embedded_at)
-    if document.id in now_live:
-        document.live_version, document.state = now_live[document.id]
-    return document.id in now_live
+        return publish.swap(owned, collection, vectors=vectors, timings=timings, started=embedded_at)
 
 
 def _wait(accepted: Accepted) -> IngestionJob | None:

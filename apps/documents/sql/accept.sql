@@ -2,52 +2,63 @@
 -- Sharded tables have no foreign key to it (on Citus they cannot).
 SELECT 1 FROM documents_collection WHERE id = %(collection)s FOR KEY SHARE
 
--- name: lock_source
+-- name: lock_sources
 -- One writer at a time for a source URI of a collection: hash partitions cannot hold that unique key.
-SELECT pg_advisory_xact_lock(hashtextextended(%(collection)s::text || ' ' || %(source_uri)s, 0))
+SELECT pg_advisory_xact_lock(key) FROM (
+    SELECT DISTINCT hashtextextended(%(collection)s::text || ' ' || source_uri, 0) AS key
+    FROM unnest(%(source_uris)s::text[]) AS source_uri ORDER BY key
+) AS keys
 
--- name: insert_version
-INSERT INTO documents_documentversion
-    (document_id, version, tenant_id, sha256, media_type, filename, bytes, blob_uri, title, parser, chunker,
-     source_updated_at, accepted_at)
-VALUES (%(id)s, %(version)s, %(tenant)s, %(sha256)s, %(media_type)s, %(filename)s, %(bytes)s, %(blob_uri)s, %(title)s,
-        '', '', %(source_updated_at)s, %(now)s)
+-- name: names
+SELECT id, source_uri FROM documents_document WHERE id = ANY(%(ids)s) AND erased_at IS NULL
 
--- name: insert_blob
-INSERT INTO documents_blob (document_id, version, part, tenant_id, data)
-VALUES (%(id)s, %(version)s, %(part)s, %(tenant)s, %(data)s)
+-- name: find_sources
+-- Found first, then locked by their ids: Citus locks rows of one known document only.
+SELECT id FROM documents_document WHERE collection_id = %(collection)s AND source_uri = ANY(%(source_uris)s)
 
--- name: upsert_document
+-- name: taken
+SELECT id FROM documents_document WHERE id = ANY(%(ids)s)
+
+-- name: upsert_documents
 -- Invariant I2: the guard is in the statement. No row back means that the stored version is not lower.
 INSERT INTO documents_document AS d
     (id, tenant_id, collection_id, source_uri, title, metadata, version, content_sha256, media_type, state,
      pending_since, created_at, updated_at)
-VALUES
-    (%(id)s, %(tenant)s, %(collection)s, %(source_uri)s, coalesce(%(title)s, ''), coalesce(%(metadata)s::jsonb, '{}'),
-     %(version)s, %(sha256)s, %(media_type)s, 'pending', %(now)s, %(now)s, %(now)s)
+VALUES {rows}
 ON CONFLICT (id) DO UPDATE SET
     version = EXCLUDED.version,
-    source_uri = coalesce(%(renamed)s, d.source_uri),
-    title = coalesce(%(title)s, d.title),
-    metadata = coalesce(%(metadata)s::jsonb, d.metadata),
+    source_uri = EXCLUDED.source_uri,
+    title = EXCLUDED.title,
+    metadata = EXCLUDED.metadata,
     content_sha256 = EXCLUDED.content_sha256,
     media_type = EXCLUDED.media_type,
-    state = 'pending',
+    state = EXCLUDED.state,
     error = NULL,
     pending_since = coalesce(d.pending_since, EXCLUDED.pending_since),
     deleted_at = NULL,
     erased_at = NULL,
     updated_at = EXCLUDED.updated_at
 WHERE d.version < EXCLUDED.version
-RETURNING d.*
+RETURNING d.id, d.live_version
 
--- name: find_source
--- Found first, then locked by its id: Citus locks rows of one known document only.
-SELECT id FROM documents_document
-WHERE collection_id = %(collection)s AND source_uri IN (%(source_uri)s, %(erased)s)
+-- name: insert_versions
+INSERT INTO documents_documentversion
+    (document_id, version, tenant_id, sha256, media_type, filename, bytes, blob_uri, title, parser, chunker,
+     source_updated_at, accepted_at)
+SELECT d.id, v.version, d.tenant_id, v.sha256, v.media_type, v.filename, v.bytes, 'pg:' || d.id || '/' || v.version,
+       v.title, '', '', v.source_updated_at, %(now)s
+FROM documents_document d
+JOIN unnest(%(documents)s::uuid[], %(versions)s::bigint[], %(sha256s)s::bytea[], %(media_types)s::text[],
+            %(filenames)s::text[], %(sizes)s::bigint[], %(titles)s::text[], %(source_updated_ats)s::timestamptz[])
+     AS v (document_id, version, sha256, media_type, filename, bytes, title, source_updated_at)
+  ON d.id = v.document_id
 
--- name: is_taken
-SELECT 1 FROM documents_document WHERE id = %(id)s
+-- name: insert_blobs
+INSERT INTO documents_blob (document_id, version, part, tenant_id, data)
+SELECT d.id, b.version, %(part)s, d.tenant_id, b.data
+FROM documents_document d
+JOIN unnest(%(documents)s::uuid[], %(versions)s::bigint[], %(data)b::bytea[]) AS b (document_id, version, data)
+  ON d.id = b.document_id
 
 -- name: raise_version
 -- The same content with a higher version: no work, but the number rises, so that an older event stays stale.

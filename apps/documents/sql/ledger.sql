@@ -1,11 +1,13 @@
--- name: open_job
--- Written with the version it is for. Whoever accepts a document to work on it at once holds the job from its birth.
+-- name: open_jobs
+-- Written with the versions they are for. Whoever accepts documents to work on them at once holds the jobs from birth.
 INSERT INTO documents_ingestionjob
     (id, tenant_id, collection_id, document_id, version, bytes, stage, state, priority, attempts, fence, worker,
      lease_until, not_before, outcome, timings, created_at)
-VALUES (%(id)s, %(tenant_id)s, %(collection_id)s, %(document_id)s, %(version)s, %(bytes)s, 'prepare', %(state)s,
-        %(priority)s, %(attempts)s, %(fence)s, %(worker)s, now() + make_interval(secs => %(lease)s), %(created_at)s, '',
-        '{}', %(created_at)s)
+SELECT j.id, %(tenant)s, %(collection)s, j.document_id, j.version, j.bytes, 'prepare', %(state)s, j.priority,
+       %(claims)s, %(claims)s, %(worker)s, now() + make_interval(secs => %(lease)s), %(now)s, '', '{}', %(now)s
+FROM unnest(%(ids)s::uuid[], %(documents)s::uuid[], %(versions)s::bigint[], %(sizes)s::bigint[],
+            %(priorities)s::smallint[])
+     AS j (id, document_id, version, bytes, priority)
 
 -- name: claim
 -- Take the next due job of a stage, queued or with a lease that has run out, and with it others of its priority, if all

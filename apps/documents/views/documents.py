@@ -96,7 +96,7 @@ class DocumentList(TenantView):
             accepted = accept(collection=collection, submission=submission, hold=hold)
         document = accepted.document
         if through and not write_through.is_live(document):
-            dead = write_through.run(accepted, collection=collection, submission=submission)
+            dead = write_through.run([(accepted, submission)], collection=collection)[0]
             if dead is not None:
                 raise _unreadable(dead, pointer="/file" if request.FILES else "/text")
         body = {
