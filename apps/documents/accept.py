@@ -14,7 +14,6 @@ from uuid import UUID, uuid4, uuid5
 from django.db import InternalError, ProgrammingError, transaction
 from django.utils import timezone
 from psycopg import errors as pg
-from psycopg.types.numeric import Int8
 
 from apps.access.problems import Problem, invalid
 
@@ -254,26 +253,24 @@ def _upsert(collection: Collection, writes: Sequence[_Write], now: datetime) -> 
     drafts = {write.id: _draft(write, collection, now) for write in writes}
     if not drafts:
         return {}
-    rows = [
-        (
-            each.id,
-            each.tenant_id,
-            each.collection_id,
-            each.source_uri,
-            each.title,
-            json.dumps(each.metadata),
-            Int8(each.version),
-            each.content_sha256,
-            each.media_type,
-            each.state,
-            now,
-            now,
-            now,
-        )
-        for each in drafts.values()
-    ]
+    documents, nows = drafts.values(), [now] * len(drafts)
     try:
-        accepted = db.rows_of("upsert_documents", rows)
+        accepted = db.rows_of(
+            "upsert_documents",
+            id=list(drafts),
+            tenant=[each.tenant_id for each in documents],
+            collection=[each.collection_id for each in documents],
+            source_uri=[each.source_uri for each in documents],
+            title=[each.title for each in documents],
+            metadata=[json.dumps(each.metadata) for each in documents],
+            version=[each.version for each in documents],
+            sha256=[each.content_sha256 for each in documents],
+            media_type=[each.media_type for each in documents],
+            state=[each.state for each in documents],
+            pending_since=nows,
+            created_at=nows,
+            updated_at=nows,
+        )
     except (ProgrammingError, InternalError) as error:
         if isinstance(error.__cause__, pg.InsufficientPrivilege):
             raise _ForeignId from error

@@ -16,6 +16,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
+import numpy as np
+import numpy.typing as npt
+
 from . import db, ledger, metrics
 from .ledger import Claim
 from .models import Collection, EmbeddingSpace
@@ -24,6 +27,7 @@ from .publish import publish
 from .spaces import embedder_for
 
 JOBS_PER_CLAIM = 100
+Vectors = dict[bytes, npt.NDArray[np.float32]]  # by their texts' digests
 WINDOW_TEXTS = 128  # 2 to 3 seconds of two processor cores, and as long as a small document waits for a large one
 
 
@@ -51,7 +55,7 @@ def embed(claims: Sequence[Claim]) -> None:
     publish(claims, collection, vectors=vectors, timings={held.id: {"embed_ms": embed_ms} for held in claims})
 
 
-def embed_texts(collection: Collection, claims: Sequence[Claim]) -> dict[bytes, str]:
+def embed_texts(collection: Collection, claims: Sequence[Claim]) -> Vectors:
     """The vectors of staged texts, by digest. More texts than a window get theirs on the stage, a window at a time."""
     tenant_id, held = collection.tenant_id, ledger.versions_of(claims)
     stored = False
@@ -72,7 +76,7 @@ def embed_texts(collection: Collection, claims: Sequence[Claim]) -> dict[bytes, 
                 documents=[row[0] for row in pending],
                 versions=[row[1] for row in pending],
                 ordinals=[row[2] for row in pending],
-                embeddings=[vectors[row[3]] for row in pending],
+                embeddings=db.VectorArray([vectors[row[3]] for row in pending]),
             )
         if len(pending) < WINDOW_TEXTS:
             return {}
@@ -80,18 +84,19 @@ def embed_texts(collection: Collection, claims: Sequence[Claim]) -> dict[bytes, 
             _work(ledger.claim(stage=ledger.Stage.EMBED, limit=JOBS_PER_CLAIM, only_small=True))
 
 
-def known_vectors(tenant_id: UUID, space: EmbeddingSpace, digests: Iterable[bytes]) -> dict[bytes, str]:
-    """Inside a scope: by digest, the vectors (pgvector's text form) of texts that the tenant has in this space."""
+def known_vectors(tenant_id: UUID, space: EmbeddingSpace, digests: Iterable[bytes]) -> Vectors:
+    """Inside a scope: the vectors of texts that the tenant has in this space."""
     texts: dict[str, Any] = {"tenant": tenant_id, "sha256s": list(digests)}
     if not db.rows("any_known", **texts)[0][0]:
         return {}
-    return {bytes(digest): vector for digest, vector in db.rows("known_vectors", table=space.table, **texts)}
+    known = db.rows("known_vectors", table=space.table, **texts)
+    return {bytes(digest): db.vector_from(sent) for digest, sent in known}
 
 
-def new_vectors(space: EmbeddingSpace, texts: Mapping[bytes, str]) -> dict[bytes, str]:
-    """By digest, the vectors of these texts from the model. Raises EmbeddingError."""
+def new_vectors(space: EmbeddingSpace, texts: Mapping[bytes, str]) -> Vectors:
+    """The vectors of these texts from the model. Raises EmbeddingError."""
     if not texts:
         return {}
     embedded = embedder_for(space).embed(list(texts.values()))
     metrics.CHUNKS_EMBEDDED.inc(len(texts))
-    return {digest: db.vector_text(vector.tolist()) for digest, vector in zip(texts, embedded, strict=True)}
+    return dict(zip(texts, embedded, strict=True))

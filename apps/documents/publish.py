@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from uuid import UUID
 
+import numpy as np
+import numpy.typing as npt
 from django.db import transaction
 from django.utils import timezone
 
@@ -17,10 +19,17 @@ from .models import Collection, IngestionJob
 from .spaces import column_type
 
 Outcome = IngestionJob.Outcome
+Vector = npt.NDArray[np.float32]
 Timings = Mapping[UUID, dict[str, float]]  # by job, in milliseconds
 
 
-def publish(claims: Sequence[Claim], collection: Collection, *, vectors: Mapping[bytes, str], timings: Timings) -> None:
+def publish(
+    claims: Sequence[Claim],
+    collection: Collection,
+    *,
+    vectors: Mapping[bytes, Vector],
+    timings: Timings,
+) -> None:
     """Make the staged versions live, or step aside for newer ones. Raises LostLease; any other failure leaves the old
     versions answering. `vectors` (by digest of the text) are those that are not on the stage."""
     started = time.monotonic()
@@ -33,7 +42,7 @@ def swap(
     owned: Sequence[Owned],
     collection: Collection,
     *,
-    vectors: Mapping[bytes, str],
+    vectors: Mapping[bytes, Vector],
     timings: Timings,
     started: float,
 ) -> dict[UUID, tuple[int, str]]:
@@ -74,7 +83,7 @@ def swap(
         type=column_type(collection.space),
         collection=collection.id,
         sha256s=list(vectors),
-        embeddings=list(vectors.values()),
+        embeddings=db.VectorArray(list(vectors.values()), collection.space.storage),
     )
     updated = [each.held for each in ready if each.live_version]
     retired = db.rows("retire_chunks", **ledger.versions_of(updated), now=now) if updated else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from math import log
 from typing import NamedTuple
@@ -27,7 +28,7 @@ class Weighed(NamedTuple):
 
 
 class WordCounts:
-    """Token counts as sums over words, remembered: natural language repeats its words.
+    """Token counts as sums over words, remembered: natural language repeats its words. Safe to share between threads.
 
     Exact for tokenizers that split at white space first (BERT, SentencePiece); for byte-level ones close,
     since each word is counted with the space before it. The final count of a chunk never comes from here.
@@ -44,15 +45,23 @@ class WordCounts:
         split = [text.split() for text in texts]
         known = self._known
         new = list({word for words in split for word in words if word not in known})
-        if len(known) + len(new) > _CACHE:
-            known.clear()
-            new = list({word for words in split for word in words})
-        known.update(zip(new, self._count([" " + word for word in new]) if new else (), strict=True))
-        sums = [sum(map(known.__getitem__, words)) for words in split]
-        for word in new:
-            if len(word) > _CACHED_CHARS:
-                del known[word]
-        return sums
+        if new:
+            counted = dict(zip(new, self._count([" " + word for word in new]), strict=True))
+            short = {word: tokens for word, tokens in counted.items() if len(word) <= _CACHED_CHARS}
+            if len(known) + len(short) > _CACHE:  # begin again; other threads may still be reading the old one
+                self._known = short
+                known = known | counted
+            else:
+                known.update(short)
+                if len(short) < len(counted):
+                    known = known | counted
+        return [sum(map(known.__getitem__, words)) for words in split]
+
+
+@lru_cache(maxsize=4)
+def word_counts(count: Count) -> WordCounts:
+    """One for each tokenizer in use, for as long as the process lives."""
+    return WordCounts(count)
 
 
 def weigh(text: str, units: Iterable[Unit], *, count: Count, limit: int) -> Iterator[Weighed]:
@@ -60,7 +69,7 @@ def weigh(text: str, units: Iterable[Unit], *, count: Count, limit: int) -> Iter
 
     Only a single character can stay over the limit.
     """
-    return _weigh(text, units, WordCounts(count), limit, 0)
+    return _weigh(text, units, word_counts(count), limit, 0)
 
 
 def _weigh(text: str, units: Iterable[Unit], counts: WordCounts, limit: int, depth: int) -> Iterator[Weighed]:

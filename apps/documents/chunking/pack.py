@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
 from apps.documents.chunking.measure import Weighed
 from apps.documents.chunking.units import WIDE_GAP, Cut
@@ -60,14 +61,18 @@ def pack(units: Iterable[Weighed], limit: int) -> Iterator[list[Weighed]]:
     yield from packer.finish()
 
 
+@lru_cache(maxsize=16)
+def _prices(limit: int) -> list[float]:
+    """Of a chunk, by its weight."""
+    return [CHUNK_PRICE + SHORT_PRICE * max(0.0, SHORT - weight / limit) ** 2 for weight in range(limit + 1)]
+
+
 class _Packer:
     """The units of one section not yet settled, and the cheapest path to each of their ends."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._prices = [
-            CHUNK_PRICE + SHORT_PRICE * max(0.0, SHORT - weight / limit) ** 2 for weight in range(limit + 1)
-        ]
+        self._prices = _prices(limit)
         self._units: list[Weighed] = []
         self._reset()
 

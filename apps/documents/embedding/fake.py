@@ -15,6 +15,7 @@ import re
 import signal
 import zlib
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -66,18 +67,17 @@ class FakeEmbedder:
         return [len(_TOKEN.findall(text)) for text in texts]
 
     def _embed_block(self, texts: Sequence[str]) -> Vectors:
-        crc32 = zlib.crc32
         hashes: list[int] = []
         lengths = np.empty(len(texts), dtype=np.int64)
         for row, text in enumerate(texts):
             words = _WORD.findall(text.lower())[: self.max_tokens]
             lengths[row] = len(words)
-            hashes.extend([crc32(word.encode()) for word in words])
+            hashes.extend(map(_word_hash, words))
         rows = np.repeat(np.arange(len(texts)), lengths)
         unigrams = _mix(np.array(hashes, dtype=np.uint64))
         same_text = rows[1:] == rows[:-1]
         bigrams = _mix(unigrams[:-1] * np.uint64(3) + unigrams[1:])[same_text]
-        whole = _mix(np.array([crc32(text.encode()) for text in texts], dtype=np.uint64) + np.uint64(1 << 40))
+        whole = _mix(np.array([zlib.crc32(text.encode()) for text in texts], dtype=np.uint64) + np.uint64(1 << 40))
 
         # A repeated feature counts once, or "the" would make all English alike.
         one_rows, one = _distinct(rows, unigrams)
@@ -92,6 +92,11 @@ class FakeEmbedder:
         ).reshape(len(texts), self.dimensions)
         norms = np.sqrt(np.einsum("ij,ij->i", sums, sums))
         return (sums / norms[:, None]).astype(np.float32)
+
+
+@lru_cache(maxsize=2**16)
+def _word_hash(word: str) -> int:
+    return zlib.crc32(word.encode())
 
 
 def _mix(values: np.ndarray) -> np.ndarray:

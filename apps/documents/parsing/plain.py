@@ -15,7 +15,12 @@ _SEPARATOR = re.compile(r"\n[^\S\n]*(?:\n[^\S\n]*)+")
 
 def parse(data: bytes, *, media_type: str, charset: str | None) -> Parsed:
     """Paragraphs separated by blank lines; white space is kept as it is. The text has no title."""
-    text = normalise(decode(data, declared=(charset,)))
+    return read(decode(data, declared=(charset,)), media_type=media_type)
+
+
+def read(text: str, *, media_type: str) -> Parsed:
+    """The same of a text that has been decoded."""
+    text = normalise(text)
     return Parsed(text=text, blocks=paragraphs(text), media_type=media_type, parser=FINGERPRINT)
 
 

@@ -27,7 +27,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
-from apps.documents.parsing import is_simple, parse, wire
+from apps.documents.parsing import parse_simple, wire
 from apps.documents.parsing.types import Parsed, ParseError
 
 _ROOT = Path(__file__).resolve().parents[3]
@@ -281,8 +281,8 @@ def parse_sandboxed(data: bytes, *, media_type: str | None = None, filename: str
     Raises ParseError; its codes are listed in `ParseError.CODES`.
     """
     global _pool
-    if is_simple(data, media_type=media_type, filename=filename):
-        return parse(data, media_type=media_type, filename=filename)
+    if simple := parse_simple(data, media_type=media_type, filename=filename):
+        return simple
     with _guard:
         if _pool is None:
             _pool = Pool()

@@ -6,25 +6,26 @@ SELECT 1 FROM documents_collection WHERE id = %(collection)s FOR KEY SHARE
 -- One writer at a time for a source URI of a collection: hash partitions cannot hold that unique key.
 SELECT pg_advisory_xact_lock(key) FROM (
     SELECT DISTINCT hashtextextended(%(collection)s::text || ' ' || source_uri, 0) AS key
-    FROM unnest(%(source_uris)s::text[]) AS source_uri ORDER BY key
+    FROM unnest(%(source_uris)b::text[]) AS source_uri ORDER BY key
 ) AS keys
 
 -- name: names
-SELECT id, source_uri FROM documents_document WHERE id = ANY(%(ids)s) AND erased_at IS NULL
+SELECT id, source_uri FROM documents_document WHERE id = ANY(%(ids)b) AND erased_at IS NULL
 
 -- name: find_sources
 -- Found first, then locked by their ids: Citus locks rows of one known document only.
-SELECT id FROM documents_document WHERE collection_id = %(collection)s AND source_uri = ANY(%(source_uris)s)
+SELECT id FROM documents_document WHERE collection_id = %(collection)s AND source_uri = ANY(%(source_uris)b)
 
 -- name: taken
-SELECT id FROM documents_document WHERE id = ANY(%(ids)s)
+SELECT id FROM documents_document WHERE id = ANY(%(ids)b)
 
 -- name: upsert_documents
 -- Invariant I2: the guard is in the statement. No row back means that the stored version is not lower.
 INSERT INTO documents_document AS d
     (id, tenant_id, collection_id, source_uri, title, metadata, version, content_sha256, media_type, state,
      pending_since, created_at, updated_at)
-VALUES {rows}
+{each id uuid, tenant uuid, collection uuid, source_uri text, title text, metadata jsonb, version bigint, sha256 bytea,
+      media_type text, state text, pending_since timestamptz, created_at timestamptz, updated_at timestamptz}
 ON CONFLICT (id) DO UPDATE SET
     version = EXCLUDED.version,
     source_uri = EXCLUDED.source_uri,
@@ -48,8 +49,8 @@ INSERT INTO documents_documentversion
 SELECT d.id, v.version, d.tenant_id, v.sha256, v.media_type, v.filename, v.bytes, 'pg:' || d.id || '/' || v.version,
        v.title, '', '', v.source_updated_at, %(now)s
 FROM documents_document d
-JOIN unnest(%(documents)s::uuid[], %(versions)s::bigint[], %(sha256s)s::bytea[], %(media_types)s::text[],
-            %(filenames)s::text[], %(sizes)s::bigint[], %(titles)s::text[], %(source_updated_ats)s::timestamptz[])
+JOIN unnest(%(documents)b::uuid[], %(versions)b::bigint[], %(sha256s)b::bytea[], %(media_types)b::text[],
+            %(filenames)b::text[], %(sizes)b::bigint[], %(titles)b::text[], %(source_updated_ats)b::timestamptz[])
      AS v (document_id, version, sha256, media_type, filename, bytes, title, source_updated_at)
   ON d.id = v.document_id
 
@@ -57,7 +58,7 @@ JOIN unnest(%(documents)s::uuid[], %(versions)s::bigint[], %(sha256s)s::bytea[],
 INSERT INTO documents_blob (document_id, version, part, tenant_id, data)
 SELECT d.id, b.version, %(part)s, d.tenant_id, b.data
 FROM documents_document d
-JOIN unnest(%(documents)s::uuid[], %(versions)s::bigint[], %(data)b::bytea[]) AS b (document_id, version, data)
+JOIN unnest(%(documents)b::uuid[], %(versions)b::bigint[], %(data)b::bytea[]) AS b (document_id, version, data)
   ON d.id = b.document_id
 
 -- name: raise_version

@@ -5,8 +5,8 @@ INSERT INTO documents_ingestionjob
      lease_until, not_before, outcome, timings, created_at)
 SELECT j.id, %(tenant)s, %(collection)s, j.document_id, j.version, j.bytes, 'prepare', %(state)s, j.priority,
        %(claims)s, %(claims)s, %(worker)s, now() + make_interval(secs => %(lease)s), %(now)s, '', '{}', %(now)s
-FROM unnest(%(ids)s::uuid[], %(documents)s::uuid[], %(versions)s::bigint[], %(sizes)s::bigint[],
-            %(priorities)s::smallint[])
+FROM unnest(%(ids)b::uuid[], %(documents)b::uuid[], %(versions)b::bigint[], %(sizes)b::bigint[],
+            %(priorities)b::smallint[])
      AS j (id, document_id, version, bytes, priority)
 
 -- name: claim
@@ -22,7 +22,7 @@ FROM ledger_claim(%(stage)s, %(worker)s, make_interval(secs => %(lease)s), %(lim
 UPDATE documents_ingestionjob AS j SET lease_until = now() + make_interval(secs => %(lease)s)
 WHERE j.id IN (
     SELECT own.id FROM documents_ingestionjob own
-    JOIN unnest(%(ids)s::uuid[], %(fences)s::bigint[]) AS held (id, fence)
+    JOIN unnest(%(ids)b::uuid[], %(fences)b::bigint[]) AS held (id, fence)
       ON own.id = held.id AND own.fence = held.fence
     WHERE own.state = 'running' FOR UPDATE OF own SKIP LOCKED
 )
@@ -30,7 +30,7 @@ WHERE j.id IN (
 -- name: own
 -- Which jobs does this worker still hold? Locks their rows until the transaction ends.
 SELECT j.id FROM documents_ingestionjob j
-JOIN unnest(%(ids)s::uuid[], %(fences)s::bigint[]) AS held (id, fence) ON j.id = held.id AND j.fence = held.fence
+JOIN unnest(%(ids)b::uuid[], %(fences)b::bigint[]) AS held (id, fence) ON j.id = held.id AND j.fence = held.fence
 WHERE j.state = 'running' ORDER BY j.id FOR UPDATE OF j
 
 -- name: hand_over
@@ -38,7 +38,7 @@ WHERE j.state = 'running' ORDER BY j.id FOR UPDATE OF j
 UPDATE documents_ingestionjob j SET
     stage = %(stage)s, state = 'queued', attempts = 0, lease_until = NULL, not_before = now(), base_version = held.base,
     timings = j.timings || held.timings
-FROM unnest(%(ids)s::uuid[], %(fences)s::bigint[], %(bases)s::bigint[], %(timings)s::jsonb[])
+FROM unnest(%(ids)b::uuid[], %(fences)b::bigint[], %(bases)b::bigint[], %(timings)b::jsonb[])
      AS held (id, fence, base, timings)
 WHERE j.id = held.id AND j.fence = held.fence AND j.state = 'running'
 
@@ -48,7 +48,7 @@ UPDATE documents_ingestionjob j SET
     state = 'done', stage = CASE WHEN %(outcome)s = 'published' THEN 'embed' ELSE j.stage END,
     outcome = %(outcome)s, lease_until = NULL, finished_at = now(), error = NULL,
     timings = j.timings || held.timings
-FROM unnest(%(ids)s::uuid[], %(fences)s::bigint[], %(timings)s::jsonb[]) AS held (id, fence, timings)
+FROM unnest(%(ids)b::uuid[], %(fences)b::bigint[], %(timings)b::jsonb[]) AS held (id, fence, timings)
 WHERE j.id = held.id AND j.fence = held.fence AND j.state = 'running'
 
 -- name: retry_later

@@ -12,7 +12,7 @@ FROM documents_documentversion v JOIN {held} ON v.document_id = held.document_id
 -- What the new version is compared with.
 SELECT c.document_id, c.chunk_id, c.sha256, c.heading_path
 FROM documents_chunk c
-WHERE c.document_id = ANY(%(documents)s) AND c.retired_in_version IS NULL
+WHERE c.document_id = ANY(%(documents)b) AND c.retired_in_version IS NULL
 ORDER BY c.document_id, c.chunk_id
 
 -- name: blobs
@@ -26,8 +26,8 @@ ORDER BY b.document_id, b.part
 UPDATE documents_documentversion v SET
     text = held.text, characters = length(held.text), title = held.title, parser = held.parser, chunker = %(chunker)s,
     media_type = held.media_type
-FROM unnest(%(documents)s::uuid[], %(versions)s::bigint[], %(texts)s::text[], %(titles)s::text[], %(parsers)s::text[],
-            %(media_types)s::text[]) AS held (document_id, version, text, title, parser, media_type)
+FROM unnest(%(documents)b::uuid[], %(versions)b::bigint[], %(texts)b::text[], %(titles)b::text[], %(parsers)b::text[],
+            %(media_types)b::text[]) AS held (document_id, version, text, title, parser, media_type)
 WHERE v.document_id = held.document_id AND (v.version = held.version OR v.same_as = held.version)
 
 -- name: clear_stage
@@ -43,9 +43,9 @@ INSERT INTO documents_stagedchunk
 SELECT d.id, s.version, d.tenant_id, s.ordinal, s.chunk_id, s.kept, s.start, s."end", s.text, s.sha256, s.tokens,
        ARRAY(SELECT jsonb_array_elements_text(s.heading_path))
 FROM documents_document d
-JOIN unnest(%(documents)s::uuid[], %(versions)s::bigint[], %(ordinals)s::int[], %(chunk_ids)s::uuid[], %(kept)s::bool[],
-            %(starts)s::int[], %(ends)s::int[], %(texts)s::text[], %(sha256s)s::bytea[], %(tokens)s::int[],
-            %(heading_paths)s::jsonb[])
+JOIN unnest(%(documents)b::uuid[], %(versions)b::bigint[], %(ordinals)b::int[], %(chunk_ids)b::uuid[], %(kept)b::bool[],
+            %(starts)b::int[], %(ends)b::int[], %(texts)b::text[], %(sha256s)b::bytea[], %(tokens)b::int[],
+            %(heading_paths)b::jsonb[])
      AS s (document_id, version, ordinal, chunk_id, kept, start, "end", text, sha256, tokens, heading_path)
   ON d.id = s.document_id
 

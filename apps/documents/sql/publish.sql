@@ -1,6 +1,6 @@
 -- name: lock_documents
 SELECT id, live_version, deleted_version FROM documents_document
-WHERE id = ANY(%(documents)s) ORDER BY id FOR UPDATE
+WHERE id = ANY(%(documents)b) ORDER BY id FOR UPDATE
 
 -- name: insert_chunks
 -- (The alias is for Citus, which asks its shards for the column of a table that is not called so there.)
@@ -16,9 +16,9 @@ RETURNING c.tokens
 -- name: insert_embeddings
 -- Only new chunks reach the vector index (invariant I9). Their vectors come along, or wait on the stage.
 INSERT INTO {table} (document_id, chunk_id, tenant_id, collection_id, live, embedding)
-SELECT s.document_id, s.chunk_id, s.tenant_id, %(collection)s, true, coalesce(v.embedding::{type}, s.embedding::{type})
+SELECT s.document_id, s.chunk_id, s.tenant_id, %(collection)s, true, coalesce(v.embedding, s.embedding::{type})
 FROM documents_stagedchunk s JOIN {held} ON s.document_id = held.document_id AND s.version = held.version
-LEFT JOIN unnest(%(sha256s)s::bytea[], %(embeddings)s::text[]) AS v (sha256, embedding) ON v.sha256 = s.sha256
+LEFT JOIN unnest(%(sha256s)b::bytea[], %(embeddings)b::{type}[]) AS v (sha256, embedding) ON v.sha256 = s.sha256
 WHERE NOT s.kept
 
 -- name: retire_chunks
@@ -33,7 +33,7 @@ RETURNING c.document_id, c.chunk_id, c.tokens
 
 -- name: retire_embeddings
 UPDATE {table} e SET live = false
-FROM unnest(%(documents)s::uuid[], %(chunks)s::uuid[]) AS r (document_id, chunk_id)
+FROM unnest(%(documents)b::uuid[], %(chunks)b::uuid[]) AS r (document_id, chunk_id)
 WHERE e.document_id = r.document_id AND e.chunk_id = r.chunk_id AND e.live
 
 -- name: place_chunks
