@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from io import SEEK_END
+from contextlib import suppress
+from io import SEEK_END, BytesIO
 from typing import IO, Any
 
 import django
@@ -57,6 +58,30 @@ class BoundedBody:
         return message
 
 
+class StreamedBody:
+    """The body of one request, piece by piece while it comes: for a view that answers while it reads."""
+
+    def __init__(self, receive: Callable[[], Awaitable[Message]]) -> None:
+        self.receive = receive
+        self.ended = asyncio.Event()
+        self.too_large = False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """Raises RequestAborted when the client goes away before the end."""
+        while not self.ended.is_set():
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise RequestAborted
+            if not message.get("more_body", False):
+                self.ended.set()
+            yield message.get("body", b"")
+
+    async def left(self) -> Message:
+        """Once the body has been read, wait until the client goes away."""
+        await self.ended.wait()
+        return await self.receive()
+
+
 class OneThreadHandler(ASGIHandler):
     def __init__(self) -> None:
         BaseHandler.__init__(self)
@@ -79,19 +104,24 @@ class OneThreadHandler(ASGIHandler):
     async def handle(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """Django's own, with the signals, the middlewares, the view and the closing in one visit to the thread. A call
         is not interrupted when its client goes away (a thread cannot be); a stream is."""
-        body = BoundedBody(scope, receive, settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
+        streamed = StreamedBody(receive) if _is_ndjson(scope) else None
+        bounded = BoundedBody(scope, receive, settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
         try:
-            body_file = await self.read_body(body)
+            body_file = BytesIO() if streamed else await self.read_body(bounded)
         except RequestAborted:
             return
         with body_file:
-            request, _ = self.create_request(scope | {"ragsite.body": body}, body_file)
+            request, _ = self.create_request(scope | {"ragsite.body": streamed or bounded}, body_file)
             response = await sync_to_async(self.respond)(request)
             if not response.streaming:
                 await self.send_response(response, send)
+                if streamed:  # was refused: a client that sends all before it listens has to get rid of it
+                    with suppress(RequestAborted):
+                        async for _ in streamed:
+                            pass
                 return
             sending = asyncio.create_task(self.send_response(response, send))
-            leaving = asyncio.create_task(self.listen_for_disconnect(receive))
+            leaving = asyncio.create_task(self.listen_for_disconnect(streamed.left if streamed else receive))
             try:
                 await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
             finally:
@@ -123,6 +153,7 @@ class OneThreadHandler(ASGIHandler):
         if scope["ragsite.body"].too_large:
             refused = RequestDataTooBig()
         request.META["ragsite.refused"] = refused
+        request.META["ragsite.body"] = scope["ragsite.body"]
         # A chunked body declares no length, and REST framework would take it for an empty one.
         request.META["CONTENT_LENGTH"] = str(body_file.seek(0, SEEK_END))
         body_file.seek(0)
@@ -132,6 +163,12 @@ class OneThreadHandler(ASGIHandler):
         if request.META["ragsite.refused"]:
             raise request.META["ragsite.refused"]
         return super().resolve_request(request)
+
+
+def _is_ndjson(scope: dict[str, Any]) -> bool:
+    """A body of lines is read by its view, while it answers (documents/bulk); all others refuse the type."""
+    found = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
+    return found.partition(b";")[0].strip().lower() == b"application/x-ndjson"
 
 
 django.setup(set_prefix=False)

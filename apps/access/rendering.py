@@ -1,4 +1,4 @@
-"""Responses as JSON."""
+"""Responses as JSON, whatever else a client would take."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 from rest_framework import renderers
+from rest_framework.negotiation import BaseContentNegotiation
 
 
 class JSONRenderer(renderers.JSONRenderer):
@@ -25,3 +26,17 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple | set | frozenset):
         return list(value)
     return str(value)
+
+
+class AlwaysJson(BaseContentNegotiation):
+    """Whoever asks for a stream gets it where a view streams, and errors as JSON all the same."""
+
+    def select_parser(self, request: Any, parsers: Any) -> Any:
+        return next((parser for parser in parsers if _accepts(parser, request)), None)
+
+    def select_renderer(self, request: Any, renderers: Any, format_suffix: str | None = None) -> Any:
+        return renderers[0], renderers[0].media_type
+
+
+def _accepts(parser: Any, request: Any) -> bool:
+    return request.content_type.partition(";")[0].strip().lower() == parser.media_type

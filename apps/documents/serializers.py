@@ -131,6 +131,13 @@ class AcceptedSerializer(serializers.Serializer):
     job = serializers.UUIDField(allow_null=True)
 
 
+class BulkResultSerializer(AcceptedSerializer):
+    """The result of a line; a refused one has the members of a problem document instead."""
+
+    status = serializers.IntegerField(help_text="as `POST /documents` would have answered")
+    line = serializers.IntegerField(help_text="number of the line, from 1")
+
+
 class VersionSerializer(serializers.Serializer):
     version = serializers.IntegerField()
     title = serializers.CharField()

@@ -1,11 +1,12 @@
 from django.urls import path
 
-from .views import collections, documents, jobs
+from .views import bulk, collections, documents, jobs
 
 urlpatterns = [
     path("collections", collections.CollectionList.as_view()),
     path("collections/<slug:slug>", collections.CollectionDetail.as_view()),
     path("documents", documents.DocumentList.as_view()),
+    path("documents/bulk", bulk.DocumentBulk.as_view()),
     path("documents/<uuid:document_id>", documents.DocumentDetail.as_view()),
     path("documents/<uuid:document_id>/versions", documents.VersionList.as_view()),
     path("documents/<uuid:document_id>/versions/<int:version>", documents.VersionDetail.as_view()),

@@ -9,10 +9,12 @@ from uuid import UUID
 from django.conf import settings
 
 from apps.access import tenancy
+from apps.access.problems import Problem
 
 from . import db, embed, ledger, prepare, publish
 from .accept import Accepted, Submission
 from .collections import collection_gone, hold
+from .errors import ABOUT_THE_CONTENT
 from .ledger import Claim
 from .models import Collection, Document, IngestionJob
 from .prepare import Original, milliseconds
@@ -121,3 +123,17 @@ def _wait(accepted: Accepted) -> IngestionJob | None:
 def is_live(document: Document) -> bool:
     """Do searches find this version of the document, or a newer one?"""
     return document.live_version is not None and document.live_version >= document.version
+
+
+def refusal(job: IngestionJob, *, pointer: str) -> Problem:
+    """Of a write-through whose document cannot be read: the client's error."""
+    error = job.error or {}
+    code, detail = error.get("code", "failed"), error.get("detail", "Ingestion failed.")
+    return Problem(
+        422,
+        code,
+        detail,
+        errors=[{"pointer": pointer, "detail": detail}] if code in ABOUT_THE_CONTENT else None,
+        job=str(job.id),
+        id=str(job.document_id),
+    )

@@ -18,6 +18,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.access.problems import Problem, invalid, openai_document
+from apps.access.rendering import AlwaysJson
 from apps.access.views import TenantView
 from apps.documents.embedding import EmbeddingError
 from apps.documents.spaces import embedder_for
@@ -42,7 +43,7 @@ _CHAT = {
 class OpenAIView(TenantView):
     scope_needed = "read"
     query_names = None
-    content_negotiation_class = sse.AlwaysJson
+    content_negotiation_class = AlwaysJson
 
 
 class ModelList(OpenAIView):

@@ -9,26 +9,11 @@ from contextlib import aclosing
 from typing import Any
 
 from django.http import StreamingHttpResponse
-from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.utils.encoders import JSONEncoder
 
 #: A comment this often keeps proxies from closing a quiet stream.
 HEARTBEAT_SECONDS = 10.0
 HEARTBEAT = ": heartbeat\n\n"
-
-
-class AlwaysJson(BaseContentNegotiation):
-    """Whoever asks for text/event-stream gets it where a view streams, and errors as JSON all the same."""
-
-    def select_parser(self, request: Any, parsers: Any) -> Any:
-        return next((parser for parser in parsers if _accepts(parser, request)), None)
-
-    def select_renderer(self, request: Any, renderers: Any, format_suffix: str | None = None) -> Any:
-        return renderers[0], renderers[0].media_type
-
-
-def _accepts(parser: Any, request: Any) -> bool:
-    return request.content_type.partition(";")[0].strip().lower() == parser.media_type
 
 
 def dumps(data: Any) -> str:

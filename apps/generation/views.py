@@ -11,6 +11,7 @@ from drf_spectacular.utils import OpenApiExample, OpenApiResponse, OpenApiTypes,
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from apps.access.rendering import AlwaysJson
 from apps.access.views import TenantView
 
 from . import answers, records, sse
@@ -25,7 +26,7 @@ _STREAM = OpenApiResponse(
 
 class AnswerList(TenantView):
     scope_needed = "read"
-    content_negotiation_class = sse.AlwaysJson
+    content_negotiation_class = AlwaysJson
 
     @extend_schema(
         request=AnswerRequestSerializer,

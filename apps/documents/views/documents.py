@@ -18,9 +18,8 @@ from apps.access.serializers import FormParser, JsonParser
 from apps.access.views import MAX_PAGE, PAGED, OwnPages, TenantView
 
 from .. import collections, db, ledger, queries, write_through
-from ..accept import accept
-from ..errors import ABOUT_THE_CONTENT
-from ..models import Collection, Document, IngestionJob
+from ..accept import Accepted, accept
+from ..models import Collection, Document
 from ..remove import delete
 from ..serializers import (
     AcceptedSerializer,
@@ -98,33 +97,26 @@ class DocumentList(TenantView):
         if through and not write_through.is_live(document):
             dead = write_through.run([(accepted, submission)], collection=collection)[0]
             if dead is not None:
-                raise _unreadable(dead, pointer="/file" if request.FILES else "/text")
-        body = {
-            "id": document.id,
-            "collection": collection.slug,
-            "source_uri": document.source_uri,
-            "version": document.version,
-            "live_version": document.live_version,
-            "state": document.state,
-            "unchanged": accepted.unchanged,
-            "job": accepted.job.id if accepted.job else None,
-        }
-        live = through and write_through.is_live(document)
-        return Response(body, status=200 if accepted.unchanged else 201 if live else 202)
+                raise write_through.refusal(dead, pointer="/file" if request.FILES else "/text")
+        status, body = answer(accepted, collection, through=through)
+        return Response(body, status=status)
 
 
-def _unreadable(job: IngestionJob, *, pointer: str) -> Problem:
-    """Of a write-through whose document cannot be read: the client's error."""
-    error = job.error or {}
-    code, detail = error.get("code", "failed"), error.get("detail", "Ingestion failed.")
-    return Problem(
-        422,
-        code,
-        detail,
-        errors=[{"pointer": pointer, "detail": detail}] if code in ABOUT_THE_CONTENT else None,
-        job=str(job.id),
-        id=str(job.document_id),
-    )
+def answer(accepted: Accepted, collection: Collection, *, through: bool) -> tuple[int, dict[str, Any]]:
+    """(HTTP status, body) for a document that was accepted."""
+    document = accepted.document
+    body = {
+        "id": document.id,
+        "collection": collection.slug,
+        "source_uri": document.source_uri,
+        "version": document.version,
+        "live_version": document.live_version,
+        "state": document.state,
+        "unchanged": accepted.unchanged,
+        "job": accepted.job.id if accepted.job else None,
+    }
+    live = through and write_through.is_live(document)
+    return 200 if accepted.unchanged else 201 if live else 202, body
 
 
 class DocumentDetail(TenantView):

@@ -1,0 +1,86 @@
+"""Many documents at once: in as few transactions as they allow, and what is wrong with one leaves the others alone."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+
+from django.db import InterfaceError, OperationalError, connection
+
+from apps.access import tenancy
+from apps.access.problems import Problem, as_problem, is_conflict
+
+from . import prepare, write_through
+from .accept import Accepted, Submission, accept_many
+from .engines import engine_for
+from .models import Collection
+
+Result = Accepted | Problem
+
+
+def put(*, collection: Collection, submissions: Sequence[Submission], through: bool = False) -> list[Result]:
+    """Accept documents of one collection, outside of a scope; their results in order.
+
+    through: bring small ones live in this process before they are answered for; large ones are waited for, as
+    write-through does. Accepting is all there is to do otherwise: the workers go on.
+    """
+    results: list[Result] = []
+    for group in _groups(submissions):
+        hold = through and _size(group[0]) <= write_through.INLINE_BYTES
+        while group:
+            accepted = _accept(collection, group, hold=hold)
+            results += _bring_live(collection, accepted, group) if through else accepted
+            group = group[len(accepted) :]
+    return results
+
+
+def _groups(submissions: Sequence[Submission]) -> Iterator[list[Submission]]:
+    """Small documents together, up to what one transaction takes; a large one alone. In order."""
+    group: list[Submission] = []
+    room = 0
+    for each in submissions:
+        size = _size(each)
+        if group and (size > room or len(group) >= engine_for(connection).batch):
+            yield group
+            group = []
+        if not group:
+            room = prepare.BATCH_BYTES if size <= write_through.INLINE_BYTES else size
+        group.append(each)
+        room = room - size if size <= write_through.INLINE_BYTES else 0
+    if group:
+        yield group
+
+
+def _size(submission: Submission) -> int:
+    return submission.content.seek(0, io.SEEK_END)
+
+
+def _accept(collection: Collection, group: Sequence[Submission], *, hold: bool) -> list[Result]:
+    """Of the first few, at least one: `accept_many`, or each alone where that fails for them all."""
+    try:
+        with tenancy.scope(collection.tenant_id, replan=False):
+            return accept_many(collection=collection, submissions=group, hold=hold)
+    except Exception as error:
+        away = isinstance(error, OperationalError | InterfaceError) and not is_conflict(error)
+        if away or len(group) == 1:
+            return [as_problem(error)] * len(group)
+    return [_accept(collection, [each], hold=hold)[0] for each in group]
+
+
+def _bring_live(collection: Collection, results: list[Result], group: Sequence[Submission]) -> list[Result]:
+    pairs = zip(results, group, strict=False)
+    work = [(result, each) for result, each in pairs if isinstance(result, Accepted) and not live(result)]
+    try:
+        dead = write_through.run(work, collection=collection)
+    except Problem as problem:  # the collection was deleted meanwhile
+        return [result if isinstance(result, Problem) or live(result) else problem for result in results]
+    refused = {
+        accepted.document.id: write_through.refusal(job, pointer="/text")
+        for (accepted, _), job in zip(work, dead, strict=True)
+        if job is not None
+    }
+    return [result if isinstance(result, Problem) else refused.get(result.document.id, result) for result in results]
+
+
+def live(accepted: Accepted) -> bool:
+    return write_through.is_live(accepted.document)
