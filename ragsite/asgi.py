@@ -154,8 +154,10 @@ class OneThreadHandler(ASGIHandler):
             refused = RequestDataTooBig()
         request.META["ragsite.refused"] = refused
         request.META["ragsite.body"] = scope["ragsite.body"]
-        # A chunked body declares no length, and REST framework would take it for an empty one.
-        request.META["CONTENT_LENGTH"] = str(body_file.seek(0, SEEK_END))
+        # A chunked body declares no length, and REST framework would take it for an empty one; of a body that is still
+        # to come any length but 0 will do.
+        streamed = isinstance(scope["ragsite.body"], StreamedBody)
+        request.META["CONTENT_LENGTH"] = "1" if streamed else str(body_file.seek(0, SEEK_END))
         body_file.seek(0)
         return request, None
 

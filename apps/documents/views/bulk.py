@@ -40,7 +40,7 @@ LINE_BYTES = 16 * 2**20
 GROUP_LINES, GROUP_BYTES = 200, 2**20
 SPOOLED_BYTES, PIECE_BYTES = 2**20, 2**16
 PAUSE_SECONDS = 0.01  # without a new line, after which a group is worked on
-OVERLOADED_SECONDS = 60.0
+OVERLOADED_SECONDS = 20.0
 
 Line = tuple[int, bytes | None]  # its number, from 1; None for one that is too long
 
