@@ -10,7 +10,7 @@ from django.db import InterfaceError, OperationalError, connection
 from apps.access import tenancy
 from apps.access.problems import Problem, as_problem, is_conflict
 
-from . import prepare, write_through
+from . import embed, prepare, write_through
 from .accept import Accepted, Submission, accept_many
 from .engines import engine_for
 from .models import Collection
@@ -26,12 +26,33 @@ def put(*, collection: Collection, submissions: Sequence[Submission], through: b
     """
     results: list[Result] = []
     for group in _groups(submissions):
-        hold = through and _size(group[0]) <= write_through.INLINE_BYTES
+        hold = through and _is_small(group[0])
         while group:
             accepted = _accept(collection, group, hold=hold)
             results += _bring_live(collection, accepted, group) if through else accepted
             group = group[len(accepted) :]
     return results
+
+
+def put_here(*, collection: Collection, submissions: Sequence[Submission]) -> list[Result]:
+    """`put` with everything done in this process, large documents as well: where there may be no workers."""
+    results = iter(
+        put(collection=collection, submissions=[each for each in submissions if _is_small(each)], through=True)
+    )
+    return [next(results) if _is_small(each) else _alone(collection, each) for each in submissions]
+
+
+def _alone(collection: Collection, submission: Submission) -> Result:
+    """A large document, stage by stage. A worker that is there may have been faster."""
+    result = _accept(collection, [submission], hold=False, wake=False)[0]
+    if isinstance(result, Accepted) and result.job is not None:
+        prepare.drain(job_id=result.job.id)
+        embed.drain(job_id=result.job.id)
+    return result
+
+
+def _is_small(submission: Submission) -> bool:
+    return _size(submission) <= write_through.INLINE_BYTES
 
 
 def _groups(submissions: Sequence[Submission]) -> Iterator[list[Submission]]:
@@ -44,9 +65,9 @@ def _groups(submissions: Sequence[Submission]) -> Iterator[list[Submission]]:
             yield group
             group = []
         if not group:
-            room = prepare.BATCH_BYTES if size <= write_through.INLINE_BYTES else size
+            room = prepare.BATCH_BYTES
         group.append(each)
-        room = room - size if size <= write_through.INLINE_BYTES else 0
+        room = room - size if _is_small(each) else 0
     if group:
         yield group
 
@@ -55,11 +76,11 @@ def _size(submission: Submission) -> int:
     return submission.content.seek(0, io.SEEK_END)
 
 
-def _accept(collection: Collection, group: Sequence[Submission], *, hold: bool) -> list[Result]:
+def _accept(collection: Collection, group: Sequence[Submission], *, hold: bool, wake: bool = True) -> list[Result]:
     """Of the first few, at least one: `accept_many`, or each alone where that fails for them all."""
     try:
         with tenancy.scope(collection.tenant_id, replan=False):
-            return accept_many(collection=collection, submissions=group, hold=hold)
+            return accept_many(collection=collection, submissions=group, hold=hold, wake=wake)
     except Exception as error:
         away = isinstance(error, OperationalError | InterfaceError) and not is_conflict(error)
         if away or len(group) == 1:

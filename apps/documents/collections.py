@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -82,6 +84,25 @@ def remove(*, collection: Collection) -> None:
         cursor.execute("DELETE FROM documents_collection WHERE id = %s", [collection.id])
 
 
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Jobs of a collection: how many have not ended, how many did in the last minute, and when all will have."""
+
+    open: int
+    per_minute: int
+
+    @property
+    def eta_seconds(self) -> int | None:
+        """None when nothing is open, or nothing moves."""
+        return -(-self.open * 60 // self.per_minute) if self.open and self.per_minute else None
+
+
+def progress(ids: Sequence[UUID]) -> dict[UUID, Progress]:
+    """Inside a scope: how the indexing of collections goes."""
+    counted = {row[0]: Progress(*row[1:]) for row in db.rows("progress", collections=list(ids))}
+    return {each: counted.get(each, Progress(0, 0)) for each in ids}
+
+
 def pending(collection: Collection) -> int:
     """Documents whose newest version is not live yet."""
     return Document.objects.filter(collection=collection, pending_since__isnull=False).count()
@@ -89,6 +110,7 @@ def pending(collection: Collection) -> int:
 
 def show(collection: Collection) -> dict[str, Any]:
     """A collection as the API gives it."""
+    going = progress([collection.id])[collection.id]
     return {
         "slug": collection.slug,
         "name": collection.name,
@@ -108,6 +130,8 @@ def show(collection: Collection) -> dict[str, Any]:
         "documents": collection.documents,
         "chunks": collection.chunks,
         "pending": pending(collection),
+        "indexed_per_minute": going.per_minute,
+        "eta_seconds": going.eta_seconds,
         "created_at": collection.created_at,
     }
 

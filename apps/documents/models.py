@@ -300,6 +300,7 @@ class IngestionJob(models.Model):
             ),
             models.Index(fields=["document_id", "version"], name="job_document"),
             models.Index(fields=["tenant", "state", "created_at"], name="job_tenant_state"),
+            models.Index(fields=["collection_id", "finished_at"], name="job_progress"),
         ]
 
     def __str__(self) -> str:

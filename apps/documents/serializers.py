@@ -64,6 +64,10 @@ class CollectionSerializer(serializers.Serializer):
     documents = serializers.IntegerField(help_text="live documents")
     chunks = serializers.IntegerField(help_text="live chunks")
     pending = serializers.IntegerField(help_text="documents whose newest version is not live yet")
+    indexed_per_minute = serializers.IntegerField(help_text="jobs that ended in the last minute")
+    eta_seconds = serializers.IntegerField(
+        allow_null=True, help_text="until the open jobs have ended, at that rate; null when none is open or none moves"
+    )
     created_at = serializers.DateTimeField()
 
 

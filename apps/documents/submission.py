@@ -60,8 +60,9 @@ def from_request(request: Request) -> tuple[str, str | None, Submission, int]:
     return _from_values(checked.validated_data)
 
 
-def from_line(line: bytes, checker: SubmissionSerializer) -> tuple[str, str | None, Submission, int]:
-    """The same of a line of NDJSON. `checker` serves many lines: making one takes longer than using it."""
+def from_line(line: bytes, checker: SubmissionSerializer, **defaults: str) -> tuple[str, str | None, Submission, int]:
+    """The same of a line of NDJSON, with defaults for what it leaves out. `checker` serves many lines: making one takes
+    longer than using it."""
     try:
         data = load_json(line.decode())
     except UnicodeDecodeError as error:
@@ -70,7 +71,7 @@ def from_line(line: bytes, checker: SubmissionSerializer) -> tuple[str, str | No
         raise Problem(400, "malformed_json", f"The line is not JSON: {error}")
     if not isinstance(data, dict):
         raise Problem(400, "invalid", "The line must be a JSON object.")
-    return _from_values(checker.run_validation(data))
+    return _from_values(checker.run_validation(defaults | data))
 
 
 def _from_values(values: dict[str, Any]) -> tuple[str, str | None, Submission, int]:
@@ -91,7 +92,7 @@ def _from_values(values: dict[str, Any]) -> tuple[str, str | None, Submission, i
     if upload is None:
         _must_be_text(head, media_type)
     else:
-        _must_hold_text(head, media_type, filename)
+        must_hold_text(head, media_type, filename)
     return slug, mode, Submission(content=content, media_type=media_type, filename=filename, **values), size
 
 
@@ -114,7 +115,7 @@ def _must_be_text(head: bytes, media_type: str) -> None:
         raise invalid("/media_type", f"{found.label} is not text; send it as a file.", status=415, code="unsupported")
 
 
-def _must_hold_text(head: bytes, media_type: str, filename: str) -> None:
+def must_hold_text(head: bytes, media_type: str, filename: str) -> None:
     """Raises Problem 415 for an image, audio, video or program that no parser takes, where bytes and header say so.
 
     Whatever is less certain is accepted: its job says what was wrong, and can be retried when there is a parser.

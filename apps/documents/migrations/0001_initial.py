@@ -518,6 +518,10 @@ class Migration(migrations.Migration):
             model_name="ingestionjob",
             index=models.Index(fields=["tenant", "state", "created_at"], name="job_tenant_state"),
         ),
+        migrations.AddIndex(
+            model_name="ingestionjob",
+            index=models.Index(fields=["collection_id", "finished_at"], name="job_progress"),
+        ),
         TenantWall("documents_ingestionjob", definer_reads=True),
         PlaceBeside("documents_ingestionjob"),
     ]

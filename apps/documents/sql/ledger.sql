@@ -138,3 +138,9 @@ SELECT ledger_forget(%(before)s, %(at_most)s)
 -- name: overview
 -- Queue depth by stage and state, what is due, and the age in seconds of the oldest open job. No tenant in it.
 SELECT stage, state, jobs, due, oldest_seconds FROM ledger_overview()
+
+-- name: progress
+SELECT collection_id, count(*) FILTER (WHERE finished_at IS NULL), count(*) FILTER (WHERE finished_at IS NOT NULL)
+FROM documents_ingestionjob
+WHERE collection_id = ANY(%(collections)b) AND (finished_at IS NULL OR finished_at > now() - interval '1 minute')
+GROUP BY collection_id
