@@ -10,10 +10,12 @@ from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
+from django.core.validators import ProhibitNullCharactersValidator
 from django.http import QueryDict
 from django.http.multipartparser import MultiPartParser, MultiPartParserError
 from django.utils.datastructures import MultiValueDict
 from rest_framework import parsers, serializers
+from rest_framework.validators import ProhibitSurrogateCharactersValidator
 
 from .problems import Problem, invalid
 
@@ -124,8 +126,19 @@ def refuse_unbuilt(data: Any, names: Iterable[str]) -> None:
         raise Problem(400, "not_supported", f"{', '.join(asked)}: not supported by this version.", errors=errors)
 
 
+def _storable(value: str) -> None:
+    if problem := unstorable_text(value):
+        raise serializers.ValidationError(problem)
+
+
 class TextField(serializers.CharField):
     """A JSON string; unlike its parent it does not take a number for one."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        # The parent looks at each character of a text for a surrogate; encoding it tells as well.
+        slow = (ProhibitNullCharactersValidator, ProhibitSurrogateCharactersValidator)
+        self.validators = [each for each in self.validators if not isinstance(each, slow)] + [_storable]
 
     def to_internal_value(self, data: Any) -> str:
         if not isinstance(data, str):

@@ -10,12 +10,13 @@ from django.db import InterfaceError, OperationalError, connection
 from apps.access import tenancy
 from apps.access.problems import Problem, as_problem, is_conflict
 
-from . import embed, prepare, write_through
+from . import embed, merge, prepare, write_through
 from .accept import Accepted, Submission, accept_many
 from .engines import engine_for
 from .models import Collection
 
 Result = Accepted | Problem
+Outcome = str | Problem  # merge.MERGED or merge.UNCHANGED
 
 
 def put(*, collection: Collection, submissions: Sequence[Submission], through: bool = False) -> list[Result]:
@@ -34,12 +35,26 @@ def put(*, collection: Collection, submissions: Sequence[Submission], through: b
     return results
 
 
-def put_here(*, collection: Collection, submissions: Sequence[Submission]) -> list[Result]:
-    """`put` with everything done in this process, large documents as well: where there may be no workers."""
-    results = iter(
-        put(collection=collection, submissions=[each for each in submissions if _is_small(each)], through=True)
+def put_here(*, collection: Collection, submissions: Sequence[Submission]) -> list[Outcome]:
+    """Bring documents live in this process, large ones as well: where there may be no workers. In order."""
+    outcomes: dict[int, Outcome] = {}
+    small = {at: each for at, each in enumerate(submissions) if _is_small(each)}
+    if engine_for(connection).batch > 1:
+        for at, told in zip(small, merge.merge(collection=collection, submissions=list(small.values())), strict=True):
+            if told is not None:
+                outcomes[at] = told
+    rest = {at: each for at, each in small.items() if at not in outcomes}
+    outcomes |= zip(
+        rest, map(_told, put(collection=collection, submissions=list(rest.values()), through=True)), strict=True
     )
-    return [next(results) if _is_small(each) else _alone(collection, each) for each in submissions]
+    for at, each in enumerate(submissions):
+        if at not in outcomes:
+            outcomes[at] = _told(_alone(collection, each))
+    return [outcomes[at] for at in range(len(submissions))]
+
+
+def _told(result: Result) -> Outcome:
+    return result if isinstance(result, Problem) else merge.UNCHANGED if result.unchanged else merge.MERGED
 
 
 def _alone(collection: Collection, submission: Submission) -> Result:

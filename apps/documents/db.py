@@ -25,7 +25,7 @@ QUERIES = {name: text.replace("{held}", HELD) for name, text in load(Path(__file
 
 def rows(name: str, *, table: str = "", type: str = "", **parameters: Any) -> list[tuple[Any, ...]]:
     """The rows of a named query. `table` and `type` fill {table} and {type}: names made by spaces.py, never input."""
-    return execute(_statement(name, table, type), parameters).fetchall()
+    return execute(_statement(name, table=table, type=type), parameters).fetchall()
 
 
 def rows_of(name: str, **columns: Sequence[Any]) -> list[tuple[Any, ...]]:
@@ -47,13 +47,16 @@ def rows_of(name: str, **columns: Sequence[Any]) -> list[tuple[Any, ...]]:
     return execute(_EACH.sub(lambda _: source, QUERIES[name]), parameters).fetchall()
 
 
-def run(name: str, *, table: str = "", type: str = "", **parameters: Any) -> int:
+def run(name: str, *, table: str = "", type: str = "", into: str = "", **parameters: Any) -> int:
     """Run a named statement; how many rows it touched."""
-    return execute(_statement(name, table, type), parameters).rowcount
+    return execute(_statement(name, table=table, type=type, into=into), parameters).rowcount
 
 
-def _statement(name: str, table: str, type: str) -> str:
-    return QUERIES[name].replace("{table}", table).replace("{type}", type)
+def _statement(name: str, **names: str) -> str:
+    statement = QUERIES[name]
+    for placeholder, written in names.items():
+        statement = statement.replace("{" + placeholder + "}", written)
+    return statement
 
 
 def vector_text(values: Sequence[float]) -> str:
@@ -64,6 +67,20 @@ def vector_text(values: Sequence[float]) -> str:
 def vector_from(sent: bytes) -> npt.NDArray[np.float32]:
     """What vector_send() gave."""
     return np.frombuffer(sent, ">f4", offset=4).astype(np.float32)
+
+
+def vector_bytes(vectors: Sequence[npt.NDArray[np.float32]], storage: str) -> list[bytes]:
+    """pgvector's binary form of each vector, for COPY."""
+    return [item.tobytes()[4:] for item in _packed(vectors, storage)] if vectors else []
+
+
+def _packed(vectors: Sequence[npt.NDArray[np.float32]], storage: str) -> npt.NDArray[Any]:
+    """Each vector as an element of an array: its size in bytes, then what halfvec_recv or vector_recv reads."""
+    number = ">f2" if storage == "halfvec" else ">f4"
+    shape = [("bytes", ">i4"), ("dimensions", ">i2"), ("unused", ">i2"), ("values", number, len(vectors[0]))]
+    items = np.zeros(len(vectors), np.dtype(shape))
+    items["bytes"], items["dimensions"], items["values"] = items.itemsize - 4, len(vectors[0]), vectors
+    return items
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +99,8 @@ class _VectorArrayDumper(Dumper):
     def dump(self, obj: VectorArray) -> bytes:
         if not obj.vectors:
             return struct.pack(">iiI", 0, 0, 0)
-        count, dimensions = len(obj.vectors), len(obj.vectors[0])
-        number = ">f2" if obj.storage == "halfvec" else ">f4"
-        item = np.dtype([("bytes", ">i4"), ("dimensions", ">i2"), ("unused", ">i2"), ("values", number, dimensions)])
-        items = np.zeros(count, item)
-        items["bytes"], items["dimensions"], items["values"] = item.itemsize - 4, dimensions, obj.vectors
-        return struct.pack(">iiIii", 1, 0, 0, count, 1) + items.tobytes()
+        items = _packed(obj.vectors, obj.storage)
+        return struct.pack(">iiIii", 1, 0, 0, len(items), 1) + items.tobytes()
 
 
 psycopg.adapters.register_dumper(VectorArray, _VectorArrayDumper)

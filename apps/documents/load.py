@@ -21,7 +21,9 @@ from .write_through import INLINE_BYTES
 LINES = (".ndjson", ".jsonl")
 GROUP_DOCUMENTS, GROUP_BYTES = 200, 4 * 2**20
 
-#: What a document is called in messages, and the document or why it cannot be one.
+#: What a document is called in messages, and its line or file.
+Raw = tuple[str, bytes | Path]
+#: The same, and the document or why it cannot be one.
 Read = tuple[str, Submission | Problem]
 
 
@@ -36,23 +38,67 @@ def paths(root: Path) -> list[Path]:
     return found
 
 
-def read(root: Path, *, collection: str, priority: str) -> Iterator[Read]:
-    """The documents of a file or folder, one at a time; the source URI is the path within the folder.
+def has_lines(root: Path) -> bool:
+    """Is it a file of documents as lines? Within a folder such a file is a text like others."""
+    return root.suffix.lower() in LINES and root.is_file()
 
-    A file of lines that is named itself holds documents, as `POST /documents/bulk` takes them; within a folder it is a
-    text like others.
-    """
-    if root.suffix.lower() in LINES and root.is_file():
-        yield from _lines(root, collection=collection, priority=priority)
-        return
+
+def count(root: Path) -> int:
+    """How many documents there are."""
+    if has_lines(root):
+        with root.open("rb") as file:
+            return sum(1 for line in file if line.strip())
+    return len(paths(root))
+
+
+def groups(root: Path) -> Iterator[list[Raw]]:
+    """The documents of a file or folder, unread: as many at a time as one transaction takes, by number and bytes."""
+    group: list[Raw] = []
+    size = 0
+    for each in _lines(root) if has_lines(root) else _files(root):
+        group.append(each)
+        size += len(each[1]) if isinstance(each[1], bytes) else _size(each[1])
+        if len(group) >= GROUP_DOCUMENTS or size >= GROUP_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def _lines(path: Path) -> Iterator[Raw]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                yield f"line {number}", line
+
+
+def _files(root: Path) -> Iterator[Raw]:
     for path in paths(root):
-        name = path.relative_to(root).as_posix() if path != root else path.name
+        yield path.relative_to(root).as_posix() if path != root else path.name, path
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def read(group: Iterable[Raw], *, collection: str, priority: str) -> list[Read]:
+    """The documents of a group; the source URI of a file is its name. `close` them."""
+    checker = SubmissionSerializer(context={"form": False})
+    found: list[Read] = []
+    for name, raw in group:
         try:
-            yield name, _file(path, name, priority)
+            if isinstance(raw, bytes):
+                found.append((name, from_line(raw, checker, collection=collection, priority=priority)[2]))
+            else:
+                found.append((name, _file(raw, name, priority)))
         except OSError as error:
-            yield name, Problem(422, "unreadable", f"The file cannot be read: {error.strerror}.")
-        except Problem as problem:
-            yield name, problem
+            found.append((name, Problem(422, "unreadable", f"The file cannot be read: {error.strerror}.")))
+        except Exception as error:
+            found.append((name, as_problem(error)))
+    return found
 
 
 def _file(path: Path, name: str, priority: str) -> Submission:
@@ -73,42 +119,8 @@ def _file(path: Path, name: str, priority: str) -> Submission:
     )
 
 
-def _lines(path: Path, *, collection: str, priority: str) -> Iterator[Read]:
-    checker = SubmissionSerializer(context={"form": False})
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                yield f"line {number}", from_line(line, checker, collection=collection, priority=priority)[2]
-            except Exception as error:
-                yield f"line {number}", as_problem(error)
-
-
-def groups(documents: Iterable[Read]) -> Iterator[list[Read]]:
-    """As many as one transaction takes, by number and bytes."""
-    group: list[Read] = []
-    size = 0
-    for each in documents:
-        group.append(each)
-        if isinstance(each[1], Submission):
-            size += each[1].content.seek(0, io.SEEK_END)
-        if len(group) >= GROUP_DOCUMENTS or size >= GROUP_BYTES:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group
-
-
-def count(root: Path) -> int:
-    """How many `read` will give, about: a file of lines may have blank ones."""
-    if root.suffix.lower() in LINES and root.is_file():
-        with root.open("rb") as file:
-            return sum(1 for _ in file)
-    return len(paths(root))
-
-
 def close(group: Iterable[Read]) -> None:
+    """Let go of the files."""
     for _, each in group:
         if isinstance(each, Submission):
             each.content.close()

@@ -203,22 +203,26 @@ def cut_all(
     """The chunks of versions, one after another; their number goes to `counts` by job, a text without any to
     `failed`."""
     for text in texts:
-        for each in cut(text, collection, live=live[text.held.document_id]):
+        held = text.held
+        alive = live[held.document_id]
+        for each in cut(text.parsed, collection, document_id=held.document_id, version=held.version, live=alive):
             counts[text.held.id] = each.ordinal + 1
             yield each
         if text.held.id not in counts:
             failed.append((text.held, IngestError("empty", "The document has no text.")))
 
 
-def cut(text: Text, collection: Collection, *, live: LiveChunks) -> Iterator[StagedChunk]:
+def cut(
+    parsed: Parsed, collection: Collection, *, document_id: UUID, version: int, live: LiveChunks
+) -> Iterator[StagedChunk]:
     """The chunks of a version; one that is live already keeps its row and carries no text."""
-    held, whole = text.held, text.parsed.text
+    whole = parsed.text
     embedder = embedder_for(collection.space)
     # What a model does not read it cannot find: no chunk is longer than it takes, whatever the collection says.
     limit = min(collection.chunking_max_tokens, embedder.max_tokens)
     spans = chunk(
         whole,
-        text.parsed.blocks,
+        parsed.blocks,
         strategy=collection.chunking_strategy,
         max_tokens=limit,
         overlap_tokens=min(collection.chunking_overlap_tokens, (limit - 1) // 2),
@@ -230,10 +234,10 @@ def cut(text: Text, collection: Collection, *, live: LiveChunks) -> Iterator[Sta
         same = live.get((digest, span.heading_path))
         kept = bool(same)
         yield StagedChunk(
-            document_id=held.document_id,
-            version=held.version,
+            document_id=document_id,
+            version=version,
             ordinal=ordinal,
-            chunk_id=same.popleft() if same else uuid5(held.document_id, f"{held.version}/{ordinal}"),
+            chunk_id=same.popleft() if same else uuid5(document_id, f"{version}/{ordinal}"),
             kept=kept,
             start=span.start,
             end=span.end,

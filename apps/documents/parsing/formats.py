@@ -42,6 +42,8 @@ def _is_pdf(data: bytes) -> bool:
 
 def _is_html(data: bytes) -> bool:
     head = data[: 2 * HEAD]
+    if b"<" not in head:  # most texts: the rest takes longer than all else that is asked here
+        return False
     bom = encoding.byte_order_mark(head)
     codec, skip = bom or (_wide_guess(head) or "latin-1", 0)
     return _HTML.match(head[skip:].decode(codec, "ignore")) is not None

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 import time
 from argparse import RawDescriptionHelpFormatter
 from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, as_completed, wait
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, as_completed, wait
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import django
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import connection
+from django.db import connections
 from django.utils import timezone
 from tqdm import tqdm  # type: ignore[import-untyped]
 
@@ -26,7 +30,36 @@ from apps.documents.models import Collection, Document, IngestionJob
 SHOWN = 20  # refusals
 POLL_SECONDS = 0.5
 QUIET_SECONDS = 30.0
-THREADS = (os.cpu_count() or 1) + 1
+PROCESSES = os.cpu_count() or 1
+#: A fork begins at once. It may use a GPU, because this process never does.
+START = "fork" if sys.platform == "linux" else "spawn"
+
+
+#: Of each document what it is called, what came of it, and why it was refused.
+Told = list[tuple[str, str, str]]
+
+
+def _work(collection: Collection, group: list[load.Raw], priority: str, put: Callable[..., Sequence[Any]]) -> Told:
+    read = load.read(group, collection=collection.slug, priority=priority)
+    try:
+        submissions = [each for _, each in read if isinstance(each, Submission)]
+        results = iter(put(collection=collection, submissions=submissions))
+    finally:
+        load.close(read)
+    return [(name, *_told(each if isinstance(each, Problem) else next(results))) for name, each in read]
+
+
+def _told(result: bulk.Result | bulk.Outcome) -> tuple[str, str]:
+    if isinstance(result, Problem):
+        return "refused", result.sentence
+    if isinstance(result, str):
+        return result, ""
+    return ("unchanged" if result.unchanged else "accepted"), ""
+
+
+def _load_group(collection: Collection, group: list[load.Raw]) -> Told:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to hear: what has begun ends well
+    return _work(collection, group, "normal", bulk.put_here)
 
 
 class Command(BaseCommand):
@@ -60,15 +93,14 @@ What has not changed is not done again: after Ctrl-C, run the same command once 
         self.problems: list[str] = []
         self.started = timezone.now()
         total = load.count(path)
-        documents = load.read(path, collection=self.collection.slug, priority=options["priority"])
         title = "loading" if options["bulk"] else "accepting"
         with tqdm(total=total, unit=" documents", desc=title, disable=None) as bar:
             try:
                 if options["bulk"]:
-                    self._load(load.groups(documents), total, bar)
+                    self._load(path, total, bar)
                 else:
-                    for group in load.groups(documents):
-                        self._count(self._put(group, bulk.put), bar)
+                    for group in load.groups(path):
+                        self._count(_work(self.collection, group, options["priority"], bulk.put), bar)
             except KeyboardInterrupt:
                 bar.close()
                 detail = f"Stopped after {self.counted.total()} of {total}; the same command goes on from here."
@@ -89,34 +121,19 @@ What has not changed is not done again: after Ctrl-C, run the same command once 
             self.stderr.write(f"made the collection {slug!r}")
             return collections.create(tenant_id=tenant_id, slug=slug, name=slug)
 
-    def _put(self, group: list[load.Read], put: Callable[..., list[bulk.Result]]) -> list[tuple[str, bulk.Result]]:
-        """The results of a group by name; what could not be read is one of them."""
-        results = iter(
-            put(
-                collection=self.collection,
-                submissions=[each for _, each in group if isinstance(each, Submission)],
-            )
-        )
-        told = [(name, each if isinstance(each, Problem) else next(results)) for name, each in group]
-        load.close(group)
-        return told
-
-    def _load(self, groups: Iterator[list[load.Read]], total: int, bar: tqdm) -> None:
-        """A few groups at a time: while Postgres writes one, the next is read, cut and embedded."""
-
-        def work(group: list[load.Read]) -> list[tuple[str, bulk.Result]]:
-            try:
-                return self._put(group, bulk.put_here)
-            finally:
-                connection.close()
-
+    def _load(self, path: Path, total: int, bar: tqdm) -> None:
+        """By processes that take a group each: while Postgres writes one, others are read, cut and embedded."""
         started = time.monotonic()
         with spaces.index_after(self.collection.space, coming=total) as unindexed:
-            with ThreadPoolExecutor(THREADS) as pool:
-                running: set[Future[list[tuple[str, bulk.Result]]]] = set()
-                for group in groups:
-                    running.add(pool.submit(work, group))
-                    if len(running) > THREADS:
+            for each in connections.all():  # a forked process could not use them
+                each.close()
+                if hasattr(each, "close_pool"):
+                    each.close_pool()
+            with ProcessPoolExecutor(PROCESSES, get_context(START), initializer=django.setup) as pool:
+                running: set[Future[Told]] = set()
+                for group in load.groups(path):
+                    running.add(pool.submit(_load_group, self.collection, group))
+                    if len(running) > 2 * PROCESSES:
                         done, running = wait(running, return_when=FIRST_COMPLETED)
                         for each in done:
                             self._count(each.result(), bar)
@@ -131,14 +148,12 @@ What has not changed is not done again: after Ctrl-C, run the same command once 
             + (f", their vector index in {time.monotonic() - loaded:.1f} s" if unindexed else "")
         )
 
-    def _count(self, results: list[tuple[str, bulk.Result]], bar: tqdm) -> None:
-        for name, result in results:
-            if isinstance(result, Problem):
-                self.counted["refused"] += 1
-                self.problems.append(f"{name}: {result.sentence}")
-            else:
-                self.counted["unchanged" if result.unchanged else "accepted"] += 1
-        bar.update(len(results))
+    def _count(self, told: Told, bar: tqdm) -> None:
+        for name, outcome, sentence in told:
+            self.counted[outcome] += 1
+            if sentence:
+                self.problems.append(f"{name}: {sentence}")
+        bar.update(len(told))
 
     def _wait(self) -> None:
         """Until the collection has no open job."""

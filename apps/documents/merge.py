@@ -1,0 +1,186 @@
+"""A first load's fast path: documents that nobody knows yet go from nothing to live in one transaction.
+
+They need no ledger, because they are not accepted before they can be found, and no comparing, because there is nothing
+of them. Their rows are copied into temporary tables and merged from there, one statement per table. Whatever is not
+plainly new, or cannot be read, is left to the way that all documents go (bulk.put).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID, uuid5
+
+from django.db import connection
+from django.utils import timezone
+
+from apps.access import tenancy
+
+from . import db, embed, metrics
+from .accept import Submission
+from .collections import hold
+from .erasure import erased_name
+from .models import Collection
+from .parsing import Parsed, ParseError
+from .parsing.sandbox import parse_sandboxed
+from .prepare import StagedChunk, chunker_fingerprint, cut
+from .spaces import column_type
+
+MERGED, UNCHANGED = "accepted", "unchanged"
+DOCUMENT_TYPES = (
+    *("uuid", "text", "text", "jsonb", "int8", "bytea", "text", "text", "int8", "bytea", "text", "int8", "text"),
+    *("text", "text", "uuid[]", "int4[]", "int4[]", "timestamptz"),
+)
+CHUNK_TYPES = ("uuid", "uuid", "int8", "text", "bytea", "int4", "text[]", "bytea")  # a vector comes as its bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _New:
+    submission: Submission
+    id: UUID
+    name: str
+    data: bytes
+    sha256: bytes
+    parsed: Parsed
+    chunks: list[StagedChunk]
+
+
+def merge(*, collection: Collection, submissions: Sequence[Submission]) -> list[str | None]:
+    """Outside of a scope, for small documents: "accepted" for each that was new and is live now, "unchanged" for each
+    that is there just so, None for the others, of which nothing has been stored."""
+    contents = [_content(each) for each in submissions]
+    digests = [hashlib.sha256(content).digest() for content in contents]
+    names = [
+        each.source_uri or each.filename or f"sha256:{digest.hex()}"
+        for each, digest in zip(submissions, digests, strict=True)
+    ]
+    with tenancy.scope(collection.tenant_id, replan=False):
+        known = _known(collection, names)
+    outcomes: list[str | None] = [None] * len(submissions)
+    new: dict[int, _New] = {}
+    seen: set[str] = set()
+    for at, (submission, data, digest, name) in enumerate(zip(submissions, contents, digests, names, strict=True)):
+        if name in known:
+            if known[name] == (digest, submission.media_type) and _is_bare(submission):
+                outcomes[at] = UNCHANGED
+        elif submission.id is None and name not in seen and (read := _read(collection, submission, name, data, digest)):
+            new[at] = read
+        seen.add(name)
+    if new:
+        merged = _merge(collection, list(new.values()))
+        outcomes = [MERGED if at in new and new[at].id in merged else told for at, told in enumerate(outcomes)]
+    metrics.DOCUMENTS_ACCEPTED.labels(result="unchanged").inc(outcomes.count(UNCHANGED))
+    metrics.DOCUMENTS_ACCEPTED.labels(result="accepted").inc(outcomes.count(MERGED))
+    return outcomes
+
+
+def _content(submission: Submission) -> bytes:
+    submission.content.seek(0)
+    return submission.content.read()
+
+
+def _is_bare(submission: Submission) -> bool:
+    """Does it say nothing but its content?"""
+    return submission.id is submission.version is submission.title is submission.metadata is None
+
+
+def _known(collection: Collection, names: Sequence[str]) -> dict[str, tuple[bytes, str] | None]:
+    """Inside a scope: of the names that are taken, the content's digest and media type where it has not failed."""
+    erased = {erased_name(collection.id, name): name for name in names}
+    rows = db.rows("known_sources", collection=collection.id, source_uris=[*names, *erased])
+    return {erased.get(name, name): (bytes(digest), kind) if sound else None for name, digest, kind, sound in rows}
+
+
+def _read(collection: Collection, submission: Submission, name: str, data: bytes, digest: bytes) -> _New | None:
+    document_id = uuid5(collection.id, name)
+    try:
+        parsed = parse_sandboxed(data, media_type=submission.media_type, filename=submission.filename or None)
+    except ParseError:
+        return None
+    chunks = list(cut(parsed, collection, document_id=document_id, version=submission.version or 1, live={}))
+    return _New(submission, document_id, name, data, digest, parsed, chunks) if chunks else None
+
+
+def _merge(collection: Collection, new: list[_New]) -> set[UUID]:
+    """The ids of those that are live now: all but those that others have written meanwhile."""
+    texts = {chunk.sha256: chunk.text for each in new for chunk in each.chunks if chunk.text is not None}
+    with tenancy.scope(collection.tenant_id, replan=False):
+        vectors = embed.known_vectors(collection.tenant_id, collection.space, texts)
+    vectors |= embed.new_vectors(collection.space, {sha: text for sha, text in texts.items() if sha not in vectors})
+    chunks = [chunk for each in new for chunk in each.chunks]
+    sent = db.vector_bytes([vectors[chunk.sha256] for chunk in chunks], collection.space.storage)
+    with tenancy.scope(collection.tenant_id, replan=False):
+        hold(collection.id)
+        names = [each.name for each in new]
+        db.rows("lock_sources", collection=collection.id, source_uris=names)
+        late = _known(collection, names)
+        new = [each for each in new if each.name not in late]
+        _copy("load_document", DOCUMENT_TYPES, (_document_row(each) for each in new))
+        at: dict[str, Any] = {"tenant": collection.tenant_id, "collection": collection.id, "now": timezone.now()}
+        merged = {row[0] for row in db.rows("merge_documents", **at)}
+        if len(merged) < len(new):  # an id that is taken by a document of another name
+            db.run("keep_merged", ids=list(merged))
+        db.run("merge_versions", **at, chunker=chunker_fingerprint(collection))
+        db.run("merge_blobs", **at)
+        rows = [(*_chunk_row(chunk), vector) for chunk, vector in zip(chunks, sent, strict=True)]
+        rows = [row for row in rows if row[0] in merged]
+        _copy(f"load_{collection.space.storage}_chunk", CHUNK_TYPES, rows)
+        source = f"load_{collection.space.storage}_chunk"
+        db.run("merge_chunks", **at, table=source, language=collection.language)
+        db.run("merge_embeddings", **at, table=source, type=column_type(collection.space), into=collection.space.table)
+        db.run(
+            "bump_epoch",
+            collection=collection.id,
+            documents=len(merged),
+            chunks=len(rows),
+            tokens=sum(chunk.tokens for chunk in chunks if chunk.document_id in merged),
+        )
+    return merged
+
+
+def _document_row(new: _New) -> tuple[Any, ...]:
+    submission, parsed = new.submission, new.parsed
+    return (
+        new.id,
+        new.name,
+        submission.title or (parsed.title or "")[:500],
+        submission.metadata or {},
+        submission.version or 1,
+        new.sha256,
+        submission.media_type,
+        submission.filename,
+        len(new.data),
+        new.data,
+        parsed.text,
+        len(parsed.text),
+        parsed.media_type,
+        parsed.parser,
+        f"pg:{new.id}/{submission.version or 1}",
+        [chunk.chunk_id for chunk in new.chunks],
+        [chunk.start for chunk in new.chunks],
+        [chunk.end for chunk in new.chunks],
+        submission.source_updated_at,
+    )
+
+
+def _chunk_row(chunk: StagedChunk) -> tuple[Any, ...]:
+    return (
+        chunk.document_id,
+        chunk.chunk_id,
+        chunk.version,
+        chunk.text,
+        chunk.sha256,
+        chunk.tokens,
+        list(chunk.heading_path),
+    )
+
+
+def _copy(table: str, types: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> None:
+    """Into a temporary table of this session, which is empty again after the transaction."""
+    db.run("create_" + table)
+    with connection.connection.cursor() as cursor, cursor.copy(f"COPY {table} FROM STDIN (FORMAT BINARY)") as copy:
+        copy.set_types(types)
+        for row in rows:
+            copy.write_row(row)
