@@ -13,7 +13,7 @@ from apps.access.problems import Problem, as_problem, is_conflict
 from . import embed, merge, prepare, write_through
 from .accept import Accepted, Submission, accept_many
 from .engines import engine_for
-from .models import Collection
+from .models import Collection, IngestionJob
 
 Result = Accepted | Problem
 Outcome = str | Problem  # merge.MERGED or merge.UNCHANGED
@@ -63,6 +63,10 @@ def _alone(collection: Collection, submission: Submission) -> Result:
     if isinstance(result, Accepted) and result.job is not None:
         prepare.drain(job_id=result.job.id)
         embed.drain(job_id=result.job.id)
+        with tenancy.scope(collection.tenant_id):
+            ended = IngestionJob.objects.get(id=result.job.id)
+        if ended.state == IngestionJob.State.DEAD:
+            return write_through.refusal(ended, pointer="/text")
     return result
 
 

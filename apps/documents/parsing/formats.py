@@ -128,7 +128,7 @@ def detect(data: bytes, *, media_type: str | None, filename: str | None) -> tupl
         if fmt.sniff and fmt.sniff(data):
             return fmt, declared if by_type is fmt else fmt.media_types[0], charset
     # A header further in is a PDF behind junk, or a text about PDF: believe it only if nobody says "text".
-    if _PDF.search(data[:HEAD]) and (by_type or by_name or FORMATS[0]) is FORMATS[0]:
+    if b"%PDF-" in data[:HEAD] and _PDF.search(data[:HEAD]) and (by_type or by_name or FORMATS[0]) is FORMATS[0]:
         return FORMATS[0], FORMATS[0].media_types[0], charset
 
     if declared and declared not in _GENERIC:

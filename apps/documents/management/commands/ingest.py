@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import django
+from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connections
 from django.utils import timezone
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from apps.access import tenancy
-from apps.access.models import Tenant
+from apps.access.models import SLUG, Tenant
 from apps.access.problems import Problem
 from apps.documents import bulk, collections, load, spaces
 from apps.documents.accept import PRIORITIES, Submission
@@ -107,6 +108,8 @@ What has not changed is not done again: after Ctrl-C, run the same command once 
                 raise CommandError(detail, returncode=130)
         if not options["no_wait"]:
             self._wait()
+        if not options["bulk"]:  # else they have been told as refused
+            self._count_dead()
         self._tell()
 
     def _collection(self, tenant: str, slug: str) -> Collection:
@@ -117,7 +120,11 @@ What has not changed is not done again: after Ctrl-C, run the same command once 
             try:
                 return collections.find(slug)
             except Problem:
-                Collection(slug=slug).clean_fields(exclude=["tenant", "space", "name"])
+                pass
+            try:
+                SLUG(slug)
+            except ValidationError as error:
+                raise CommandError(f"{slug!r} cannot be the name of a collection: {error.message}.")
             self.stderr.write(f"made the collection {slug!r}")
             return collections.create(tenant_id=tenant_id, slug=slug, name=slug)
 
@@ -125,10 +132,10 @@ What has not changed is not done again: after Ctrl-C, run the same command once 
         """By processes that take a group each: while Postgres writes one, others are read, cut and embedded."""
         started = time.monotonic()
         with spaces.index_after(self.collection.space, coming=total) as unindexed:
-            for each in connections.all():  # a forked process could not use them
-                each.close()
-                if hasattr(each, "close_pool"):
-                    each.close_pool()
+            for database in connections.all():  # a forked process could not use them
+                database.close()
+                if hasattr(database, "close_pool"):
+                    database.close_pool()
             with ProcessPoolExecutor(PROCESSES, get_context(START), initializer=django.setup) as pool:
                 running: set[Future[Told]] = set()
                 for group in load.groups(path):
@@ -179,7 +186,7 @@ What has not changed is not done again: after Ctrl-C, run the same command once 
         except KeyboardInterrupt:
             raise CommandError("Stopped watching; the workers go on.", returncode=130)
 
-    def _tell(self) -> None:
+    def _count_dead(self) -> None:
         with tenancy.scope(self.collection.tenant_id):
             dead = IngestionJob.objects.filter(
                 collection_id=self.collection.id, state=IngestionJob.State.DEAD, finished_at__gte=self.started
@@ -189,6 +196,8 @@ What has not changed is not done again: after Ctrl-C, run the same command once 
             self.problems += [
                 f"{names[job.document_id].source_uri}: {(job.error or {}).get('detail')}" for job in dead[:SHOWN]
             ]
+
+    def _tell(self) -> None:
         for problem in self.problems[:SHOWN]:
             self.stderr.write(problem)
         if len(self.problems) > SHOWN:
