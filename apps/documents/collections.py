@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import IntegrityError, connection, transaction
+from django.db.models import Count
 from django.utils import timezone
 
 from apps.access.problems import Problem, invalid
@@ -86,26 +87,28 @@ def remove(*, collection: Collection) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Jobs of a collection: how many have not ended, how many did in the last minute, and when all will have."""
+    """How the indexing of a collection goes.
 
-    open: int
-    per_minute: int
+    pending: documents whose newest version is not live yet. open: jobs that have not ended; per_minute: those that
+    ended in the last one.
+    """
+
+    pending: int = 0
+    open: int = 0
+    per_minute: int = 0
 
     @property
     def eta_seconds(self) -> int | None:
-        """None when nothing is open, or nothing moves."""
+        """Until all open jobs have ended; None when none is open or none moves."""
         return -(-self.open * 60 // self.per_minute) if self.open and self.per_minute else None
 
 
 def progress(ids: Sequence[UUID]) -> dict[UUID, Progress]:
-    """Inside a scope: how the indexing of collections goes."""
-    counted = {row[0]: Progress(*row[1:]) for row in db.rows("progress", collections=list(ids))}
-    return {each: counted.get(each, Progress(0, 0)) for each in ids}
-
-
-def pending(collection: Collection) -> int:
-    """Documents whose newest version is not live yet."""
-    return Document.objects.filter(collection=collection, pending_since__isnull=False).count()
+    """Inside a scope: of each collection."""
+    waiting = Document.objects.filter(collection__in=ids, pending_since__isnull=False)
+    pending = dict(waiting.order_by().values_list("collection_id").annotate(Count("id")))
+    jobs = {row[0]: row[1:] for row in db.rows("progress", collections=list(ids))}
+    return {each: Progress(pending.get(each, 0), *jobs.get(each, ())) for each in ids}
 
 
 def show(collection: Collection) -> dict[str, Any]:
@@ -129,7 +132,7 @@ def show(collection: Collection) -> dict[str, Any]:
         "epoch": collection.epoch,
         "documents": collection.documents,
         "chunks": collection.chunks,
-        "pending": pending(collection),
+        "pending": going.pending,
         "indexed_per_minute": going.per_minute,
         "eta_seconds": going.eta_seconds,
         "created_at": collection.created_at,

@@ -21,6 +21,8 @@ from django.db import connections
 from apps.access import tenancy
 from apps.access.models import Tenant
 from apps.documents import bulk, load, merge, spaces
+from apps.documents.admin import shown
+from apps.documents.collections import Progress
 from apps.documents.models import Blob, Chunk, Collection, Document, DocumentVersion, EmbeddingSpace, IngestionJob
 from apps.documents.remove import delete
 from tests.conftest import make_collection
@@ -352,3 +354,16 @@ def test_progress_tells_what_is_open_how_fast_it_goes_and_how_long_it_takes(
         )
     going = client.get("/api/v1/collections/docs").json()
     assert (going["indexed_per_minute"], going["eta_seconds"]) == (4, 30)
+
+
+@pytest.mark.parametrize(
+    ("going", "told"),
+    [
+        (Progress(), "0"),
+        (Progress(pending=6, open=6), "6"),
+        (Progress(pending=6, open=2, per_minute=4), "6 (about 1 min)"),
+        (Progress(pending=9_000, open=9_000, per_minute=30), "9000 (about 5 h)"),
+    ],
+)
+def test_the_desk_says_how_long_it_takes(going: Progress, told: str) -> None:
+    assert shown.pending(going) == told

@@ -10,7 +10,6 @@ from django.contrib import admin
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator
 from django.db import connection
-from django.db.models import Count
 from django.http import HttpRequest
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminSelectWidget
@@ -19,8 +18,8 @@ from apps.access.admin import CuratorAdmin
 
 from .. import collections
 from ..chunking import MAX_TOKENS, MIN_TOKENS, validate
-from ..models import Collection, Document, EmbeddingSpace
-from .shown import DressedList, link
+from ..models import Collection, EmbeddingSpace
+from .shown import DressedList, link, pending
 
 MAX_WINDOW_SECONDS = 86_400
 SETTINGS = ("name", "description", "language")
@@ -120,11 +119,10 @@ class CollectionAdmin(CuratorAdmin):
         return DressedList
 
     def dress(self, rows: Sequence[Collection]) -> None:
-        """`waiting`: documents whose newest version is not live yet."""
-        waiting = Document.objects.filter(collection__in=rows, pending_since__isnull=False)
-        counted = dict(waiting.order_by().values_list("collection_id").annotate(Count("id")))
+        """`going`: how their indexing goes."""
+        going = collections.progress([row.pk for row in rows])
         for row in rows:
-            row.waiting = counted.get(row.pk, 0)  # type: ignore[attr-defined]
+            row.going = going[row.pk]  # type: ignore[attr-defined]
 
     @display(description="Live documents", ordering="documents")
     def shown_documents(self, collection: Collection) -> str:
@@ -132,9 +130,10 @@ class CollectionAdmin(CuratorAdmin):
         return link("documents_document_changelist", collection.documents, query=query)
 
     @display(description="Pending")
-    def pending(self, collection: Collection) -> int:
-        known = getattr(collection, "waiting", None)
-        return collections.pending(collection) if known is None else known
+    def pending(self, collection: Collection) -> str:
+        if not hasattr(collection, "going"):
+            self.dress([collection])
+        return pending(collection.going)  # type: ignore[attr-defined]
 
     def get_fieldsets(self, request: HttpRequest, obj: Collection | None = None) -> Any:
         groups: list[tuple[str | None, dict[str, Any]]] = [

@@ -14,8 +14,9 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.timesince import timesince
 
+from .. import collections
 from ..models import Collection, Document, IngestionJob
-from .shown import failure, link, one_line
+from .shown import failure, link, one_line, pending
 
 admin.site.index_template = "admin/ragsite/index.html"  # unfold's own stands first in the template path
 
@@ -81,8 +82,17 @@ def _dead() -> list[dict[str, Any]]:
 
 
 def _collections() -> list[dict[str, Any]]:
+    found = list(Collection.objects.order_by("-documents", "name")[:ROWS])
+    going = collections.progress([one.pk for one in found])
     rows = [
-        [link("documents_collection_change", one.name, one.pk), one.documents, one.chunks, one.epoch]
-        for one in Collection.objects.order_by("-documents", "name")[:ROWS]
+        [
+            link("documents_collection_change", one.name, one.pk),
+            one.documents,
+            one.chunks,
+            pending(going[one.pk]),
+            one.epoch,
+        ]
+        for one in found
     ]
-    return [{"title": "Collections", "headers": ["Name", "Live documents", "Live chunks", "Epoch"], "rows": rows}]
+    headers = ["Name", "Live documents", "Live chunks", "Pending", "Epoch"]
+    return [{"title": "Collections", "headers": headers, "rows": rows}]

@@ -10,6 +10,8 @@ from django.urls import reverse
 from django.utils.html import format_html
 from unfold.views import ChangeList
 
+from ..collections import Progress
+
 DOCUMENT_STATES = {
     "live": "success",
     "pending": "info",
@@ -62,3 +64,11 @@ def as_uuid(text: str) -> UUID | None:
         return UUID(text.strip())
     except ValueError:
         return None
+
+
+def pending(going: Progress) -> str:
+    """How many documents wait, and about how long."""
+    if not going.pending or going.eta_seconds is None:
+        return str(going.pending)
+    minutes = -(-going.eta_seconds // 60)
+    return f"{going.pending} (about {minutes} min)" if minutes < 120 else f"{going.pending} (about {minutes // 60} h)"
