@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-NAMES = ("search", "write_through", "ingest", "memory", "first_answer")
+NAMES = ("search", "write_through", "ingest", "load", "edit", "memory", "first_answer")
 ROOT = Path(__file__).resolve().parent.parent
 
 
