@@ -60,14 +60,16 @@ def scope(
     repeatable_read: every statement of the block reads the same snapshot (searches; see DESIGN on Citus).
     durable: False does not wait for the disk at the commit; for what a crash of Postgres may forget, because it would
     simply be done again.
-    replan: False lets prepared statements keep the plan they have, whatever their parameters: for few rows planning for
-    each of them takes longer than any plan.
+    replan: False lets prepared statements keep the plan they have, whatever their parameters: for few rows, found by
+    their keys, planning each time takes longer than any plan.
     """
     outer = current(using=using) if connections[using].in_atomic_block else None
     with transaction.atomic(using=using):
         first = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; " if repeatable_read else ""
         first += "" if durable else "SET LOCAL synchronous_commit = off; "
-        first += "" if replan else "SET LOCAL plan_cache_mode = force_generic_plan; "
+        # A plan that is kept may have been made while the tables were nearly empty: it must not read them from end to
+        # end once they are full.
+        first += "" if replan else "SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL enable_seqscan = off; "
         enter(tenant_id, using=using, first=first)
         yield
     if outer is not None:  # a savepoint's release keeps what was SET LOCAL in it; its rollback does not

@@ -19,7 +19,7 @@ from .submission import HEAD_BYTES, from_line, must_hold_text
 from .write_through import INLINE_BYTES
 
 LINES = (".ndjson", ".jsonl")
-GROUP_DOCUMENTS, GROUP_BYTES = 200, 4 * 2**20
+GROUP_DOCUMENTS, GROUP_BYTES = 1_000, 4 * 2**20
 
 #: What a document is called in messages, and its line or file.
 Raw = tuple[str, bytes | Path]
@@ -52,7 +52,7 @@ def count(root: Path) -> int:
 
 
 def groups(root: Path) -> Iterator[list[Raw]]:
-    """The documents of a file or folder, unread: as many at a time as one transaction takes, by number and bytes."""
+    """The documents of a file or folder, unread: so many at a time, by number and bytes."""
     group: list[Raw] = []
     size = 0
     for each in _lines(root) if has_lines(root) else _files(root):

@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 from uuid import UUID, uuid5
 
-from django.db import connection
+from django.db import connection, connections
 from django.utils import timezone
 
 from apps.access import tenancy
@@ -21,6 +22,7 @@ from apps.access import tenancy
 from . import db, embed, metrics
 from .accept import Submission
 from .collections import hold
+from .engines import engine_for
 from .erasure import erased_name
 from .models import Collection
 from .parsing import Parsed, ParseError
@@ -68,12 +70,21 @@ def merge(*, collection: Collection, submissions: Sequence[Submission]) -> list[
         elif submission.id is None and name not in seen and (read := _read(collection, submission, name, data, digest)):
             new[at] = read
         seen.add(name)
-    if new:
-        merged = _merge(collection, list(new.values()))
-        outcomes = [MERGED if at in new and new[at].id in merged else told for at, told in enumerate(outcomes)]
+    merged: set[UUID] = set()
+    coming = iter(new.values())
+    while some := list(islice(coming, engine_for(connection).batch)):
+        merged |= _merge(collection, some)
+    outcomes = [MERGED if at in new and new[at].id in merged else told for at, told in enumerate(outcomes)]
     metrics.DOCUMENTS_ACCEPTED.labels(result="unchanged").inc(outcomes.count(UNCHANGED))
     metrics.DOCUMENTS_ACCEPTED.labels(result="accepted").inc(outcomes.count(MERGED))
     return outcomes
+
+
+def analyze(*, using: str = "owner") -> None:
+    """After a load: let the planner know what the tables hold now. Autovacuum would, within some minutes."""
+    with connections[using].cursor() as cursor:
+        cursor.execute("ANALYZE documents_document (id, tenant_id, collection_id, source_uri)")
+        cursor.execute("ANALYZE documents_chunk (document_id, chunk_id, tenant_id, collection_id, sha256)")
 
 
 def _content(submission: Submission) -> bytes:

@@ -24,13 +24,14 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from apps.access import tenancy
 from apps.access.models import SLUG, Tenant
 from apps.access.problems import Problem
-from apps.documents import bulk, collections, load, spaces
+from apps.documents import bulk, collections, load, merge, spaces
 from apps.documents.accept import PRIORITIES, Submission
 from apps.documents.models import Collection, Document, IngestionJob
 
 SHOWN = 20  # refusals
 POLL_SECONDS = 0.5
 QUIET_SECONDS = 30.0
+ANALYZED_FROM = 1_000  # documents
 PROCESSES = os.cpu_count() or 1
 #: A fork begins at once. It may use a GPU, because this process never does.
 START = "fork" if sys.platform == "linux" else "spawn"
@@ -138,14 +139,20 @@ What has not changed is not done again: after Ctrl-C, run the same command once 
                     database.close_pool()
             with ProcessPoolExecutor(PROCESSES, get_context(START), initializer=django.setup) as pool:
                 running: set[Future[Told]] = set()
-                for group in load.groups(path):
-                    running.add(pool.submit(_load_group, self.collection, group))
-                    if len(running) > 2 * PROCESSES:
-                        done, running = wait(running, return_when=FIRST_COMPLETED)
-                        for each in done:
-                            self._count(each.result(), bar)
-                for each in as_completed(running):
-                    self._count(each.result(), bar)
+                try:
+                    for group in load.groups(path):
+                        running.add(pool.submit(_load_group, self.collection, group))
+                        if len(running) > 2 * PROCESSES:
+                            done, running = wait(running, return_when=FIRST_COMPLETED)
+                            for each in done:
+                                self._count(each.result(), bar)
+                    for each in as_completed(running):
+                        self._count(each.result(), bar)
+                except KeyboardInterrupt:
+                    pool.shutdown(cancel_futures=True)
+                    raise
+            if self.counted[merge.MERGED] > ANALYZED_FROM:
+                merge.analyze()
             loaded = time.monotonic()
             if unindexed:
                 bar.set_description("building the vector index")
