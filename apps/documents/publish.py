@@ -86,7 +86,10 @@ def swap(
         embeddings=db.VectorArray(list(vectors.values()), collection.space.storage),
     )
     updated = [each.held for each in ready if each.live_version]
-    retired = db.rows("retire_chunks", **ledger.versions_of(updated), now=now) if updated else []
+    retired = []
+    if updated:
+        kept = [row[0] for row in db.rows("kept_chunks", **ledger.versions_of(updated))]
+        retired = db.rows("retire_chunks", **ledger.versions_of(updated), kept=kept, now=now)
     if retired:
         db.run(
             "retire_embeddings", table=table, documents=[row[0] for row in retired], chunks=[row[1] for row in retired]

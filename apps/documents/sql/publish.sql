@@ -21,14 +21,17 @@ FROM documents_stagedchunk s JOIN {held} ON s.document_id = held.document_id AND
 LEFT JOIN unnest(%(sha256s)b::bytea[], %(embeddings)b::{type}[]) AS v (sha256, embedding) ON v.sha256 = s.sha256
 WHERE NOT s.kept
 
+-- name: kept_chunks
+SELECT s.chunk_id FROM documents_stagedchunk s JOIN {held} ON s.document_id = held.document_id AND s.version = held.version
+WHERE s.kept
+
 -- name: retire_chunks
+-- The ids that stay are sent: joined with the stage, of whose size Postgres knows nothing, each live chunk would be
+-- compared with each staged one.
 UPDATE documents_chunk c SET retired_in_version = held.version, retired_at = %(now)s
 FROM {held}
 WHERE c.document_id = held.document_id AND c.retired_in_version IS NULL AND c.live_from_version < held.version
-  AND NOT EXISTS (
-      SELECT 1 FROM documents_stagedchunk s
-      WHERE s.document_id = c.document_id AND s.version = held.version AND s.kept AND s.chunk_id = c.chunk_id
-  )
+  AND c.chunk_id <> ALL(%(kept)b::uuid[])
 RETURNING c.document_id, c.chunk_id, c.tokens
 
 -- name: retire_embeddings
