@@ -305,7 +305,7 @@ def test_deleted_and_erased_documents_keep_their_numbers_in_a_load(
 
 @pytest.fixture
 def own_space(database: None) -> EmbeddingSpace:
-    return spaces.create(slug=f"s{uuid4().hex[:8]}", backend="fake", model="fake", dimensions=64)
+    return spaces.create(slug=f"s{uuid4().hex[:8]}", backend="fake", model="fake", dimensions=384)
 
 
 def _has_index(space: EmbeddingSpace) -> bool:
