@@ -25,7 +25,7 @@ def load(directory: Path) -> dict[str, str]:
     return queries
 
 
-def execute(statement: str, parameters: dict[str, Any] | list[Any]) -> psycopg.Cursor:
+def execute(statement: str, parameters: dict[str, Any]) -> psycopg.Cursor:
     """Run one of a fixed set of statements on the application's connection.
 
     Django's cursors write the parameters into the statement, and Postgres plans it anew for every partition, which

@@ -14,6 +14,7 @@ from . import embed, merge, prepare, write_through
 from .accept import Accepted, Submission, accept_many
 from .engines import engine_for
 from .models import Collection, IngestionJob
+from .write_through import is_live
 
 Result = Accepted | Problem
 Outcome = str | Problem  # merge.MERGED or merge.UNCHANGED
@@ -109,18 +110,14 @@ def _accept(collection: Collection, group: Sequence[Submission], *, hold: bool, 
 
 def _bring_live(collection: Collection, results: list[Result], group: Sequence[Submission]) -> list[Result]:
     pairs = zip(results, group, strict=False)
-    work = [(result, each) for result, each in pairs if isinstance(result, Accepted) and not live(result)]
+    work = [(result, each) for result, each in pairs if isinstance(result, Accepted) and not is_live(result.document)]
     try:
         dead = write_through.run(work, collection=collection)
     except Problem as problem:  # the collection was deleted meanwhile
-        return [result if isinstance(result, Problem) or live(result) else problem for result in results]
+        return [result if isinstance(result, Problem) or is_live(result.document) else problem for result in results]
     refused = {
         accepted.document.id: write_through.refusal(job, pointer="/text")
         for (accepted, _), job in zip(work, dead, strict=True)
         if job is not None
     }
     return [result if isinstance(result, Problem) else refused.get(result.document.id, result) for result in results]
-
-
-def live(accepted: Accepted) -> bool:
-    return write_through.is_live(accepted.document)

@@ -137,8 +137,8 @@ def _merge(collection: Collection, new: list[_New]) -> set[UUID]:
         db.run("merge_blobs", **at)
         rows = [(*_chunk_row(chunk), vector) for chunk, vector in zip(chunks, sent, strict=True)]
         rows = [row for row in rows if row[0] in merged]
-        _copy(f"load_{collection.space.storage}_chunk", CHUNK_TYPES, rows)
         source = f"load_{collection.space.storage}_chunk"
+        _copy(source, CHUNK_TYPES, rows)
         db.run("merge_chunks", **at, table=source, language=collection.language)
         db.run("merge_embeddings", **at, table=source, type=column_type(collection.space), into=collection.space.table)
         db.run(

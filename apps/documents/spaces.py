@@ -137,11 +137,12 @@ def index_after(space: EmbeddingSpace, *, coming: int, using: str = "owner") -> 
 
     It does when what is `coming` (vectors, about) is more than what is there; else the block is given False and the
     index stays. Searches of the space are exact scans meanwhile. What a killed process leaves without an index gets one
-    with the next `migrate`.
+    with the next load or the next `migrate`.
     """
     connection = connections[using]
+    is_hnsw = space.index_method == EmbeddingSpace.Index.HNSW
     pays = (
-        space.index_method == EmbeddingSpace.Index.HNSW
+        is_hnsw
         and engine_for(connection).name == "postgres"  # on a cluster the rows, and the work, are elsewhere
         and _about_rows(connection, space) < coming
     )
@@ -151,7 +152,7 @@ def index_after(space: EmbeddingSpace, *, coming: int, using: str = "owner") -> 
     try:
         yield pays
     finally:
-        if pays:
+        if is_hnsw:  # also where an earlier load was killed
             ensure_index(space, using=using)
 
 

@@ -42,6 +42,16 @@ def send(client: httpx.Client, lines: Iterable[bytes], **headers: str) -> list[d
     return [json.loads(each) for each in response.text.splitlines()]
 
 
+def begin(web: Server, api_key: str) -> http.client.HTTPConnection:
+    """A request whose body is sent piece by piece."""
+    connection = http.client.HTTPConnection("127.0.0.1", web.port, timeout=30)
+    connection.putrequest("POST", BULK)
+    for name, value in (NDJSON | {"X-API-Key": api_key, "Transfer-Encoding": "chunked"}).items():
+        connection.putheader(name, value)
+    connection.endheaders()
+    return connection
+
+
 def stored(collection: Collection) -> dict[str, Document]:
     with tenancy.scope(collection.tenant_id):
         return {document.source_uri: document for document in Document.objects.filter(collection=collection)}
@@ -145,11 +155,7 @@ def test_a_line_that_is_too_long_is_skipped_to_its_end(client: httpx.Client, col
 
 def test_answers_come_while_lines_are_still_sent(web: Server, api_key: str, collection: Collection) -> None:
     # One client, one connection: it sends a line, reads its result, and only then sends the next.
-    connection = http.client.HTTPConnection("127.0.0.1", web.port, timeout=30)
-    connection.putrequest("POST", BULK)
-    for name, value in (NDJSON | {"X-API-Key": api_key, "Transfer-Encoding": "chunked"}).items():
-        connection.putheader(name, value)
-    connection.endheaders()
+    connection = begin(web, api_key)
     answered = None
     for number in range(3):
         sent = line(f"d{number}", mode="write_through")
@@ -189,11 +195,7 @@ def _memory(web: Server) -> int:
 
 
 def test_whoever_breaks_off_has_stored_whole_lines_only(web: Server, api_key: str, collection: Collection) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", web.port, timeout=30)
-    connection.putrequest("POST", BULK)
-    for name, value in (NDJSON | {"X-API-Key": api_key, "Transfer-Encoding": "chunked"}).items():
-        connection.putheader(name, value)
-    connection.endheaders()
+    connection = begin(web, api_key)
     piece = b"".join(line(f"d{number}") for number in range(20)) + line("cut")[:-1]  # whole JSON, but not a whole line
     connection.send(f"{len(piece):x}\r\n".encode() + piece + b"\r\n")
     wait_for(lambda: len(stored(collection)) == 20, what="the lines that came")

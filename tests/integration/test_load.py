@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -34,6 +35,12 @@ from .test_ingest import live_rows, paragraphs
 def ingest(path: Path, tenant: Tenant, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
     argv = [sys.executable, "manage.py", "ingest", str(path), "--collection", "docs", "--tenant", tenant.slug, *options]
     return subprocess.run(argv, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=120)
+
+
+def begin(path: Path, tenant: Tenant, *options: str) -> subprocess.Popen[str]:
+    argv = [sys.executable, "manage.py", "ingest", str(path), "--collection", "docs", "--tenant", tenant.slug, *options]
+    told = subprocess.PIPE
+    return subprocess.Popen(argv, cwd=ROOT, stdout=told, stderr=told, text=True, start_new_session=True)
 
 
 def write_lines(path: Path, count: int, *, change: int | None = None) -> Path:
@@ -159,20 +166,7 @@ def _embedded(log: Path) -> int:
 
 def test_stopped_with_ctrl_c_it_goes_on_where_it_was(tmp_path: Path, tenant: Tenant, collection: Collection) -> None:
     lines = write_lines(tmp_path / "book.ndjson", 6_000)
-    argv = [
-        sys.executable,
-        "manage.py",
-        "ingest",
-        str(lines),
-        "--collection",
-        "docs",
-        "--tenant",
-        tenant.slug,
-        "--bulk",
-    ]
-    running = subprocess.Popen(
-        argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+    running = begin(lines, tenant, "--bulk")
     wait_for(lambda: _documents(collection) >= 400, what="some documents")
     os.killpg(running.pid, signal.SIGINT)  # as a terminal does: to all processes of the job
     _, told = running.communicate(timeout=60)
@@ -188,28 +182,29 @@ def test_stopped_with_ctrl_c_it_goes_on_where_it_was(tmp_path: Path, tenant: Ten
 
 def test_killed_it_has_stored_whole_documents_only(tmp_path: Path, tenant: Tenant, collection: Collection) -> None:
     lines = write_lines(tmp_path / "book.ndjson", 6_000)
-    argv = [
-        sys.executable,
-        "manage.py",
-        "ingest",
-        str(lines),
-        "--collection",
-        "docs",
-        "--tenant",
-        tenant.slug,
-        "--bulk",
-    ]
     for least in (200, 1_500):
-        running = subprocess.Popen(
-            argv, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-        )
+        running = begin(lines, tenant, "--bulk")
         wait_for(lambda least=least: _documents(collection) >= least, what="some documents")
         os.killpg(running.pid, signal.SIGKILL)
-        running.wait()
+        running.communicate()
         time.sleep(0.5)  # what Postgres was told before is still being done
         assert_whole(collection, _documents(collection))
     assert ingest(lines, tenant, "--bulk").returncode == 0
     assert_whole(collection, 6_000)
+
+
+def test_ctrl_c_while_it_waits_for_the_workers_is_told(
+    tmp_path: Path, tenant: Tenant, collection: Collection, put: Callable[..., Any]
+) -> None:
+    job = put(collection, "Out of the workers' reach.", source_uri="waits").job
+    with tenancy.scope(collection.tenant_id):
+        IngestionJob.objects.filter(id=job.id).update(not_before=job.created_at + timedelta(hours=1))
+    running = begin(write_lines(tmp_path / "book.ndjson", 1), tenant)
+    wait_for(lambda: _documents(collection) == 2, what="the document")
+    time.sleep(1.5)
+    os.killpg(running.pid, signal.SIGINT)
+    _, told = running.communicate(timeout=30)
+    assert running.returncode == 130 and "the workers go on" in told and "Traceback" not in told, told
 
 
 def _documents(collection: Collection) -> int:
@@ -331,6 +326,17 @@ def test_a_first_load_gets_its_index_at_the_end_and_a_later_one_keeps_it(
     with connections["owner"].cursor() as cursor:
         cursor.execute("SELECT to_regclass(%s)::oid", [spaces.index_name(own_space)])
         assert cursor.fetchone() == before
+
+
+def test_an_index_that_a_killed_load_never_built_is_built_by_the_next_one(
+    tmp_path: Path, tenant: Tenant, own_space: EmbeddingSpace
+) -> None:
+    make_collection(tenant, space=own_space.slug)
+    assert ingest(write_lines(tmp_path / "book.ndjson", 300), tenant, "--bulk").returncode == 0
+    with connections["owner"].cursor() as cursor:
+        cursor.execute(f'DROP INDEX "{spaces.index_name(own_space)}"')
+    assert ingest(write_lines(tmp_path / "less.ndjson", 3), tenant, "--bulk").returncode == 0
+    assert _has_index(own_space)
 
 
 def test_an_index_that_a_killed_load_never_built_is_built_by_the_next_migrate(own_space: EmbeddingSpace) -> None:

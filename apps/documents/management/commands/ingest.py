@@ -59,9 +59,9 @@ def _told(result: bulk.Result | bulk.Outcome) -> tuple[str, str]:
     return ("unchanged" if result.unchanged else "accepted"), ""
 
 
-def _load_group(collection: Collection, group: list[load.Raw]) -> Told:
+def _load_group(collection: Collection, group: list[load.Raw], priority: str) -> Told:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to hear: what has begun ends well
-    return _work(collection, group, "normal", bulk.put_here)
+    return _work(collection, group, priority, bulk.put_here)
 
 
 class Command(BaseCommand):
@@ -99,7 +99,7 @@ What has not changed is not done again: after Ctrl-C, run the same command once 
         with tqdm(total=total, unit=" documents", desc=title, disable=None) as bar:
             try:
                 if options["bulk"]:
-                    self._load(path, total, bar)
+                    self._load(path, total, options["priority"], bar)
                 else:
                     for group in load.groups(path):
                         self._count(_work(self.collection, group, options["priority"], bulk.put), bar)
@@ -108,7 +108,10 @@ What has not changed is not done again: after Ctrl-C, run the same command once 
                 detail = f"Stopped after {self.counted.total()} of {total}; the same command goes on from here."
                 raise CommandError(detail, returncode=130)
         if not options["no_wait"]:
-            self._wait()
+            try:
+                self._wait()
+            except KeyboardInterrupt:
+                raise CommandError("Stopped watching; the workers go on.", returncode=130)
         if not options["bulk"]:  # else they have been told as refused
             self._count_dead()
         self._tell()
@@ -129,7 +132,7 @@ What has not changed is not done again: after Ctrl-C, run the same command once 
             self.stderr.write(f"made the collection {slug!r}")
             return collections.create(tenant_id=tenant_id, slug=slug, name=slug)
 
-    def _load(self, path: Path, total: int, bar: tqdm) -> None:
+    def _load(self, path: Path, total: int, priority: str, bar: tqdm) -> None:
         """By processes that take a group each: while Postgres writes one, others are read, cut and embedded."""
         started = time.monotonic()
         with spaces.index_after(self.collection.space, coming=total) as unindexed:
@@ -141,7 +144,7 @@ What has not changed is not done again: after Ctrl-C, run the same command once 
                 running: set[Future[Told]] = set()
                 try:
                     for group in load.groups(path):
-                        running.add(pool.submit(_load_group, self.collection, group))
+                        running.add(pool.submit(_load_group, self.collection, group, priority))
                         if len(running) > 2 * PROCESSES:
                             done, running = wait(running, return_when=FIRST_COMPLETED)
                             for each in done:
@@ -187,11 +190,8 @@ What has not changed is not done again: after Ctrl-C, run the same command once 
                 open_jobs = now_open
 
     def _open(self) -> int:
-        try:
-            with tenancy.scope(self.collection.tenant_id):
-                return collections.progress([self.collection.id])[self.collection.id].open
-        except KeyboardInterrupt:
-            raise CommandError("Stopped watching; the workers go on.", returncode=130)
+        with tenancy.scope(self.collection.tenant_id):
+            return collections.progress([self.collection.id])[self.collection.id].open
 
     def _count_dead(self) -> None:
         with tenancy.scope(self.collection.tenant_id):
