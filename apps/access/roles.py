@@ -34,12 +34,8 @@ def ensure_app_role(*, using: str = "owner") -> None:
         exists = cursor.fetchone() is not None
         verb = sql.SQL("ALTER ROLE {} {}" if exists else "CREATE ROLE {} LOGIN NOSUPERUSER NOBYPASSRLS {}")
         secret = sql.SQL("PASSWORD {}").format(password)
-        # A process that hangs in a transaction must not keep its documents from those who take its jobs over.
-        patience = sql.Literal(f"{2 * settings.JOB_LEASE_SECONDS}s")
-        limit = sql.SQL("ALTER ROLE {} SET idle_in_transaction_session_timeout = {}").format(role, patience)
         try:
             cursor.execute(verb.format(role, secret).as_string(cursor.connection))
-            cursor.execute(limit.as_string(cursor.connection))
         except ProgrammingError as error:
             if not (exists and isinstance(error.__cause__, errors.InsufficientPrivilege)):
                 raise

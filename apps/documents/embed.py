@@ -6,24 +6,27 @@
    budget. No more than a window of texts and vectors is ever in memory.
 3. Of a document of more than a window, store the vectors on the stage: after a crash only the texts without one are
    embedded again.
-4. Publish what was embedded together in one transaction (publish.py).
+4. Publish what was embedded together in one transaction (publish.py), in a thread, while the model goes on.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 from uuid import UUID
 
 import numpy as np
 import numpy.typing as npt
+from django.db import connection
 
 from . import db, ledger, metrics
 from .ledger import Claim
 from .models import Collection, EmbeddingSpace
 from .prepare import milliseconds
-from .publish import publish
+from .publish import Timings, publish
 from .spaces import embedder_for
 
 JOBS_PER_CLAIM = 100
@@ -32,27 +35,84 @@ WINDOW_TEXTS = 128  # 2 to 3 seconds of two processor cores, and as long as a sm
 
 
 def drain(*, job_id: UUID | None = None) -> int:
-    """Embed and publish due jobs until there are none; only `job_id` where given. Returns how many were claimed."""
+    """Embed and publish due jobs until there are none; only `job_id` where given. Returns how many were claimed.
+
+    What has been tried before may be what kills the process: it is alone in it, and takes no other job along.
+    """
     if job_id is not None:
         return _work(ledger.claim(stage=ledger.Stage.EMBED, job_id=job_id))
-    return sum(map(_work, ledger.claims(stage=ledger.Stage.EMBED, limit=JOBS_PER_CLAIM)))
+    claimed = 0
+    with ThreadPoolExecutor(1, thread_name_prefix="publish") as publisher:
+        published: Future[None] = publisher.submit(lambda: None)
+        try:
+            for claims in ledger.claims(stage=ledger.Stage.EMBED, limit=JOBS_PER_CLAIM):
+                if claims[0].attempts > 1 or claims[0].bytes > ledger.SMALL_BYTES:
+                    published.result()
+                    _work(claims)
+                else:
+                    published = _work_ahead(claims, publisher, published)
+                claimed += len(claims)
+            published.result()
+        finally:
+            publisher.submit(lambda: connection.close())  # that thread's own, back to the pool
+    return claimed
 
 
 def _work(claims: list[Claim]) -> int:
     with ledger.leased(*claims):
-        for group in ledger.groups(claims, size=lambda held: held.timings.get("chunks", 0), most=WINDOW_TEXTS):
+        for group in _groups(claims):
             ledger.together(embed, group)
     return len(claims)
 
 
+def _work_ahead(claims: list[Claim], publisher: ThreadPoolExecutor, published: Future[None]) -> Future[None]:
+    """Embed group after group while another thread publishes the one before; returns the last one's future.
+
+    `published` is that of what came before these claims. Never more than two groups' vectors are in memory. The
+    leases are kept until the last group is published.
+    """
+    with ExitStack() as held:
+        held.enter_context(ledger.leased(*claims))
+        for group in _groups(claims):
+            try:
+                embedded = _embed(group)
+            except Exception as error:
+                ledger.apart(embed, group, error)
+                continue
+            published.result()
+            published = publisher.submit(_publish, group, embedded)
+        publisher.submit(held.pop_all().close)
+    return published
+
+
+def _groups(claims: list[Claim]) -> list[list[Claim]]:
+    return ledger.groups(claims, size=lambda held: held.timings.get("chunks", 0), most=WINDOW_TEXTS)
+
+
 def embed(claims: Sequence[Claim]) -> None:
     """Embed and publish documents of one collection. Raises EmbeddingError, LostLease."""
+    collection, vectors, timings = _embed(claims)
+    publish(claims, collection, vectors=vectors, timings=timings)
+
+
+Embedded = tuple[Collection, Vectors, Timings]
+
+
+def _embed(claims: Sequence[Claim]) -> Embedded:
     started = time.monotonic()
     with ledger.scope(claims):
         collection = Collection.objects.select_related("space").get(id=claims[0].collection_id)
     vectors = embed_texts(collection, claims)
     embed_ms = milliseconds(time.monotonic() - started)
-    publish(claims, collection, vectors=vectors, timings={held.id: {"embed_ms": embed_ms} for held in claims})
+    return collection, vectors, {held.id: {"embed_ms": embed_ms} for held in claims}
+
+
+def _publish(claims: list[Claim], embedded: Embedded) -> None:
+    collection, vectors, timings = embedded
+    try:
+        publish(claims, collection, vectors=vectors, timings=timings)
+    except Exception as error:
+        ledger.apart(embed, claims, error)
 
 
 def embed_texts(collection: Collection, claims: Sequence[Claim]) -> Vectors:

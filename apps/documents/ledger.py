@@ -204,17 +204,23 @@ def _house(held: Claim) -> tuple[UUID, UUID]:
 
 
 def together(step: Callable[[list[Claim]], None], claims: list[Claim]) -> None:
-    """Run a step of several jobs at once; when that fails, of each alone, so that one cannot sink the others."""
+    """Run a step of several jobs at once; when that fails, of each alone."""
     try:
         step(claims)
     except Exception as error:
-        if len(claims) == 1:
-            with failures(claims[0]):
-                raise error
-        else:
-            close_old_connections()
-            for held in claims:
-                together(step, [held])
+        apart(step, claims, error)
+
+
+def apart(step: Callable[[list[Claim]], None], claims: list[Claim], error: Exception) -> None:
+    """After a failure of several jobs together try each alone, so that one cannot sink the others; that of a single
+    one is written to the ledger."""
+    if len(claims) == 1:
+        with failures(claims[0]):
+            raise error
+    else:
+        close_old_connections()
+        for held in claims:
+            together(step, [held])
 
 
 def scope(claims: Sequence[Claim], *, durable: bool = True) -> AbstractContextManager[None]:

@@ -1,4 +1,4 @@
-"""Django's PostgreSQL backend with a pool whose connections are looked at before use.
+"""Django's PostgreSQL backend with a pool whose connections are looked at before use, and lost when they hang.
 
 Django's own check of a pooled connection is a round trip in front of every request. A server that has ended a session
 has closed its socket, which shows without asking.
@@ -10,6 +10,7 @@ import select
 from typing import Any
 
 import psycopg
+from django.conf import settings
 from django.db.backends.postgresql import base
 
 
@@ -21,6 +22,15 @@ class DatabaseWrapper(base.DatabaseWrapper):
             self.pool.putconn(connection)  # the pool replaces it
             connection = super().get_new_connection(conn_params)
         return connection
+
+    def _configure_connection(self, connection: psycopg.Connection) -> bool:
+        changed = super()._configure_connection(connection)  # type: ignore[misc]  # not in the stubs
+        if not self.pool:  # the owner's: migrations and commands
+            return changed
+        # A process that hangs in a transaction must not keep its documents from those who take its jobs over. Set here,
+        # because not every owner of the tables may alter the application's role.
+        connection.execute(f"SET idle_in_transaction_session_timeout = '{2 * settings.JOB_LEASE_SECONDS}s'")
+        return True
 
 
 def _alive(connection: psycopg.Connection) -> bool:

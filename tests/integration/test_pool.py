@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from django.db import connection
+from django.db import DatabaseError, connection
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.test import override_settings
+
+from tests.support.processes import wait_for
 
 
 @pytest.fixture
@@ -39,3 +42,14 @@ def test_a_session_that_only_has_something_to_say_is_kept(pooled: BaseDatabaseWr
     pooled.close()
     run(connection, "NOTIFY pool_test")
     assert run(pooled, "SELECT pg_backend_pid()") == kept
+
+
+def test_a_process_that_hangs_in_a_transaction_loses_what_it_holds(pooled: BaseDatabaseWrapper) -> None:
+    """Otherwise whoever takes its jobs over, or sends a newer version, would wait for it for ever."""
+    with override_settings(JOB_LEASE_SECONDS=0.25):
+        pooled.set_autocommit(False)
+    run(pooled, "SELECT pg_advisory_xact_lock(815)")
+    wait_for(lambda: run(connection, "SELECT pg_try_advisory_lock(815)"), seconds=10, what="the lock")
+    run(connection, "SELECT pg_advisory_unlock(815)")
+    with pytest.raises(DatabaseError):
+        run(pooled, "SELECT 1")

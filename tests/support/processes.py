@@ -23,7 +23,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def wait_for(condition: Callable[[], Any], *, seconds: float = 60, what: str = "condition") -> Any:
+def wait_for(condition: Callable[[], Any], *, seconds: float = 60, what: str = "condition", every: float = 0.05) -> Any:
     """Poll until the condition is truthy, and return it. Raises AssertionError with `what` after a while."""
     deadline = time.monotonic() + seconds
     while True:
@@ -31,7 +31,7 @@ def wait_for(condition: Callable[[], Any], *, seconds: float = 60, what: str = "
         if found:
             return found
         assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
-        time.sleep(0.05)
+        time.sleep(every)
 
 
 class Process:
