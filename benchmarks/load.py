@@ -78,8 +78,7 @@ def _chunks(collection: Collection) -> int:
 
 def _ingest(data: Path, collection: Collection, texts: list[str], *, name: str = "p") -> tuple[float, float]:
     """(seconds to load, seconds to index) as the command tells them."""
-    path = data / "texts.ndjson"
-    path.write_text("".join(json.dumps({"source_uri": f"{name}{n}", "text": t}) + "\n" for n, t in enumerate(texts)))
+    path = _write(data, texts, name=name)
     with tenancy.scope(collection.tenant_id):
         slug = Tenant.objects.get(id=collection.tenant_id).slug
     argv = [sys.executable, "manage.py", "ingest", str(path), "--collection", "docs", "--tenant", slug, "--bulk"]
@@ -87,6 +86,12 @@ def _ingest(data: Path, collection: Collection, texts: list[str], *, name: str =
     found = re.search(r"in ([\d.]+) s \(\d+/s\)(?:, their vector index in ([\d.]+) s)?", told)
     assert found is not None, told
     return float(found[1]), float(found[2] or 0)
+
+
+def _write(data: Path, texts: list[str], *, name: str = "p") -> Path:
+    path = data / "texts.ndjson"
+    path.write_text("".join(json.dumps({"source_uri": f"{name}{n}", "text": t}) + "\n" for n, t in enumerate(texts)))
+    return path
 
 
 def _indexed(data: Path, texts: list[str], number: int) -> float:
@@ -107,8 +112,7 @@ def _raw(texts: list[str], number: int, streams: int) -> float:
 
     def write(sent: list[bytes]) -> None:
         # As the superuser, past the wall: row-level security and COPY exclude each other.
-        server = embedded.superuser_url(embedded.data_dir())
-        with psycopg.connect(server, dbname="ragsite") as connection, connection.cursor() as cursor:
+        with _superuser() as connection, connection.cursor() as cursor:
             for first in range(0, len(sent), 200):
                 copied = f'COPY "{space.table}" FROM STDIN (FORMAT BINARY)'
                 with cursor.copy(copied) as copy:
@@ -128,35 +132,75 @@ def _rerun(data: Path) -> Iterator[tuple[str, str, str]]:
     texts = passages(AGAIN)
     collection, _ = _house("again")
     first, index_seconds = _ingest(data, collection, texts)
-    changed = [f"Revised. {text}" if number % 100 == 0 else text for number, text in enumerate(texts)]
-    with Clock() as diff:
-        bare = _hash_diff(collection, changed)
-    assert bare == AGAIN // 100
-    again, _ = _ingest(data, collection, changed)
+    table = _bare_table(collection.space, texts)
+    ours, bare = [], []
+    for number in range(2):
+        changed = [f"Revised {number}. {text}" if at % 100 == 0 else text for at, text in enumerate(texts)]
+        path = _write(data, changed)
+        with Clock() as diff:
+            assert _hash_diff(table, path, collection.space) == AGAIN // 100
+        bare.append(diff.seconds)
+        with Clock() as whole:
+            again, _ = _ingest(data, collection, changed)
+        ours.append((again, whole.seconds))
     yield (
-        f"{AGAIN} passages again, 1 % changed, beside a comparison of hashes in SQL",
+        f"{AGAIN} passages again, 1 % changed, beside a bare hash diff in SQL that does no more than that",
         "<= 3 times as long",
-        f"{again:.1f} s; hashes {diff.seconds:.1f} s: {again / diff.seconds:.1f} times (first load {first:.1f} s, "
+        f"{min(ours)[0]:.1f} s (the command from its start to its end {min(ours)[1]:.1f} s); bare {min(bare):.1f} s: "
+        f"{min(ours)[0] / min(bare):.1f} times (first load {first:.1f} s, "
         f"{AGAIN / (first + index_seconds):.0f}/s with its index)",
     )
 
 
-def _hash_diff(collection: Collection, texts: list[str]) -> int:
-    """How many texts are not there with their hash: read from the file, hash, send all, compare in one statement."""
-    rows = ((f"p{number}", hashlib.sha256(text.encode()).digest()) for number, text in enumerate(texts))
-    with psycopg.connect(embedded.app_url(embedded.data_dir())) as connection, connection.cursor() as cursor:
-        cursor.execute("SELECT set_config('ragsite.tenant', %s, false)", [str(collection.tenant_id)])
+def _bare_table(space: EmbeddingSpace, texts: list[str]) -> str:
+    """A table of texts, hashes and vectors with an HNSW index, as a script of one's own would have it."""
+    table = f"bare_{uuid4().hex[:8]}"
+    vectors = db.vector_bytes(list(spaces.embedder_for(space).embed(texts)), space.storage)
+    with _superuser() as connection, connection.cursor() as cursor:
+        cursor.execute(
+            f"CREATE TABLE {table} (source_uri text PRIMARY KEY, sha256 bytea, text text, embedding {space.storage}"
+            f"({space.dimensions}))"
+        )
+        with cursor.copy(f"COPY {table} FROM STDIN (FORMAT BINARY)") as copy:
+            copy.set_types(["text", "bytea", "text", "bytea"])
+            for number, (text, vector) in enumerate(zip(texts, vectors, strict=True)):
+                copy.write_row((f"p{number}", hashlib.sha256(text.encode()).digest(), text, vector))
+        cursor.execute(f"CREATE INDEX ON {table} USING hnsw (embedding {space.storage}_cosine_ops)")
+    return table
+
+
+def _hash_diff(table: str, path: Path, space: EmbeddingSpace) -> int:
+    """Read the file, hash, send all hashes, compare in one statement; embed and write what has changed. How many."""
+    texts = {}
+    with path.open("rb") as file:
+        for line in file:
+            sent = json.loads(line)
+            texts[sent["source_uri"]] = sent["text"]
+    with _superuser() as connection, connection.cursor() as cursor:
         cursor.execute("CREATE TEMPORARY TABLE sent (source_uri text, sha256 bytea)")
         with cursor.copy("COPY sent FROM STDIN (FORMAT BINARY)") as copy:
             copy.set_types(["text", "bytea"])
-            for row in rows:
-                copy.write_row(row)
+            for name, text in texts.items():
+                copy.write_row((name, hashlib.sha256(text.encode()).digest()))
         cursor.execute(
-            "SELECT count(*) FROM sent LEFT JOIN documents_document d ON d.collection_id = %s"
-            " AND d.source_uri = sent.source_uri AND d.content_sha256 = sent.sha256 WHERE d.id IS NULL",
-            [collection.id],
+            f"SELECT source_uri, sent.sha256 FROM sent LEFT JOIN {table} stored USING (source_uri)"
+            " WHERE stored.sha256 IS DISTINCT FROM sent.sha256"
         )
-        return cursor.fetchone()[0]
+        changed = cursor.fetchall()
+        vectors = spaces.embedder_for(space).embed([texts[name] for name, _ in changed])
+        cursor.executemany(
+            f"INSERT INTO {table} VALUES (%s, %s, %s, %s) ON CONFLICT (source_uri) DO UPDATE"
+            " SET sha256 = EXCLUDED.sha256, text = EXCLUDED.text, embedding = EXCLUDED.embedding",
+            [
+                (name, digest, texts[name], str(vector.tolist()))
+                for (name, digest), vector in zip(changed, vectors, strict=True)
+            ],
+        )
+    return len(changed)
+
+
+def _superuser() -> psycopg.Connection:
+    return psycopg.connect(embedded.superuser_url(embedded.data_dir()), dbname="ragsite")
 
 
 def _by_workers(data: Path) -> Iterator[tuple[str, str, str]]:

@@ -14,7 +14,9 @@ from django.core.validators import ProhibitNullCharactersValidator
 from django.http import QueryDict
 from django.http.multipartparser import MultiPartParser, MultiPartParserError
 from django.utils.datastructures import MultiValueDict
+from django.utils.functional import cached_property
 from rest_framework import parsers, serializers
+from rest_framework.fields import SkipField, empty
 from rest_framework.validators import ProhibitSurrogateCharactersValidator
 
 from .problems import Problem, invalid
@@ -31,7 +33,7 @@ def load_json(text: str) -> Any:
     Raises ValueError, also for nesting deeper than the parser's stack.
     """
     try:
-        return json.loads(text, object_pairs_hook=_distinct, parse_constant=_no_constant, parse_int=_whole)
+        return _JSON.decode(text)
     except RecursionError:
         raise ValueError("Nested too deeply.") from None
 
@@ -52,6 +54,9 @@ def _whole(digits: str) -> int:
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON.")
+
+
+_JSON = json.JSONDecoder(object_pairs_hook=_distinct, parse_constant=_no_constant, parse_int=_whole)
 
 
 class JsonParser(parsers.JSONParser):
@@ -101,13 +106,34 @@ def _utf8(latin: str) -> str:
 
 
 class StrictSerializer(serializers.Serializer):
-    """A serializer that names unknown fields instead of ignoring them."""
+    """A serializer that names unknown fields instead of ignoring them.
+
+    Its parent asks every field about every body; here only those are asked that were sent, must be, or have a default.
+    """
 
     def to_internal_value(self, data: Any) -> Any:
-        unknown = sorted(set(data) - set(self.fields)) if isinstance(data, dict) else []
+        if not isinstance(data, dict):
+            return super().to_internal_value(data)  # which says so
+        unknown = sorted(data.keys() - self.fields.keys())
         if unknown:
             raise serializers.ValidationError({name: ["Unknown field."] for name in unknown})
-        return super().to_internal_value(data)
+        values, errors = {}, {}
+        for name, field in self.fields.items():
+            if name not in data and name not in self._expected:
+                continue
+            try:
+                values[name] = field.run_validation(data.get(name, empty))
+            except serializers.ValidationError as error:
+                errors[name] = error.detail
+            except SkipField:
+                pass
+        if errors:
+            raise serializers.ValidationError(errors)
+        return values
+
+    @cached_property
+    def _expected(self) -> set[str]:
+        return {name for name, field in self.fields.items() if field.required or field.default is not empty}
 
 
 def refuse_unbuilt(data: Any, names: Iterable[str]) -> None:

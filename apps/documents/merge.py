@@ -99,9 +99,12 @@ def _is_bare(submission: Submission) -> bool:
 
 def _known(collection: Collection, names: Sequence[str]) -> dict[str, tuple[bytes, str] | None]:
     """Inside a scope: of the names that are taken, the content's digest and media type where it has not failed."""
-    erased = {erased_name(collection.id, name): name for name in names}
-    rows = db.rows("known_sources", collection=collection.id, source_uris=[*names, *erased])
-    return {erased.get(name, name): (bytes(digest), kind) if sound else None for name, digest, kind, sound in rows}
+    rows = db.rows("known_sources", collection=collection.id, source_uris=list(names))
+    known = {name: (bytes(digest), kind) if sound else None for name, digest, kind, sound in rows}
+    if erased := {erased_name(collection.id, name): name for name in names if name not in known}:
+        tombstones = db.rows("known_sources", collection=collection.id, source_uris=list(erased))
+        known |= {erased[name]: None for name, *_ in tombstones}
+    return known
 
 
 def _read(collection: Collection, submission: Submission, name: str, data: bytes, digest: bytes) -> _New | None:

@@ -21,7 +21,7 @@ from .parsing.encoding import binary_kind, byte_order_mark
 from .parsing.formats import detect
 from .serializers import MAX_MEDIA_TYPE, MEDIA_TYPE, SubmissionSerializer
 
-GENERIC = "application/octet-stream"
+GENERIC, PLAIN = "application/octet-stream", "text/plain"
 HEAD_BYTES = 64 * 1024
 TEXT_MODULES = ("plain", "markdown", "html")
 #: Kinds that hold no text to find, as senders declare them and as their first bytes show them.
@@ -81,7 +81,7 @@ def _from_values(values: dict[str, Any]) -> tuple[str, str | None, Submission, i
     if upload is None:
         raw = values.pop("text").encode()
         content, size, filename = io.BytesIO(raw), len(raw), ""
-        media_type = values.pop("media_type", "text/plain")
+        media_type = values.pop("media_type", PLAIN)
     else:
         content, size, filename = upload.file, upload.size, upload.name or ""
         media_type = values.pop("media_type", None) or _declared(upload)
@@ -106,6 +106,8 @@ def _declared(upload: UploadedFile) -> str:
 
 def _must_be_text(head: bytes, media_type: str) -> None:
     """Raises Problem 415 when a `text` is declared to be of a format that is not text, or that nobody parses."""
+    if media_type == PLAIN:
+        return
     try:
         found = detect(head, media_type=media_type, filename=None)[0]
     except ParseError as error:

@@ -19,7 +19,7 @@ from django.utils import timezone
 
 from apps.access import tenancy
 from apps.access.models import Tenant
-from apps.documents import ledger
+from apps.documents import db, ledger
 from apps.documents.models import Chunk, Collection, Document, IngestionJob
 from tests.conftest import DATA, make_collection
 from tests.support.processes import Server, Workers, wait_for
@@ -238,8 +238,9 @@ def _until_it_dies(client: httpx.Client, lines: list[bytes], server: Server) -> 
 
 
 def test_too_much_waits_for_room_and_is_then_refused(
-    api_key: str, collection: Collection, put: Callable[..., Any]
+    api_key: str, collection: Collection, workers: Workers, put: Callable[..., Any]
 ) -> None:
+    wait_for(lambda: db.rows("pending", at_most=1)[0][0] == 0, what="the jobs that other tests left")
     job = put(collection, "Waits.", source_uri="waits").job
     with tenancy.scope(collection.tenant_id):  # out of the workers' reach
         IngestionJob.objects.filter(id=job.id).update(not_before=timezone.now() + timedelta(hours=1))
