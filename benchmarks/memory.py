@@ -36,14 +36,14 @@ def run(data: Path) -> Iterator[tuple[str, str, str]]:
         wait_for(workers.ready, what="workers")
         _write(file)
         watched = {"web": server.running, "prepare": workers.processes[0], "embed": workers.processes[1]}
-        before = {name: _rss(process.process.pid) for name, process in watched.items()}
+        before = {name: rss(process.process.pid) for name, process in watched.items()}
         peaks = dict(before)
         stop = threading.Event()
 
         def watch() -> None:
             while not stop.wait(0.1):
                 for name, process in watched.items():
-                    peaks[name] = max(peaks[name], _rss(process.process.pid))
+                    peaks[name] = max(peaks[name], rss(process.process.pid))
 
         watcher = threading.Thread(target=watch)
         watcher.start()
@@ -73,7 +73,7 @@ def _write(file: object) -> None:
         written += file.write(paragraph)  # type: ignore[attr-defined]
 
 
-def _rss(pid: int) -> float:
+def rss(pid: int) -> float:
     """MiB of a process and its children; 0 for one that has just gone."""
     total = 0
     try:

@@ -11,3 +11,4 @@ class GenerationConfig(AppConfig):
         from . import records
 
         erasure.register(erasure.Keeper("generation_answer", records.count_made_from, records.forget_made_from))
+        erasure.register(erasure.Keeper("generation_answersource", records.count_sources, records.forget_sources))

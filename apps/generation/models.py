@@ -33,3 +33,17 @@ class Answer(models.Model):
 
     def __str__(self) -> str:
         return self.question[:80]
+
+
+class AnswerSource(models.Model):
+    """A document that an answer was made from, so that its erasure finds the answer without reading them all.
+
+    A table and not a column: under the wall, no operator of an array's or JSON's index is used.
+    """
+
+    answer = models.ForeignKey(Answer, on_delete=models.CASCADE, related_name="sources")
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, db_index=False)
+    document_id = models.UUIDField(db_index=True)
+
+    def __str__(self) -> str:
+        return str(self.document_id)

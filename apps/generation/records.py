@@ -10,8 +10,6 @@ from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
-from django.db.models import QuerySet
-
 from apps.access import tenancy
 from apps.access.problems import Problem
 from apps.documents import erasure
@@ -19,7 +17,7 @@ from apps.documents import erasure
 from . import metrics, prompts
 from .citations import cite, ground
 from .llm import ExtractiveLLM
-from .models import Answer
+from .models import Answer, AnswerSource
 from .types import AnswerRequest, Passage, Task
 from .verify import verify
 from .writing import Draft
@@ -65,7 +63,7 @@ def finish(
         _prove(citations)
         took = round((time.perf_counter() - began) * 1000, 3)
         result["timings"] = timings | {"verify_ms": took, "total_ms": round(timings["total_ms"] + took, 3)}
-        Answer.objects.create(
+        row = Answer.objects.create(
             id=answer_id,
             tenant_id=tenant_id,
             question=request.question,
@@ -78,6 +76,9 @@ def finish(
                 "messages": list(task.messages),
             },
         )
+        AnswerSource.objects.bulk_create(
+            AnswerSource(answer=row, tenant_id=tenant_id, document_id=document_id) for document_id in _sources(passages)
+        )
     outcome = "abstained" if abstained else "degraded" if result["degraded"] else "answered"
     metrics.ANSWERS.labels(outcome=outcome).inc()
     return {"id": str(answer_id)} | result
@@ -86,9 +87,13 @@ def finish(
 def _hold_sources(passages: Iterable[Passage]) -> None:
     """What the model was shown is stored with the answer: none of it may be erased before that is committed, when the
     erasure finds it. Raises SourcesChanged."""
-    for document_id in sorted({passage.hit.document_id for passage in passages}):  # one by one, for Citus' sake
+    for document_id in _sources(passages):  # one by one, for Citus' sake
         if not erasure.hold(document_id):
             raise SourcesChanged({str(document_id)})
+
+
+def _sources(passages: Iterable[Passage]) -> list[UUID]:
+    return sorted({passage.hit.document_id for passage in passages})
 
 
 def _prove(citations: list[dict[str, Any]]) -> None:
@@ -120,17 +125,24 @@ def _passage_json(passage: Passage) -> dict[str, Any]:
 
 
 def count_made_from(document_id: UUID) -> int:
-    """Inside a scope: how many stored answers were made from a document, whether they cite it or not."""
-    return _made_from(document_id).count()
+    """Inside a scope: how many stored answers were made from a document, whether they cite it or not. Reads them all:
+    it is the proof that `forget_made_from` has left none."""
+    return Answer.objects.filter(context__passages__contains=[{"document_id": str(document_id)}]).count()
 
 
 def forget_made_from(document_id: UUID) -> int:
     """Inside a scope: remove them."""
-    return _made_from(document_id).delete()[0]
+    return Answer.objects.filter(sources__document_id=document_id).delete()[0]
 
 
-def _made_from(document_id: UUID) -> QuerySet[Answer]:
-    return Answer.objects.filter(context__passages__contains=[{"document_id": str(document_id)}])
+def count_sources(document_id: UUID) -> int:
+    """Inside a scope: how many answers say that they were made from a document."""
+    return AnswerSource.objects.filter(document_id=document_id).count()
+
+
+def forget_sources(document_id: UUID) -> int:
+    """Inside a scope: remove those sayings; they go with their answers, so that none is left."""
+    return AnswerSource.objects.filter(document_id=document_id).delete()[0]
 
 
 def stored(*, tenant_id: UUID, answer_id: UUID) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 
@@ -10,7 +12,11 @@ import httpx
 import openai
 import pytest
 
-from apps.documents.models import Collection
+from apps.access import tenancy
+from apps.access.models import Tenant
+from apps.documents import erasure, remove
+from apps.documents.models import Collection, Document
+from apps.generation.models import Answer
 from tests.conftest import DATA
 from tests.support.asking import GUIDE, ask, events
 from tests.support.fake_llm import FakeServer, fake_llm
@@ -147,3 +153,24 @@ def test_many_readers_hold_no_database_connection_while_the_model_writes(
         headers = {"Authorization": f"Bearer {api_key}"}
         url = f"{llm_web.url}/api/v1/search"
         assert httpx.post(url, json={"query": "backups"}, headers=headers, timeout=15).status_code == 200
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_source_that_is_erased_while_the_model_writes_leaves_nothing(
+    reader: httpx.Client, tenant: Tenant, guide: Collection, llm: FakeServer, streamed: bool
+) -> None:
+    llm.go.clear()
+    told = len(llm.requests)
+    body = {"question": "When do backups run? script:held", "stream": streamed}
+    with tenancy.scope(tenant.id):
+        document = Document.objects.get()
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(reader.post, "/api/v1/answers", json=body)
+        wait_for(lambda: len(llm.requests) > told, seconds=10, what="the model to be asked")
+        remove.delete(tenant_id=tenant.id, document_id=document.id, erase=True)
+        llm.go.set()
+        answer = asked.result().text
+    assert "sources_changed" in answer if streamed else json.loads(answer)["citations"] == []
+    with tenancy.scope(tenant.id):
+        assert set(erasure.traces(document.id).values()) == {0}
+        assert not any("02:30" in str(vars(each)) for each in Answer.objects.all())

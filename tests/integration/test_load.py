@@ -114,6 +114,15 @@ def test_a_folder_becomes_searchable_and_again_costs_nothing(
         assert Document.objects.get(source_uri="a.txt").live_version == 2
 
 
+def test_what_a_load_leaves_to_the_ledger_has_the_priority_asked_for(
+    folder: Path, tenant: Tenant, collection: Collection
+) -> None:
+    assert ingest(folder, tenant, "--bulk", "--priority", "low").returncode == 0
+    with tenancy.scope(tenant.id):
+        large = Document.objects.get(source_uri="large.txt")
+        assert IngestionJob.objects.get(document_id=large.id).priority == IngestionJob.Priority.LOW
+
+
 def test_what_cannot_be_taken_is_named_and_the_rest_goes_in(
     folder: Path, tenant: Tenant, collection: Collection
 ) -> None:

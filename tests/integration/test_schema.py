@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import psycopg
 import pytest
 from django.conf import settings
 from django.db import connection, connections
@@ -19,7 +23,10 @@ from apps.documents.db import vector_text
 from apps.documents.models import Collection, EmbeddingSpace
 from apps.retrieval.search import compose, index_settings, search
 from apps.retrieval.types import SearchQuery
-from tests.conftest import make_collection
+from ragsite import embedded
+from ragsite.embedded.bootstrap import bootstrap
+from tests.conftest import DATA, make_collection
+from tests.support.processes import ROOT
 
 ROWS = 8_000
 
@@ -157,3 +164,27 @@ def test_dense_search_through_the_index_finds_what_the_exact_scan_finds(
     with override_settings(EXACT_SCAN_ROWS=0):
         indexed = [hit.chunk_id for hit in search(tenant_id=collection.tenant_id, query=query).hits]
     assert indexed == exact and len(exact) == 5
+
+
+def test_two_migrate_at_once_do_it_once(database: None) -> None:
+    server = embedded.superuser_url(DATA)
+    bootstrap(server, database="twice")
+    url = embedded.owner_url(DATA).replace("/ragsite?", "/twice?")
+    try:
+        both = [
+            subprocess.Popen(
+                [sys.executable, "manage.py", "migrate", "-v", "0"],
+                cwd=ROOT,
+                env=os.environ | {"DATABASE_URL": url},
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for _ in range(2)
+        ]
+        assert [(each.communicate()[1], each.returncode) for each in both] == [("", 0), ("", 0)]
+        with psycopg.connect(url) as connection:
+            rows = connection.execute("SELECT app, name, count(*) FROM django_migrations GROUP BY 1, 2").fetchall()
+        assert len(rows) > 20 and {row[2] for row in rows} == {1}
+    finally:
+        with psycopg.connect(server, autocommit=True) as connection:
+            connection.execute("DROP DATABASE twice WITH (FORCE)")

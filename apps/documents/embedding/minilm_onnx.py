@@ -69,17 +69,17 @@ class Encoder:
         )
 
 
-def cached_onnx(weights: Path, encoder: Encoder, *, digest: str, cache_dir: Path) -> Path:
+def cached_onnx(weights: Path, encoder: Encoder, *, digest: str, cache_dir: Path, half: bool = False) -> Path:
     """Return the ONNX file for `weights`, converting them if the cache lacks a sound copy.
 
-    1. The name holds the weights' sha256 (`digest`, hex) and CONVERTER_VERSION: never stale.
+    1. The name holds the weights' sha256 (`digest`, hex), CONVERTER_VERSION and the precision: never stale.
     2. The file ends with a CRC-32 of what precedes it: a torn or rotten copy is rebuilt.
     3. It is written under a private name and renamed: of racing processes each wins or is replaced by
        identical bytes, and none reads half a file.
 
     Raises EmbeddingError `weights_mismatch`, `cache_unwritable` or `unsupported_model`.
     """
-    target = cache_dir / f"encoder-{digest[:16]}-v{CONVERTER_VERSION}.onnx"
+    target = cache_dir / f"encoder-{digest[:16]}-v{CONVERTER_VERSION}{'-fp16' if half else ''}.onnx"
     if _is_sound(target):
         return target
     if file_sha256(weights) != digest:
@@ -88,7 +88,7 @@ def cached_onnx(weights: Path, encoder: Encoder, *, digest: str, cache_dir: Path
             f"{weights} is not the file it should be: its sha256 differs.",
             retryable=False,
         )
-    model = convert(weights, encoder)
+    model = convert(weights, encoder, half=half)
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(prefix=target.stem, suffix=".tmp", dir=cache_dir)
@@ -113,10 +113,11 @@ def cached_onnx(weights: Path, encoder: Encoder, *, digest: str, cache_dir: Path
     return target
 
 
-def convert(weights: Path, encoder: Encoder) -> bytes:
+def convert(weights: Path, encoder: Encoder, *, half: bool = False) -> bytes:
     """Return a serialised ONNX model from fp32 or fp16 safetensors; its last 8 bytes are room for a CRC.
 
-    fp16 is widened to fp32: CPUs compute in fp32 anyway. Raises EmbeddingError `unsupported_model`.
+    half: all layers in fp16, for a GPU; pooling and the result stay fp32. Otherwise fp16 weights are widened: CPUs
+    compute in fp32 anyway. Raises EmbeddingError `unsupported_model`.
     """
     # Imported here: onnx costs 0.5 s and is needed once per installation.
     import onnx
@@ -125,7 +126,7 @@ def convert(weights: Path, encoder: Encoder) -> bytes:
 
     try:
         tensors = {re.sub(r"^bert\.", "", name): array for name, array in load_file(weights).items()}
-        graph = _Graph()
+        graph = _Graph(np.float16 if half else np.float32)
         _encoder_graph(graph, tensors, encoder)
     except (OSError, SafetensorError) as error:
         raise _unsupported(f"its weights cannot be read ({type(error).__name__})") from error
@@ -156,12 +157,13 @@ def convert(weights: Path, encoder: Encoder) -> bytes:
 class _Graph:
     """Collects nodes and weights; each method returns the name of the tensor it made."""
 
-    def __init__(self) -> None:
+    def __init__(self, precision: type[np.floating]) -> None:
+        self.precision = precision
         self.nodes: list[tuple[str, list[str], list[str], str, dict[str, Any]]] = []
         self.weights: dict[str, np.ndarray] = {}
 
     def weight(self, name: str, array: np.ndarray) -> str:
-        dtype = np.int64 if array.dtype == np.int64 else np.float32
+        dtype = np.int64 if array.dtype == np.int64 else self.precision
         self.weights[name] = np.ascontiguousarray(array, dtype=dtype)
         return name
 
@@ -224,6 +226,8 @@ def _mean_pool(graph: _Graph, state: str) -> None:
     """Sum over the mask by a matrix product; the mean's divisor vanishes in the normalisation."""
     axis = graph.weight("axis1", np.array([1], dtype=np.int64))
     mask = graph.op("Unsqueeze", [graph.op("Cast", ["mask"], "mask_float", to=1), axis], "mask_row")
+    if graph.precision is np.float16:
+        state = graph.op("Cast", [state], "state_float", to=1)  # a sum of 256 rows wants more than eleven bits
     pooled = graph.op("Squeeze", [graph.op("MatMul", [mask, state], "pooled_row"), axis], "pooled")
     norm = graph.op("ReduceL2", [pooled], "norm", axes=[1], keepdims=1)
     graph.op("Div", [pooled, norm], "vectors")

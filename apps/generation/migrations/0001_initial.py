@@ -40,5 +40,25 @@ class Migration(migrations.Migration):
                 "indexes": [models.Index(fields=["tenant", "created_at"], name="answer_tenant_time")],
             },
         ),
+        migrations.CreateModel(
+            name="AnswerSource",
+            fields=[
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("document_id", models.UUIDField(db_index=True)),
+                (
+                    "answer",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="sources",
+                        to="generation.answer",
+                    ),
+                ),
+                (
+                    "tenant",
+                    models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, to="access.tenant"),
+                ),
+            ],
+        ),
         TenantWall("generation_answer"),
+        TenantWall("generation_answersource"),
     ]
