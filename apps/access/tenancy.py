@@ -1,7 +1,7 @@
 """The tenant wall: which tenant a transaction acts for, and the policy that Postgres holds it to.
 
 1. Every tenant table has row-level security enabled and *forced*, with one policy: the row's tenant must equal the
-   setting `ragsite.tenant` (`WALL`).
+   setting `ragsite.tenant`.
 2. `scope(tenant_id)` opens a transaction and sets that setting with SET LOCAL: it ends with the transaction, so a
    pooled connection never carries it to the next request.
 3. Without it the setting is empty and the policy is false for every row: a forgotten scope shows nothing.
@@ -14,9 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 from uuid import UUID, uuid5
 
 from django.db import connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations.operations.special import RunSQL
 
 TENANTS = UUID("8f0f2d6e-1f0b-5c0e-9a57-3a5a3c1b6f10")
@@ -25,7 +28,7 @@ DEFAULT_TENANT = "default"
 #: On a Citus cluster the policies are checked where the rows are, so SET LOCAL must follow the transaction to the
 #: workers. One Postgres takes any two-part name and ignores it.
 REACH_THE_SHARDS = "SET LOCAL citus.propagate_set_commands = 'local'"
-WALL = "tenant_id = NULLIF(current_setting('ragsite.tenant', true), '')::uuid"
+TENANT = "NULLIF(current_setting('ragsite.tenant', true), '')::uuid"
 
 
 def tenant_id_for(slug: str) -> UUID:
@@ -90,13 +93,19 @@ def tenant_of_user(*, username: str | None = None, user_id: int | None = None) -
         return cursor.fetchone()[0]
 
 
-def wall_sql(table: str, *, column: str = "tenant_id") -> list[str]:
+def wall_sql(database: BaseDatabaseWrapper, table: str, *, column: str = "tenant_id") -> list[str]:
     """The statements that put `table` behind the wall, one per execute (Citus wants them so)."""
-    policy = WALL.replace("tenant_id", column, 1)
+    with database.cursor() as cursor:
+        cursor.execute("SELECT 1 FROM pg_extension WHERE extname = 'citus'")
+        clustered = cursor.fetchone() is not None
+    # Within a SELECT the planner does not see which tenant it is, and counts on as many rows as tenants have on
+    # average. Of one that its statistics do not know yet it would expect none, and read all it has instead of looking
+    # a few rows up. Citus cannot plan it (its cluster's plans are made anew each time).
+    tenant = TENANT if clustered else f"(SELECT {TENANT})"
     return [
         f'ALTER TABLE "{table}" ENABLE ROW LEVEL SECURITY',
         f'ALTER TABLE "{table}" FORCE ROW LEVEL SECURITY',
-        f'CREATE POLICY tenant_wall ON "{table}" USING ({policy})',
+        f'CREATE POLICY tenant_wall ON "{table}" USING ({column} = {tenant})',
     ]
 
 
@@ -108,12 +117,9 @@ class TenantWall(RunSQL):
     """
 
     def __init__(self, table: str, *, column: str = "tenant_id", definer_reads: bool = False) -> None:
-        statements = wall_sql(table, column=column)
-        if definer_reads:
-            statements.append(f'CREATE POLICY definer_reads ON "{table}" TO CURRENT_USER USING (true)')
-        self.table = table
+        self.table, self.column, self.definer_reads = table, column, definer_reads
         super().__init__(
-            tuple(statements),
+            RunSQL.noop,  # what it is depends on the database
             [
                 f'DROP POLICY IF EXISTS definer_reads ON "{table}"',
                 f'DROP POLICY tenant_wall ON "{table}"',
@@ -121,6 +127,15 @@ class TenantWall(RunSQL):
                 f'ALTER TABLE "{table}" DISABLE ROW LEVEL SECURITY',
             ],
         )
+
+    def database_forwards(
+        self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: Any, to_state: Any
+    ) -> None:
+        for statement in wall_sql(schema_editor.connection, self.table, column=self.column):
+            schema_editor.execute(statement, params=None)
+        if self.definer_reads:
+            policy = f'CREATE POLICY definer_reads ON "{self.table}" TO CURRENT_USER USING (true)'
+            schema_editor.execute(policy, params=None)
 
     def deconstruct(self) -> tuple:
         raise NotImplementedError("written by hand in migrations, never serialised")

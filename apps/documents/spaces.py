@@ -108,7 +108,7 @@ def create(
             space.table,
             "document_id",
         )
-        for statement in wall_sql(space.table):
+        for statement in wall_sql(connection, space.table):
             editor.execute(statement, params=None)
         # The exact path: all live vectors of a few collections (see retrieval).
         editor.execute(

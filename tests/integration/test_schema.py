@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -18,7 +19,8 @@ from django.test import override_settings
 
 from apps.access import tenancy
 from apps.access.models import Tenant
-from apps.documents import spaces
+from apps.documents import bulk, db, merge, spaces
+from apps.documents.accept import Submission
 from apps.documents.db import vector_text
 from apps.documents.models import Collection, EmbeddingSpace
 from apps.retrieval.search import compose, index_settings, search
@@ -188,3 +190,20 @@ def test_two_migrate_at_once_do_it_once(database: None) -> None:
     finally:
         with psycopg.connect(server, autocommit=True) as connection:
             connection.execute("DROP DATABASE twice WITH (FORCE)")
+
+
+def test_a_tenant_that_the_statistics_do_not_know_is_not_read_from_end_to_end(
+    tenant: Tenant, other_tenant: Tenant
+) -> None:
+    """Postgres takes it to have no rows; the index by tenant alone then looks as good as the one by name."""
+    known, unknown = make_collection(tenant), make_collection(other_tenant)
+    sent = [Submission(io.BytesIO(b"Words."), "text/plain", "", source_uri=f"d{number}") for number in range(1_000)]
+    bulk.put_here(collection=known, submissions=sent)
+    merge.analyze()
+    statement = db.QUERIES["known_sources"].replace("%(collection)s", "$1").replace("%(source_uris)b", "$2")
+    with tenancy.scope(other_tenant.id, replan=False), connection.cursor() as cursor:
+        cursor.execute(f"PREPARE by_name(uuid, text[]) AS {statement}")
+        cursor.execute("EXPLAIN (FORMAT JSON) EXECUTE by_name(%s, %s)", [unknown.id, ["d1", "d2"]])
+        used = {node.get("Index Name") for node in nodes(cursor.fetchone()[0][0]["Plan"])} - {None}
+        cursor.execute("DEALLOCATE by_name")
+    assert used and all(name.endswith("collection_id_source_uri_idx") for name in used)

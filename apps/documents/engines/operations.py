@@ -57,7 +57,7 @@ class CreateShardedModel(CreateModel):
         ]
         engine = engine_for(schema_editor.connection)
         engine.create_sharded(schema_editor, create_sql, table, self.shard_key, before_spreading=storage)
-        for statement in wall_sql(table):
+        for statement in wall_sql(schema_editor.connection, table):
             schema_editor.execute(statement, params=None)
         schema_editor.deferred_sql.extend(schema_editor._model_indexes_sql(model))  # type: ignore[attr-defined]
 
