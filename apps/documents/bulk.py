@@ -99,7 +99,7 @@ def _size(submission: Submission) -> int:
 def _accept(collection: Collection, group: Sequence[Submission], *, hold: bool, wake: bool = True) -> list[Result]:
     """Of the first few, at least one: `accept_many`, or each alone where that fails for them all."""
     try:
-        with tenancy.scope(collection.tenant_id, replan=False):
+        with tenancy.scope(collection.tenant_id, replan=engine_for(connection).batch == 1):
             return accept_many(collection=collection, submissions=group, hold=hold, wake=wake)
     except Exception as error:
         away = isinstance(error, OperationalError | InterfaceError) and not is_conflict(error)

@@ -25,7 +25,11 @@ pytestmark = [
     "name",
     [
         *("cluster.py", "test_ingest.py", "test_wall.py", "test_documents_api.py", "test_races.py", "test_kills.py"),
-        *("test_ledger.py", "test_erasure.py", "test_bulk.py", "test_load.py"),
+        *(
+            "test_ledger.py",
+            "test_erasure.py",
+            "test_load.py::test_a_folder_becomes_searchable_and_again_costs_nothing",
+        ),
     ],
 )
 def test_the_invariants_hold_on_a_cluster(name: str) -> None:
