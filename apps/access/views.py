@@ -64,8 +64,10 @@ class TenantView(APIView):
     max_body_bytes: int | None = 8 * 2**20
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        """Who may ask, then what holds for every request. Raises Problem 400 or 413."""
+        """Who may ask, then what holds for every request. Raises Problem 400, 413 or 415."""
         super().initial(request, *args, **kwargs)
+        if request.META.get("HTTP_CONTENT_ENCODING", "identity").lower() != "identity":
+            raise Problem(415, "unsupported", "Compressed bodies are not read; send it without Content-Encoding.")
         size = request.META.get("CONTENT_LENGTH") or "0"
         if self.max_body_bytes is not None and int(size) > self.max_body_bytes:
             raise Problem(413, "too_large", f"A body has at most {self.max_body_bytes} bytes here.")

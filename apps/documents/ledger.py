@@ -353,7 +353,8 @@ def cancel(*, job_id: UUID) -> bool:
 
 
 def retry_dead(*, tenant_id: UUID, collection_id: UUID | None = None, code: str | None = None) -> tuple[int, int]:
-    """Give dead jobs another try, the oldest first: of a collection, with an error's code, or all. (retried, left)."""
+    """Give dead jobs another try, the oldest first: of a collection, with an error's code, or all. (retried, left);
+    what dies again meanwhile is not left."""
     with tenancy.scope(tenant_id):
         dead = IngestionJob.objects.filter(state=IngestionJob.State.DEAD)
         if collection_id is not None:
@@ -361,12 +362,12 @@ def retry_dead(*, tenant_id: UUID, collection_id: UUID | None = None, code: str 
         if code is not None:
             dead = dead.filter(error__code=code)
         chosen = list(dead.order_by("created_at").values_list("id", flat=True)[:RETRIED_AT_ONCE])
+        left = dead.count() - len(chosen)
     retried = 0
     for job_id in chosen:
         with tenancy.scope(tenant_id):
             retried += retry(job_id=job_id)
-    with tenancy.scope(tenant_id):
-        return retried, dead.count()
+    return retried, left
 
 
 def refuse_overload() -> None:

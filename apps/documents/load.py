@@ -11,7 +11,8 @@ from pathlib import Path
 
 from django.conf import settings
 
-from apps.access.problems import Problem, as_problem
+from apps.access.problems import Problem, as_problem, invalid
+from apps.access.serializers import unstorable_text
 
 from .accept import Submission
 from .serializers import SubmissionSerializer
@@ -28,13 +29,18 @@ Read = tuple[str, Submission | Problem]
 
 
 def paths(root: Path) -> list[Path]:
-    """The files of a folder, in order, or the one file. Hidden ones, and links to folders, are left out."""
+    """The files of a folder, in order, or the one file. Hidden ones, links to folders, pipes and devices are left
+    out."""
     if not root.is_dir():
         return [root]
     found = []
     for folder, folders, names in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [Path(folder) / name for name in sorted(names) if not name.startswith(".")]
+        found += [
+            path
+            for name in sorted(names)
+            if not name.startswith(".") and ((path := Path(folder) / name).is_file() or path.is_symlink())
+        ]
     return found
 
 
@@ -91,7 +97,7 @@ def read(group: Iterable[Raw], *, collection: str, priority: str) -> list[Read]:
     for name, raw in group:
         try:
             if isinstance(raw, bytes):
-                found.append((name, from_line(raw, checker, collection=collection, priority=priority)[2]))
+                found.append((name, _line(raw, checker, collection=collection, priority=priority)))
             else:
                 found.append((name, _file(raw, name, priority)))
         except OSError as error:
@@ -101,7 +107,16 @@ def read(group: Iterable[Raw], *, collection: str, priority: str) -> list[Read]:
     return found
 
 
+def _line(raw: bytes, checker: SubmissionSerializer, *, collection: str, priority: str) -> Submission:
+    slug, _, submission, _ = from_line(raw, checker, collection=collection, priority=priority)
+    if slug != collection:
+        raise invalid("/collection", f"The line is for {slug!r}, the command for {collection!r}.", status=422)
+    return submission
+
+
 def _file(path: Path, name: str, priority: str) -> Submission:
+    if unstorable_text(name):
+        raise Problem(422, "invalid", "The file's name is not UTF-8.")
     size = path.stat().st_size
     if size > settings.MAX_DOCUMENT_BYTES:
         raise Problem(413, "too_large", f"At most {settings.MAX_DOCUMENT_BYTES} bytes.")

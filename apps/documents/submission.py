@@ -64,7 +64,7 @@ def from_line(line: bytes, checker: SubmissionSerializer, **defaults: str) -> tu
     """The same of a line of NDJSON, with defaults for what it leaves out. `checker` serves many lines: making one takes
     longer than using it."""
     try:
-        data = load_json(line.decode())
+        data = load_json(line.decode("utf-8-sig"))  # some editors begin a file with a byte order mark
     except UnicodeDecodeError as error:
         raise Problem(400, "malformed_json", f"The line is not UTF-8: byte {error.start}.")
     except ValueError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import http.client
 import json
 import time
@@ -280,3 +281,8 @@ def test_a_request_without_a_key_is_refused_whatever_it_brings(web: Server) -> N
 
 def test_an_empty_body_has_no_results(client: httpx.Client) -> None:
     assert send(client, [b"\n", b"\n"]) == [] and send(client, []) == []
+
+
+def test_a_compressed_body_is_refused(client: httpx.Client) -> None:
+    headers = NDJSON | {"Content-Encoding": "gzip"}
+    refused(client.post(BULK, content=gzip.compress(line("a")), headers=headers), 415, "unsupported")

@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import psutil
 import pytest
 from django.db import connections
 
 from apps.access import tenancy
 from apps.access.models import Tenant
-from apps.documents import bulk, load, merge, spaces
+from apps.documents import bulk, ledger, load, merge, spaces
 from apps.documents.admin import shown
 from apps.documents.collections import Progress
 from apps.documents.models import Blob, Chunk, Collection, Document, DocumentVersion, EmbeddingSpace, IngestionJob
@@ -128,11 +129,13 @@ def test_what_cannot_be_taken_is_named_and_the_rest_goes_in(
 ) -> None:
     (folder / "empty.txt").write_text("")
     (folder / "picture.png").write_bytes(b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + bytes(100))
+    Path(os.fsdecode(bytes(folder) + b"/bad\xffname.txt")).write_text("Words.")
+    os.mkfifo(folder / "pipe")  # nobody writes into it
     (folder / "broken.txt").write_bytes(b"Gr\xfc\xdfe, \xff\xfe\x81\x8d broken" + "ü".encode() * 50)
     done = ingest(folder, tenant, "--bulk")
     assert done.returncode == 1
-    assert "5 accepted, 0 unchanged, 3 refused, 0 failed" in done.stdout, done.stdout + done.stderr
-    for name in ("empty.txt: ", "picture.png: ", "broken.txt: "):
+    assert "5 accepted, 0 unchanged, 4 refused, 0 failed" in done.stdout, done.stdout + done.stderr
+    for name in ("empty.txt: ", "picture.png: ", "broken.txt: ", "name.txt: The file's name is not UTF-8"):
         assert name in done.stderr
     assert "Traceback" not in done.stderr
     with tenancy.scope(tenant.id):
@@ -179,14 +182,47 @@ def test_stopped_with_ctrl_c_it_goes_on_where_it_was(tmp_path: Path, tenant: Ten
     wait_for(lambda: _documents(collection) >= 400, what="some documents")
     os.killpg(running.pid, signal.SIGINT)  # as a terminal does: to all processes of the job
     _, told = running.communicate(timeout=60)
-    assert running.returncode == 130 and re.search(r"Stopped after \d+ of 6000", told) and "Traceback" not in told, told
+    assert running.returncode == 130 and "Finishing what has begun" in told and "Traceback" not in told, told
     first = _documents(collection)
-    assert 400 <= first < 6_000
+    assert 400 <= first < 6_000 and f"Stopped after {first} of 6000" in told
     assert_whole(collection, first)
     done = ingest(lines, tenant, "--bulk")
     unchanged = int(re.search(r"(\d+) unchanged", done.stdout)[1])  # type: ignore[index]
     assert unchanged == first and done.returncode == 0
     assert_whole(collection, 6_000)
+
+
+def test_lines_of_another_collection_are_refused_and_every_refusal_is_told(
+    tmp_path: Path, tenant: Tenant, collection: Collection
+) -> None:
+    path = tmp_path / "lines.ndjson"
+    lines = ['{"text": "One."}', '{"collection": "docs", "text": "Two."}']
+    lines += [f'{{"collection": "other", "text": "{number}."}}' for number in range(40)]
+    path.write_text("\ufeff" + "\n".join(lines))
+    done = ingest(path, tenant, "--bulk")
+    assert "2 accepted, 0 unchanged, 40 refused, 0 failed" in done.stdout, done.stdout + done.stderr
+    assert done.stderr.count("The line is for 'other', the command for 'docs'.") == 40
+
+
+@pytest.mark.parametrize("by", ["a second Ctrl-C", "SIGTERM", "SIGKILL"])
+def test_it_ends_at_once_with_all_its_processes(
+    by: str, tmp_path: Path, tenant: Tenant, collection: Collection
+) -> None:
+    running = begin(write_lines(tmp_path / "book.ndjson", 20_000), tenant, "--bulk")
+    wait_for(lambda: _documents(collection) >= 200, what="some documents")
+    children = psutil.Process(running.pid).children(recursive=True)
+    assert len(children) >= os.cpu_count()  # type: ignore[operator]
+    if by == "a second Ctrl-C":
+        for _ in range(2):
+            os.killpg(running.pid, signal.SIGINT)
+            time.sleep(0.3)
+    else:
+        running.send_signal(signal.Signals[by])
+    _, told = running.communicate(timeout=5)
+    assert "Traceback" not in told, told
+    wait_for(lambda: not any(child.is_running() for child in children), seconds=5, what="its processes to end")
+    time.sleep(0.5)  # what Postgres was told before is still being done
+    assert_whole(collection, _documents(collection))
 
 
 def test_killed_it_has_stored_whole_documents_only(tmp_path: Path, tenant: Tenant, collection: Collection) -> None:
@@ -214,6 +250,9 @@ def test_ctrl_c_while_it_waits_for_the_workers_is_told(
     os.killpg(running.pid, signal.SIGINT)
     _, told = running.communicate(timeout=30)
     assert running.returncode == 130 and "the workers go on" in told and "Traceback" not in told, told
+    with tenancy.scope(collection.tenant_id):
+        for each in IngestionJob.objects.exclude(state="done"):
+            ledger.cancel(job_id=each.id)  # other tests count what is open
 
 
 def _documents(collection: Collection) -> int:

@@ -10,7 +10,9 @@ from argparse import RawDescriptionHelpFormatter
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, as_completed, wait
-from multiprocessing import get_context
+from itertools import islice
+from multiprocessing import active_children, get_context
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +29,9 @@ from apps.access.problems import Problem
 from apps.documents import bulk, collections, load, merge, spaces
 from apps.documents.accept import PRIORITIES, Submission
 from apps.documents.models import Collection, Document, IngestionJob
+from apps.documents.parsing.isolate import die_with_parent
 
-SHOWN = 20  # refusals
+READ_AT_ONCE = 500  # dead letters
 POLL_SECONDS = 0.5
 QUIET_SECONDS = 30.0
 ANALYZED_FROM = 1_000  # documents
@@ -59,9 +62,20 @@ def _told(result: bulk.Result | bulk.Outcome) -> tuple[str, str]:
     return ("unchanged" if result.unchanged else "accepted"), ""
 
 
-def _load_group(collection: Collection, group: list[load.Raw], priority: str) -> Told:
+_stop: Event  # of a process that loads
+
+
+def _begin(stop: Event, parent: int) -> None:
+    """In a new process that loads."""
+    global _stop
+    _stop = stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to hear: what has begun ends well
-    return _work(collection, group, priority, bulk.put_here)
+    die_with_parent(parent)
+    django.setup()
+
+
+def _load_group(collection: Collection, group: list[load.Raw], priority: str) -> Told:
+    return [] if _stop.is_set() else _work(collection, group, priority, bulk.put_here)
 
 
 class Command(BaseCommand):
@@ -92,7 +106,7 @@ What has not changed is not done again: after Ctrl-C, run the same command once 
             raise CommandError(f"There is no {path}.")
         self.collection = self._collection(options["tenant"], options["collection"])
         self.counted: Counter[str] = Counter()
-        self.problems: list[str] = []
+        self.refused = False
         self.started = timezone.now()
         total = load.count(path)
         title = "loading" if options["bulk"] else "accepting"
@@ -140,7 +154,9 @@ What has not changed is not done again: after Ctrl-C, run the same command once 
                 database.close()
                 if hasattr(database, "close_pool"):
                     database.close_pool()
-            with ProcessPoolExecutor(PROCESSES, get_context(START), initializer=django.setup) as pool:
+            context = get_context(START)
+            stop = context.Event()
+            with ProcessPoolExecutor(PROCESSES, context, initializer=_begin, initargs=(stop, os.getpid())) as pool:
                 running: set[Future[Told]] = set()
                 try:
                     for group in load.groups(path):
@@ -152,7 +168,8 @@ What has not changed is not done again: after Ctrl-C, run the same command once 
                     for each in as_completed(running):
                         self._count(each.result(), bar)
                 except KeyboardInterrupt:
-                    pool.shutdown(cancel_futures=True)
+                    stop.set()
+                    self._finish(running, bar)
                     raise
             if self.counted[merge.MERGED] > ANALYZED_FROM:
                 merge.analyze()
@@ -165,11 +182,24 @@ What has not changed is not done again: after Ctrl-C, run the same command once 
             + (f", their vector index in {time.monotonic() - loaded:.1f} s" if unindexed else "")
         )
 
+    def _finish(self, running: set[Future[Told]], bar: tqdm) -> None:
+        """After Ctrl-C: count what was under way. Once more ends it all at once."""
+        tqdm.write("Finishing what has begun; Ctrl-C again stops at once.", file=sys.stderr)
+        try:
+            for each in as_completed(running):
+                self._count(each.result(), bar)
+        except KeyboardInterrupt:
+            for process in active_children():
+                process.kill()
+            tqdm.write("Stopped; the same command goes on from here.", file=sys.stderr)
+            os._exit(130)  # the pool's own end would wait for its processes
+
     def _count(self, told: Told, bar: tqdm) -> None:
         for name, outcome, sentence in told:
             self.counted[outcome] += 1
             if sentence:
-                self.problems.append(f"{name}: {sentence}")
+                self.refused = True
+                tqdm.write(f"{name}: {sentence}", file=sys.stderr)
         bar.update(len(told))
 
     def _wait(self) -> None:
@@ -180,7 +210,7 @@ What has not changed is not done again: after Ctrl-C, run the same command once 
             while open_jobs:
                 time.sleep(POLL_SECONDS)
                 now_open = self._open()
-                if now_open != open_jobs:
+                if now_open != open_jobs or self._running():
                     moved = time.monotonic()
                 elif time.monotonic() - moved > QUIET_SECONDS:
                     self.stderr.write("Nothing has moved for a while: are workers running (manage.py up)?")
@@ -193,23 +223,28 @@ What has not changed is not done again: after Ctrl-C, run the same command once 
         with tenancy.scope(self.collection.tenant_id):
             return collections.progress([self.collection.id])[self.collection.id].open
 
+    def _running(self) -> bool:
+        """Does a worker have one of the jobs in its hands? A large document takes its time."""
+        with tenancy.scope(self.collection.tenant_id):
+            return IngestionJob.objects.filter(
+                collection_id=self.collection.id, state=IngestionJob.State.RUNNING, lease_until__gt=timezone.now()
+            ).exists()
+
     def _count_dead(self) -> None:
         with tenancy.scope(self.collection.tenant_id):
             dead = IngestionJob.objects.filter(
                 collection_id=self.collection.id, state=IngestionJob.State.DEAD, finished_at__gte=self.started
             )
             self.counted["failed"] = dead.count()
-            names = Document.objects.in_bulk(dead.values_list("document_id", flat=True)[:SHOWN])
-            self.problems += [
-                f"{names[job.document_id].source_uri}: {(job.error or {}).get('detail')}" for job in dead[:SHOWN]
-            ]
+            found = dead.order_by("created_at").iterator()
+            while some := list(islice(found, READ_AT_ONCE)):
+                names = Document.objects.in_bulk([job.document_id for job in some])
+                for job in some:
+                    name = names[job.document_id].source_uri if job.document_id in names else job.document_id
+                    self.stderr.write(f"{name}: {(job.error or {}).get('detail')}")
 
     def _tell(self) -> None:
-        for problem in self.problems[:SHOWN]:
-            self.stderr.write(problem)
-        if len(self.problems) > SHOWN:
-            self.stderr.write(f"... and {self.counted['refused'] + self.counted['failed'] - SHOWN} more")
         told = ", ".join(f"{self.counted[name]} {name}" for name in ("accepted", "unchanged", "refused", "failed"))
         self.stdout.write(told)
-        if self.problems:
+        if self.refused or self.counted["failed"]:
             raise CommandError("Not everything could be taken.")
