@@ -64,6 +64,7 @@ def test_nothing_is_left_but_a_tombstone(
     assert everywhere(tenant, str(document.id)) == {"documents_document": 1}
     said = verify(tenant, document.id)
     assert "no content" in said and "Backups" in said and "generation_answer" in said
+    assert "archive_mode is off" in said and "max_wal_size" in said
     assert client.post("/api/v1/search", json={"query": SECRET}).json()["results"][0]["document_id"] == str(kept.id)
     refused(client.get(f"/api/v1/answers/{answer['id']}"), 404)
     tombstone = client.get(path).json()

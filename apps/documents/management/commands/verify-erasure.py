@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import connection
 
 from apps.access import tenancy
 from apps.documents import erasure
@@ -13,10 +16,30 @@ from apps.documents.models import Document
 
 ELSEWHERE = """\
 What this command cannot see:
-- The files of PostgreSQL hold removed rows until VACUUM has passed over their pages (autovacuum does; VACUUM at once).
-- Its write-ahead log holds what was written until the segments are recycled; an archive of them, until it expires.
+- The files of PostgreSQL hold removed rows until VACUUM has passed over their pages: {vacuum}.
+- Its write-ahead log holds what was written until its segments are overwritten, after at most {max_wal_size} more of
+  it (max_wal_size); {archive}.
 - Backups and replicas made before the erasure hold the document until they expire or are replaced.
 - Redis holds no content, only vectors of questions, for an hour at most. Logs name documents by their ids."""
+UNVACUUMED = """
+SELECT count(*) FROM pg_stat_user_tables t
+WHERE t.n_dead_tup > 0 AND (GREATEST(t.last_vacuum, t.last_autovacuum) > %(erased)s) IS NOT TRUE
+  AND EXISTS (SELECT 1 FROM unnest(%(tables)s::text[]) k WHERE t.relname = k OR t.relname ~ ('^' || k || '_p[0-9]+$'))
+"""
+
+
+def elsewhere(tables: Sequence[str], erased_at: datetime) -> str:
+    """What may be left outside of the tables, and until when, as far as this server tells."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT current_setting('max_wal_size'), current_setting('archive_mode') <> 'off'")
+        max_wal_size, archived = cursor.fetchone()
+        cursor.execute(UNVACUUMED, {"erased": erased_at, "tables": list(tables)})
+        waiting = cursor.fetchone()[0]
+    vacuum = (
+        f"{waiting} of these tables wait for it (VACUUM, or autovacuum in its time)" if waiting else "none waits for it"
+    )
+    archive = "its archive, until that expires" if archived else "archive_mode is off, nothing keeps them longer"
+    return ELSEWHERE.format(vacuum=vacuum, max_wal_size=max_wal_size, archive=archive)
 
 
 class Command(BaseCommand):
@@ -39,4 +62,5 @@ class Command(BaseCommand):
         self.stdout.write(f"{'documents_document (tombstone)':32} {'holds content' if content else 'no content'}")
         if document.erased_at is None or content or any(found.values()):
             raise CommandError("the document is not erased" if document.erased_at is None else "something is left")
-        self.stdout.write(f"erased at {document.erased_at.isoformat()}, version {document.version}\n\n{ELSEWHERE}")
+        self.stdout.write(f"erased at {document.erased_at.isoformat()}, version {document.version}\n")
+        self.stdout.write(elsewhere(["documents_document", *found], document.erased_at))
