@@ -16,8 +16,9 @@ from pathlib import Path
 from ragsite import embedded
 from tests.support.processes import ROOT
 
-from .load import _house, _ingest
+from .load import ingest
 from .peers import write_inputs
+from .stack import fake_house
 
 DOCUMENTS = 29_686  # as many as the reference measurements loaded
 TURNS = ("ragsite", "chroma", "langchain", "ragsite", "llamaindex", "chroma", "ragsite")
@@ -51,10 +52,10 @@ def run(data: Path) -> Iterator[tuple[str, str, str]]:
 
 
 def _ours(data: Path, number: int) -> Measured:
-    collection, _ = _house(f"beside{number}")
+    collection, _ = fake_house(f"beside{number}")
     rows = [[json.loads(line)["text"] for line in (data / f"{name}.jsonl").open()] for name in ("texts", "changed")]
-    load, index = _ingest(data, collection, rows[0])
-    again, _ = _ingest(data, collection, rows[1])
+    load, index = ingest(data, collection, rows[0])
+    again, _ = ingest(data, collection, rows[1])
     return load + index, again
 
 

@@ -8,23 +8,17 @@ from pathlib import Path
 
 import httpx
 
-from apps.access import tenancy
-from apps.documents import spaces
-from apps.documents.models import Collection
 from tests.support.processes import Server, Workers, wait_for
 
 from .corpus import passages
 from .memory import rss
-from .stack import Clock, house, wait_until_done
+from .stack import Clock, fake_house, wait_until_done
 
 DOCUMENTS, AT_ONCE = 100_000, 10_000
 
 
 def run(data: Path) -> Iterator[tuple[str, str, str]]:
-    collection, key = house("flat")
-    space = spaces.create(slug="bench-flat", backend="fake", model="fake", dimensions=16)
-    with tenancy.scope(collection.tenant_id):
-        Collection.objects.filter(id=collection.id).update(space=space)
+    collection, key = fake_house("flat")
     texts = passages(AT_ONCE)
     with Server(data) as server, Workers(data) as workers, Clock() as clock:
         wait_for(workers.ready, what="workers")

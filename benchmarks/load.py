@@ -20,13 +20,13 @@ from django.db import connections
 
 from apps.access import tenancy
 from apps.access.models import Tenant
-from apps.documents import collections, db, spaces
+from apps.documents import db, spaces
 from apps.documents.models import Collection, EmbeddingSpace
 from ragsite import embedded
 from tests.support.processes import ROOT, Server, wait_for, worker
 
 from .corpus import passages
-from .stack import Clock, house, wait_until_done
+from .stack import Clock, fake_house, wait_until_done
 
 LONG, EACH = 600, 20  # documents of so many passages
 SHORT = 6_000
@@ -37,8 +37,8 @@ BY_WORKERS = 2_000
 def run(data: Path) -> Iterator[tuple[str, str, str]]:
     texts = passages(LONG * EACH)
     long = ["\n\n".join(texts[first : first + EACH]) for first in range(0, len(texts), EACH)]
-    collection, _ = _house("long")
-    seconds, index_seconds = _ingest(data, collection, long)
+    collection, _ = fake_house("long")
+    seconds, index_seconds = ingest(data, collection, long)
     chunks = _chunks(collection)
     yield (
         f"first load, {LONG} documents, {chunks} chunks, before the vector index is built",
@@ -62,21 +62,12 @@ def _both(rates: list[float]) -> str:
     return ", ".join(f"{rate:.0f}" for rate in rates)
 
 
-def _house(name: str) -> tuple[Collection, str]:
-    """A collection in a space of its own."""
-    collection, key = house(name)
-    space = spaces.create(slug=f"{name}-{uuid4().hex[:6]}", backend="fake", model="fake", dimensions=384)
-    with tenancy.scope(collection.tenant_id):
-        Collection.objects.filter(id=collection.id).update(space=space)
-        return collections.find("docs"), key
-
-
 def _chunks(collection: Collection) -> int:
     with tenancy.scope(collection.tenant_id):
         return Collection.objects.get(id=collection.id).chunks
 
 
-def _ingest(data: Path, collection: Collection, texts: list[str], *, name: str = "p") -> tuple[float, float]:
+def ingest(data: Path, collection: Collection, texts: list[str], *, name: str = "p") -> tuple[float, float]:
     """(seconds to load, seconds to index) as the command tells them."""
     path = _write(data, texts, name=name)
     with tenancy.scope(collection.tenant_id):
@@ -96,16 +87,16 @@ def _write(data: Path, texts: list[str], *, name: str = "p") -> Path:
 
 def _indexed(data: Path, texts: list[str], number: int) -> float:
     """Documents/s into a space whose index is there and stays."""
-    collection, _ = _house(f"live{number}")
-    _ingest(data, collection, [f"{text} Before." for text in texts], name="before")
-    seconds, index_seconds = _ingest(data, collection, texts)
+    collection, _ = fake_house(f"live{number}")
+    ingest(data, collection, [f"{text} Before." for text in texts], name="before")
+    seconds, index_seconds = ingest(data, collection, texts)
     assert index_seconds == 0
     return len(texts) / seconds
 
 
 def _raw(texts: list[str], number: int, streams: int) -> float:
     """Vectors/s by COPY into an embedding table like that, 200 a transaction, from one or more connections."""
-    space: EmbeddingSpace = _house(f"raw{number}{streams}")[0].space
+    space: EmbeddingSpace = fake_house(f"raw{number}{streams}")[0].space
     embedder = spaces.embedder_for(space)
     before, vectors = embedder.embed([f"{text} Before." for text in texts]), embedder.embed(texts)
     ids = [uuid4().bytes for _ in range(4)]
@@ -130,8 +121,8 @@ def _raw(texts: list[str], number: int, streams: int) -> float:
 
 def _rerun(data: Path) -> Iterator[tuple[str, str, str]]:
     texts = passages(AGAIN)
-    collection, _ = _house("again")
-    first, index_seconds = _ingest(data, collection, texts)
+    collection, _ = fake_house("again")
+    first, index_seconds = ingest(data, collection, texts)
     table = _bare_table(collection.space, texts)
     ours, bare = [], []
     for number in range(2):
@@ -141,7 +132,7 @@ def _rerun(data: Path) -> Iterator[tuple[str, str, str]]:
             assert _hash_diff(table, path, collection.space) == AGAIN // 100
         bare.append(diff.seconds)
         with Clock() as whole:
-            again, _ = _ingest(data, collection, changed)
+            again, _ = ingest(data, collection, changed)
         ours.append((again, whole.seconds))
     yield (
         f"{AGAIN} passages again, 1 % changed, beside a bare hash diff in SQL that does no more than that",
@@ -207,7 +198,7 @@ def _by_workers(data: Path) -> Iterator[tuple[str, str, str]]:
     rates = []
     texts = passages(BY_WORKERS)
     for count in (1, 2):
-        collection, key = _house(f"workers{count}")
+        collection, key = fake_house(f"workers{count}")
         lines = (
             json.dumps({"collection": "docs", "source_uri": f"w{n}", "text": f"{text} {count}."}).encode() + b"\n"
             for n, text in enumerate(texts)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from uuid import uuid4
 
 from apps.access import keys, tenancy
-from apps.documents import collections
+from apps.documents import collections, spaces
 from apps.documents.models import Collection, IngestionJob
 from tests.support.processes import wait_for
 
@@ -19,6 +19,15 @@ def house(name: str) -> tuple[Collection, str]:
     with tenancy.scope(tenant.id):
         collection = collections.create(tenant_id=tenant.id, slug="docs", name="Docs")
     return collection, keys.create_key(tenant_id=tenant.id, name="bench", scopes=["read", "write", "admin"])[1]
+
+
+def fake_house(name: str) -> tuple[Collection, str]:
+    """The same with a space of its own and the `fake` embedder."""
+    collection, key = house(name)
+    space = spaces.create(slug=f"{name}-{uuid4().hex[:6]}", backend="fake", model="fake", dimensions=384)
+    with tenancy.scope(collection.tenant_id):
+        Collection.objects.filter(id=collection.id).update(space=space)
+        return collections.find("docs"), key
 
 
 def wait_until_done(collection: Collection, count: int, *, seconds: float) -> None:

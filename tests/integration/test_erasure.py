@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
@@ -65,6 +66,8 @@ def test_nothing_is_left_but_a_tombstone(
     said = verify(tenant, document.id)
     assert "no content" in said and "Backups" in said and "generation_answer" in said
     assert "archive_mode is off" in said and "max_wal_size" in said
+    waiting = re.search(r"(\d+) of these tables and partitions have not been vacuumed since", said)
+    assert waiting and int(waiting[1]) > 0
     assert client.post("/api/v1/search", json={"query": SECRET}).json()["results"][0]["document_id"] == str(kept.id)
     refused(client.get(f"/api/v1/answers/{answer['id']}"), 404)
     tombstone = client.get(path).json()

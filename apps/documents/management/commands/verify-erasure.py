@@ -12,6 +12,7 @@ from django.db import connection
 
 from apps.access import tenancy
 from apps.documents import erasure
+from apps.documents.engines import engine_for
 from apps.documents.models import Document
 
 ELSEWHERE = """\
@@ -23,7 +24,7 @@ What this command cannot see:
 - Redis holds no content, only vectors of questions, for an hour at most. Logs name documents by their ids."""
 UNVACUUMED = """
 SELECT count(*) FROM pg_stat_user_tables t
-WHERE t.n_dead_tup > 0 AND (GREATEST(t.last_vacuum, t.last_autovacuum) > %(erased)s) IS NOT TRUE
+WHERE (GREATEST(t.last_vacuum, t.last_autovacuum) > %(erased)s) IS NOT TRUE
   AND EXISTS (SELECT 1 FROM unnest(%(tables)s::text[]) k WHERE t.relname = k OR t.relname ~ ('^' || k || '_p[0-9]+$'))
 """
 
@@ -35,9 +36,10 @@ def elsewhere(tables: Sequence[str], erased_at: datetime) -> str:
         max_wal_size, archived = cursor.fetchone()
         cursor.execute(UNVACUUMED, {"erased": erased_at, "tables": list(tables)})
         waiting = cursor.fetchone()[0]
-    vacuum = (
-        f"{waiting} of these tables wait for it (VACUUM, or autovacuum in its time)" if waiting else "none waits for it"
-    )
+    if engine_for(connection).name == "postgres":
+        vacuum = f"{waiting} of these tables and partitions have not been vacuumed since"
+    else:
+        vacuum = "autovacuum does in its time, on every node"  # whose statistics are not seen here
     archive = "its archive, until that expires" if archived else "archive_mode is off, nothing keeps them longer"
     return ELSEWHERE.format(vacuum=vacuum, max_wal_size=max_wal_size, archive=archive)
 
