@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any, BinaryIO
 from uuid import UUID, uuid4, uuid5
 
-from django.db import InternalError, ProgrammingError, transaction
+from django.db import InternalError, ProgrammingError, connection, transaction
 from django.utils import timezone
 from psycopg import errors as pg
 
@@ -19,6 +19,7 @@ from apps.access.problems import Problem, invalid
 
 from . import db, ledger, metrics
 from .collections import hold as hold_collection
+from .engines import engine_for
 from .erasure import erased_name, is_erased
 from .models import Collection, Document, IngestionJob
 
@@ -160,7 +161,7 @@ def _identify(collection: Collection, submissions: Sequence[Submission]) -> list
             document_id = derived[name] if derived[name] not in taken else uuid4()
         if submission.id is not None:
             document_id = submission.id
-        if name in seen or document_id in seen:
+        if name in seen or document_id in seen or (holder is not None and holder.id in seen):  # it may be renamed first
             break
         seen |= {name, document_id}
         before = stored.get(document_id)
@@ -181,10 +182,12 @@ def _names(submissions: Sequence[Submission], digests: Sequence[tuple[bytes, int
 
 def _lock(ids: Sequence[UUID]) -> dict[UUID, Document]:
     """The documents of these ids that there are, their rows locked in the order of their ids."""
-    if not ids:
-        return {}
-    rows = Document.objects.select_for_update().filter(id__in=ids).order_by("id")
-    return {document.id: document for document in rows}
+    found: dict[UUID, Document] = {}
+    ids, at_once = sorted(set(ids)), engine_for(connection).batch
+    for at in range(0, len(ids), at_once):
+        rows = Document.objects.select_for_update().filter(id__in=ids[at : at + at_once]).order_by("id")
+        found |= {document.id: document for document in rows}
+    return found
 
 
 def _refusal(write: _Write, collection: Collection, holder: Document | None) -> Problem | None:

@@ -103,7 +103,8 @@ def test_bad_lines_fail_alone(
         line("twice", text="Two."),
         line("mine", id=(chosen := str(uuid4()))),
         line("other", id=chosen),
-        line("mine", id=str(uuid4())),
+        line("mine", id=str(uuid4())),  # free again
+        line("good", id=str(uuid4())),
         line("last").rstrip(b"\n"),
     ]
     results = {each["line"]: each for each in send(client, lines, **{"X-Request-ID": "bulk-1"})}
@@ -126,15 +127,16 @@ def test_bad_lines_fail_alone(
         17: (200, None),
         18: (202, None),
         19: (202, None),
-        20: (409, "source_uri_taken"),
-        21: (202, None),
+        20: (202, None),
+        21: (409, "source_uri_taken"),
+        22: (202, None),
     }
     assert list(results) == sorted(results)
     assert results[8]["current_version"] == 9 and results[7]["errors"][0]["pointer"] == "/text"
     assert {each["request_id"] for each in results.values() if "code" in each} == {"bulk-1"}
     assert (results[15]["version"], results[16]["version"], results[17]["unchanged"]) == (1, 2, True)
     assert results[19]["id"] == chosen and results[19]["version"] == 2
-    assert set(stored(collection)) == {"old", "good", "twice", "other", "last"}
+    assert set(stored(collection)) == {"old", "good", "twice", "other", "mine", "last"}
 
 
 def test_a_text_that_cannot_be_read_fails_alone_when_written_through(

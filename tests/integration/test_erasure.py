@@ -18,6 +18,7 @@ from apps.access import tenancy
 from apps.access.models import Tenant
 from apps.documents import embed, erasure, prepare, remove
 from apps.documents.accept import Accepted
+from apps.documents.engines import engine_for
 from apps.documents.models import Collection, Document, EmbeddingSpace
 from tests.support.asking import ask
 from tests.support.refusals import DOCUMENTS, refused
@@ -67,7 +68,10 @@ def test_nothing_is_left_but_a_tombstone(
     assert "no content" in said and "Backups" in said and "generation_answer" in said
     assert "archive_mode is off" in said and "max_wal_size" in said
     waiting = re.search(r"(\d+) of these tables and partitions have not been vacuumed since", said)
-    assert waiting and int(waiting[1]) > 0
+    if engine_for(connections["default"]).name == "postgres":
+        assert waiting and int(waiting[1]) > 0
+    else:
+        assert "autovacuum does in its time, on every node" in said
     assert client.post("/api/v1/search", json={"query": SECRET}).json()["results"][0]["document_id"] == str(kept.id)
     refused(client.get(f"/api/v1/answers/{answer['id']}"), 404)
     tombstone = client.get(path).json()
