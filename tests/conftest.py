@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,6 +29,8 @@ os.environ.update(
     JOB_LEASE_SECONDS="10",
     RAGSITE_FAKE_EMBED_LOG=str(DATA / "embedded.jsonl"),
 )
+# Run in the background of a script, pytest and all its processes would ignore Ctrl-C, which some tests send them.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 LLM_SERVER = os.environ.get("LLM_URL", "")  # for test_llm_server.py alone
 for name in ("LLM_URL", "LLM_BACKEND", "DATABASE_APP_URL"):
     os.environ.pop(name, None)
