@@ -177,6 +177,7 @@ CELERY_TASK_PUBLISH_RETRY = False
 
 # --- Ingestion ---------------------------------------------------------------------------------------------------
 MAX_DOCUMENT_BYTES = env.integer("MAX_DOCUMENT_BYTES", 128 * 2**20, at_least=1)
+OCR_LANGUAGES = env.text("OCR_LANGUAGES", "eng")
 WRITE_THROUGH_SECONDS = env.decimal("WRITE_THROUGH_SECONDS", 30.0)
 JOB_LEASE_SECONDS = env.integer("JOB_LEASE_SECONDS", 30, at_least=1)
 JOB_MAX_ATTEMPTS = env.integer("JOB_MAX_ATTEMPTS", 5, at_least=1)

@@ -23,7 +23,6 @@ from .serializers import MAX_MEDIA_TYPE, MEDIA_TYPE, SubmissionSerializer
 
 GENERIC, PLAIN = "application/octet-stream", "text/plain"
 HEAD_BYTES = 64 * 1024
-TEXT_MODULES = ("plain", "markdown", "html")
 #: Kinds that hold no text to find, as senders declare them and as their first bytes show them.
 _MEDIA = re.compile(
     r"(?:image|audio|video|font)/|application/(?:x-(?:msdownload|executable|sharedlib|elf|dosexec|mach-binary)"
@@ -113,12 +112,12 @@ def _must_be_text(head: bytes, media_type: str) -> None:
     except ParseError as error:
         raise invalid("/media_type", error.detail, status=415, code="unsupported")
     declared = media_type.split(";", 1)[0].strip().lower()
-    if found.module not in TEXT_MODULES and declared in found.media_types:
+    if not found.text and declared in found.media_types:
         raise invalid("/media_type", f"{found.label} is not text; send it as a file.", status=415, code="unsupported")
 
 
 def must_hold_text(head: bytes, media_type: str, filename: str) -> None:
-    """Raises Problem 415 for an image, audio, video or program that no parser takes, where bytes and header say so.
+    """Raises Problem 415 for sound, video, a font or a program, where bytes and header say so.
 
     Whatever is less certain is accepted: its job says what was wrong, and can be retried when there is a parser.
     """
@@ -127,11 +126,11 @@ def must_hold_text(head: bytes, media_type: str, filename: str) -> None:
     if not certain and not (_MEDIA.match(media_type) and b"\x00" in head and byte_order_mark(head) is None):
         return
     try:
-        if detect(head, media_type=media_type, filename=filename)[0].module not in TEXT_MODULES:
+        if not detect(head, media_type=media_type, filename=filename)[0].text:
             return
     except ParseError:
         pass
     detail = (
-        f"The content is {kind}, which has no parser." if kind else "Images, sound, video and programs have no text."
+        f"The content is {kind}, which has no parser." if kind else "Sound, video, fonts and programs have no text."
     )
     raise invalid("/file", detail, status=415, code="unsupported")

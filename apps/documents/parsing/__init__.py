@@ -12,8 +12,8 @@ import re
 from codecs import BOM_UTF8
 from importlib import import_module
 
-from apps.documents.parsing import plain
-from apps.documents.parsing.formats import PACKAGE, detect
+from apps.documents.parsing import nesting, plain
+from apps.documents.parsing.formats import PACKAGE, detect, known
 from apps.documents.parsing.types import Block, Parsed, ParseError
 
 __all__ = ["Block", "ParseError", "Parsed", "parse", "parse_simple"]
@@ -49,9 +49,14 @@ def parse(data: bytes, *, media_type: str | None = None, filename: str | None = 
     if not data:
         raise ParseError("empty", "The file is empty.")
     fmt, effective_type, charset = detect(data, media_type=media_type, filename=filename)
-    parser = import_module(f"{PACKAGE}.{fmt.module}")
     try:
-        parsed: Parsed = parser.parse(data, media_type=effective_type, charset=charset)
+        with nesting.document(len(data)):
+            if fmt.container:
+                effective_type = import_module(f"{PACKAGE}.{fmt.container}").identify(data)
+                fmt = known(effective_type)
+            parsed: Parsed = import_module(f"{PACKAGE}.{fmt.module}").parse(
+                data, media_type=effective_type, charset=charset
+            )
     except (ParseError, MemoryError):
         raise
     except RecursionError:

@@ -15,7 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from apps.documents.parsing import formats, isolate, wire
+from apps.documents.parsing import formats, isolate, ocr, wire
 from apps.documents.parsing.types import Parsed, ParseError
 
 
@@ -31,15 +31,28 @@ def main() -> None:
     scratch = Path(settings["scratch"])
     module, _, name = settings["parser"].partition(":")
     parse: Callable[..., Parsed] = getattr(import_module(module), name)
-    for warm in formats.FORMATS:
-        import_module(f"{formats.PACKAGE}.{warm.module}")
+    for warm in formats.WARM:
+        import_module(f"{formats.PACKAGE}.{warm}")
     isolate.limit(
         memory_bytes=settings["memory_bytes"],
         output_bytes=settings["output_bytes"],
         open_files=settings["open_files"],
         cpu_seconds_total=settings["cpu_seconds"] * (settings["documents"] + 1) + 10,
     )
-    achieved = isolate.isolate(str(scratch))
+    reader = ocr.engine()
+    achieved = isolate.isolate(
+        str(scratch),
+        programs=[reader.program] if reader else (),
+        readable=[str(reader.models)] if reader else (),
+    )
+
+    def go_on() -> None:
+        """Say that a picture is about to be read, which takes its own time."""
+        isolate.arm_cpu(settings["cpu_seconds"])
+        answers.write(wire.pack({"going_on": True}))
+        answers.flush()
+
+    ocr.before_each = go_on
     gc.freeze()
     answers.write(wire.pack({"ok": True, "isolation": achieved}))
     answers.flush()

@@ -10,9 +10,10 @@ import re
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
+from apps.documents.parsing.build import INVISIBLE, Builder
 from apps.documents.parsing.encoding import decode
 from apps.documents.parsing.normalise import clean
-from apps.documents.parsing.types import Block, Parsed, ParseError
+from apps.documents.parsing.types import Parsed, ParseError
 
 FINGERPRINT = "html/2"
 
@@ -38,7 +39,6 @@ _META_CHARSET = re.compile(rb"<meta[^>]{0,512}?charset\s*=\s*[\"']?\s*([\w.:-]+)
 _XML_CHARSET = re.compile(rb"\A\s*<\?xml[^>]{0,200}encoding\s*=\s*[\"']([\w.:-]+)")
 _META_WINDOW = 8192  # WHATWG prescan reads 1024 bytes; exported pages put long comments first
 _SPACE = re.compile(r"[ \t\n\r\f\u00a0]+")
-_INVISIBLE = re.compile("[\u00ad\u200b\u2060\ufeff]")  # soft hyphen, zero-width space, word joiner, stray mark
 _LAYOUT_REACH = 64  # ancestors looked at to find the list or table around a heading
 
 
@@ -60,17 +60,10 @@ def parse(data: bytes, *, media_type: str, charset: str | None) -> Parsed:
         raise ParseError("malformed", "The HTML content has no root element.")
     layout = _layout_containers(tree)
     writer = _walk(root, layout, skip_noise=True)
-    if not writer.blocks:
+    if not writer.built:
         writer = _walk(root, layout, skip_noise=False)
-    title_node = tree.css_first("head > title") or tree.css_first("h1")
-    title = _SPACE.sub(" ", _INVISIBLE.sub("", clean(title_node.text()))).strip() if title_node else ""
-    return Parsed(
-        text="".join(writer.parts),
-        blocks=writer.blocks,
-        media_type=media_type,
-        title=title or None,
-        parser=FINGERPRINT,
-    )
+    title = tree.css_first("head > title") or tree.css_first("h1")
+    return writer.built.parsed(media_type=media_type, parser=FINGERPRINT, title=title.text() if title else None)
 
 
 def _layout_containers(tree: LexborHTMLParser) -> set[int]:
@@ -140,9 +133,7 @@ class _Writer:
     """
 
     def __init__(self, layout: set[int]) -> None:
-        self.parts: list[str] = []
-        self.blocks: list[Block] = []
-        self._at = 0
+        self.built = Builder()
         self._layout = layout
         self._inline: list[str] = []
         self._heading = 0
@@ -230,7 +221,7 @@ class _Writer:
         """The collected inline text with HTML white space collapsed; <br> is a newline outside tables."""
         if not self._inline:
             return ""
-        raw = _INVISIBLE.sub("", "".join(self._inline))
+        raw = INVISIBLE.sub("", "".join(self._inline))
         self._inline = []
         lines = [_SPACE.sub(" ", line).strip() for line in raw.split("\x0b")]
         return "\n".join(line for line in lines if line)
@@ -241,7 +232,7 @@ class _Writer:
                 self._inline.append(" ")
             return
         if self._pre:
-            code = _INVISIBLE.sub("", "".join(self._inline)).replace("\x0b", "\n").replace("\u00a0", " ")
+            code = INVISIBLE.sub("", "".join(self._inline)).replace("\x0b", "\n").replace("\u00a0", " ")
             self._inline = []
             code = "\n".join(line.rstrip() for line in code.strip("\n").split("\n"))
             if not code or code.isspace():
@@ -297,11 +288,4 @@ class _Writer:
 
     def _emit(self, kind: str, text: str, level: int = 0) -> None:
         text = text.strip("\n") if kind == "code" else text.strip()
-        if not text or text.isspace():
-            return
-        if self._at:
-            self.parts.append("\n\n")
-            self._at += 2
-        self.parts.append(text)
-        self.blocks.append(Block(kind, self._at, self._at + len(text), level))
-        self._at += len(text)
+        self.built.add(kind, text, level)

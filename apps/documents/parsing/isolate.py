@@ -8,7 +8,8 @@ What is achieved, and what is not:
 3. Linux, where the kernel and container allow `unshare`: an empty network namespace, so no socket reaches
    anything. Docker's default seccomp profile refuses it; then the process keeps its parent's network.
 4. Linux 5.13 and newer: Landlock leaves it no file to open but its own scratch directory and, for reading,
-   Python's library and this package, which late imports need. Elsewhere it can read what its user can read.
+   Python's library and this package, which late imports need, and no program to run but `tesseract` where it is
+   installed, with the system's libraries and its models. Elsewhere it can read what its user can read.
 
 The caller learns what was achieved from the returned dictionary; nothing here raises because a layer is
 missing. None of this is a virtual machine: a kernel bug remains a kernel bug.
@@ -24,6 +25,7 @@ import resource
 import signal
 import sys
 import sysconfig
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 # include/uapi/linux/prctl.h, sched.h, landlock.h; system call numbers are the same on x86_64 and aarch64.
@@ -35,7 +37,8 @@ _LANDLOCK_RULE_PATH_BENEATH = 1
 _ACCESS_FS_V1 = (1 << 13) - 1  # every file right of Landlock ABI 1: execute ... make_sym
 _ACCESS_FS_REFER, _ACCESS_FS_TRUNCATE = 1 << 13, 1 << 14  # ABI 2, ABI 3
 _ACCESS_FS_SCRATCH = (1 << 1) | (1 << 2) | (1 << 8) | (1 << 5)  # write, read, make_reg, remove_file
-_ACCESS_FS_LIBRARY = (1 << 2) | (1 << 3)  # read_file, read_dir
+_ACCESS_FS_EXECUTE, _ACCESS_FS_READ = 1 << 0, 1 << 2
+_ACCESS_FS_LIBRARY = _ACCESS_FS_READ | (1 << 3)  # read_file, read_dir
 _ACCESS_NET = 0b11  # ABI 4: bind and connect TCP
 
 
@@ -85,8 +88,10 @@ def arm_cpu(seconds: int) -> None:
         resource.setrlimit(resource.RLIMIT_CPU, (soft if hard < 0 else min(soft, hard), hard))
 
 
-def isolate(scratch: str) -> dict[str, str]:
+def isolate(scratch: str, *, programs: Iterable[str] = (), readable: Iterable[str] = ()) -> dict[str, str]:
     """Give up privileges, network and files outside `scratch`; must run while single-threaded.
+
+    `programs` may still be run, with the system's libraries; folders in `readable` may be read.
 
     Returns {"privileges": "none"|"inherited", "network": "none"|"tcp_denied"|"inherited",
     "filesystem": "scratch"|"inherited"}.
@@ -100,7 +105,11 @@ def isolate(scratch: str) -> dict[str, str]:
             achieved["privileges"] = "none"
         if libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) == 0 or libc.unshare(_CLONE_NEWNET) == 0:
             achieved["network"] = "none"
-        abi = _landlock(libc, scratch) if platform.machine() in ("x86_64", "aarch64") else 0
+        allowed = {**_LIBRARIES, **dict.fromkeys(readable, _ACCESS_FS_LIBRARY)}
+        for program in programs:
+            allowed |= dict.fromkeys(_SYSTEM_LIBRARIES, _ACCESS_FS_LIBRARY | _ACCESS_FS_EXECUTE)
+            allowed[program] = _ACCESS_FS_EXECUTE | _ACCESS_FS_READ
+        abi = _landlock(libc, scratch, allowed) if platform.machine() in ("x86_64", "aarch64") else 0
         if abi:
             achieved["filesystem"] = "scratch"
         if abi >= 4 and achieved["network"] == "inherited":
@@ -112,8 +121,11 @@ def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 
 
-def _landlock(libc: ctypes.CDLL, scratch: str) -> int:
-    """Restrict this process to `scratch`; returns the Landlock ABI in force, 0 when there is none."""
+def _landlock(libc: ctypes.CDLL, scratch: str, allowed: Mapping[str, int]) -> int:
+    """Restrict this process to `scratch` and to the rights on paths in `allowed`.
+
+    Returns the Landlock ABI in force, 0 when there is none.
+    """
     syscall = libc.syscall
     syscall.restype = ctypes.c_long
     abi = syscall(_LANDLOCK_CREATE, None, ctypes.c_size_t(0), ctypes.c_uint32(_LANDLOCK_CREATE_VERSION))
@@ -129,15 +141,18 @@ def _landlock(libc: ctypes.CDLL, scratch: str) -> int:
         return 0
     try:
         scratch_rights = _ACCESS_FS_SCRATCH | (_ACCESS_FS_TRUNCATE if abi >= 3 else 0)
-        rules = [(scratch, scratch_rights), *((path, _ACCESS_FS_LIBRARY) for path in _library_paths())]
-        for path, rights in rules:
-            directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        for path, rights in [(scratch, scratch_rights), *allowed.items()]:
+            if not os.path.exists(path):
+                continue
+            if not os.path.isdir(path):  # the kernel refuses rights of folders on files
+                rights &= _ACCESS_FS_EXECUTE | _ACCESS_FS_READ
+            place = os.open(path, os.O_PATH)
             try:
-                rule = ctypes.byref(_PathBeneath(rights, directory))
+                rule = ctypes.byref(_PathBeneath(rights, place))
                 if syscall(_LANDLOCK_ADD, ruleset, _LANDLOCK_RULE_PATH_BENEATH, rule, ctypes.c_uint32(0)):
                     return 0
             finally:
-                os.close(directory)
+                os.close(place)
         if syscall(_LANDLOCK_RESTRICT, ruleset, ctypes.c_uint32(0)):
             return 0
     finally:
@@ -145,8 +160,12 @@ def _landlock(libc: ctypes.CDLL, scratch: str) -> int:
     return int(abi)
 
 
-def _library_paths() -> list[str]:
+def _library_paths() -> set[str]:
     """Directories that hold code and nothing else: the standard library, site-packages, this package."""
     paths = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    paths.add(str(Path(__file__).resolve().parent))
-    return sorted(path for path in paths if os.path.isdir(path))
+    return {path for path in paths if os.path.isdir(path)} | {str(Path(__file__).resolve().parent)}
+
+
+_LIBRARIES = dict.fromkeys(_library_paths(), _ACCESS_FS_LIBRARY)
+#: What a program is loaded with; links in them resolve to each other.
+_SYSTEM_LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache")

@@ -27,6 +27,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
+from django.conf import settings
+
 from apps.documents.parsing import parse_simple, wire
 from apps.documents.parsing.types import Parsed, ParseError
 
@@ -39,12 +41,14 @@ class Limits:
     """What one document may use, and how long a child lives."""
 
     wall_seconds: float = 60.0
+    reading_seconds: float = 1800.0  # for all pictures of a document, each of which may take wall_seconds
     cpu_seconds: int = 60
     memory_bytes: int = 2 * 1024**3  # address space of the child
     input_bytes: int = 128 * 1024**2
     output_bytes: int = 512 * 1024**2
     open_files: int = 64
     documents: int = 200
+    languages: str = "eng"  # of text in pictures, as tesseract calls them: "eng+deu"
 
 
 class Sandbox:
@@ -112,7 +116,7 @@ class Sandbox:
         if self._process is not None and not self._alive():
             self._stop()  # died while idle: nothing to do with this document
         process, scratch = self._start()
-        deadline = time.monotonic() + self.limits.wall_seconds
+        started = time.monotonic()
         try:
             meta, inline = wire.spill(meta, data, scratch / "request")
         except OSError:
@@ -124,7 +128,10 @@ class Sandbox:
         except OSError:
             raise self._death() from None
         self._served += 1
-        answer, body = self._read(process, deadline)
+        answer, body = self._read(process, started + self.limits.wall_seconds)
+        while answer.get("going_on"):
+            latest = started + self.limits.reading_seconds
+            answer, body = self._read(process, min(time.monotonic() + self.limits.wall_seconds, latest))
         if answer.get("file"):
             body = self._read_file(scratch)
         return answer, body
@@ -153,7 +160,7 @@ class Sandbox:
             while len(received) < size:
                 remaining = deadline - time.monotonic()
                 if remaining <= 0 or not selector.select(remaining):
-                    raise ParseError("timeout", f"Parsing took longer than {self.limits.wall_seconds:g} seconds.")
+                    raise ParseError("timeout", "Parsing took too long.")
                 piece = os.read(fd, size - len(received))
                 if not piece:
                     raise self._death()
@@ -204,7 +211,8 @@ class Sandbox:
     def _spawn(self, settings: str, scratch: Path) -> subprocess.Popen[bytes]:
         # A bare environment: the child has no use for the parent's passwords and tokens.
         environment = {
-            "PATH": os.defpath,
+            "PATH": os.environ.get("PATH", os.defpath),
+            "OCR_LANGUAGES": self.limits.languages,
             "LANG": "C.UTF-8",
             "PYTHONPATH": os.pathsep.join(self._python_path),
             "PYTHONDONTWRITEBYTECODE": "1",
@@ -285,7 +293,7 @@ def parse_sandboxed(data: bytes, *, media_type: str | None = None, filename: str
         return simple
     with _guard:
         if _pool is None:
-            _pool = Pool()
+            _pool = Pool(limits=Limits(languages=settings.OCR_LANGUAGES))
         pool = _pool
     return pool.parse(data, media_type=media_type, filename=filename)
 

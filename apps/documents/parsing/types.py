@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 KINDS = ("heading", "paragraph", "list", "table", "code")
+MAX_NOTES, NOTE_LENGTH = 20, 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,8 @@ class Parsed:
     """The normalised text of one document, its blocks, and who made them.
 
     `parser` is a fingerprint such as "html/1": raise its number whenever the same bytes would give a
-    different text or different blocks, so that stored versions say which parser they came from.
+    different text or different blocks, so that stored versions say which parser they came from. `notes` are sentences
+    for the curator about what could not be read, at most MAX_NOTES of NOTE_LENGTH characters.
     """
 
     text: str
@@ -40,6 +42,7 @@ class Parsed:
     media_type: str = "text/plain"
     title: str | None = None
     parser: str = "plain/1"
+    notes: list[str] = field(default_factory=list)
 
 
 class ParseError(Exception):
@@ -51,6 +54,7 @@ class ParseError(Exception):
 
     CODES = frozenset(
         {
+            "archive_bomb",  # it would unpack to far more than it says or than anybody needs
             "corrupt",  # the container is broken
             "crashed",  # the sandboxed process died
             "empty",  # readable, but it holds no text

@@ -14,7 +14,7 @@ from array import array
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from apps.documents.parsing.types import KINDS, Block, Parsed, ParseError
+from apps.documents.parsing.types import KINDS, MAX_NOTES, NOTE_LENGTH, Block, Parsed, ParseError
 
 # Request and JSON together stay under a pipe's 64 KiB, so that writing to a stuck child cannot block.
 INLINE = 32 * 1024
@@ -59,6 +59,7 @@ def encode_parsed(parsed: Parsed) -> tuple[Meta, bytes]:
         "media_type": parsed.media_type,
         "title": parsed.title[:1000] if parsed.title else None,
         "parser": parsed.parser,
+        "notes": [note[:NOTE_LENGTH] for note in parsed.notes[:MAX_NOTES]],
         "order": sys.byteorder,
     }
     return meta, packed.tobytes() + parsed.text.encode("utf-8")
@@ -82,7 +83,8 @@ def decode_parsed(meta: Meta, body: bytes) -> Parsed:
         title = str(meta["title"]) if meta["title"] else None
         if not text or text.isspace() or "\x00" in text:
             raise ValueError("text")
-        return Parsed(text, blocks, str(meta["media_type"])[:255], title, str(meta["parser"])[:64])
+        notes = [str(note)[:NOTE_LENGTH] for note in list(meta["notes"])[:MAX_NOTES]]
+        return Parsed(text, blocks, str(meta["media_type"])[:255], title, str(meta["parser"])[:64], notes)
     except (KeyError, TypeError, ValueError):
         raise ParseError("crashed", "The sandboxed parser gave an invalid answer.") from None
 

@@ -1,0 +1,141 @@
+"""Blocks to one normalised text: what most parsers build their result with."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from itertools import islice
+
+from apps.documents.parsing.normalise import clean
+from apps.documents.parsing.types import MAX_NOTES, Block, Parsed
+
+_SPACE = re.compile(r"\s+")
+INVISIBLE = re.compile("[\u00ad\u200b\u2060\ufeff]")  # soft hyphen, zero-width space, word joiner, stray mark
+_BLANK_EDGES = re.compile(r"\A(?:[^\S\n]*\n)+|\s+\Z")
+DEEPEST_HEADING = 6
+LONG_TABLE = 20  # rows
+_NAME_LENGTH = 60  # characters of a column's name
+_VALUE = re.compile(r"[-+(]?[\d.,:/ %$€£-]+\)?")
+
+
+def inline(text: str) -> str:
+    """One line of `text`: white space collapsed, what is invisible removed."""
+    return _SPACE.sub(" ", INVISIBLE.sub("", clean(text))).strip()
+
+
+def is_header(row: Sequence[str]) -> bool:
+    """Do the cells look like columns' names: two or more, all there, all different, short, none a number or a date?"""
+    return (
+        len(row) > 1
+        and len(set(row)) == len(row)
+        and all(cell and len(cell) <= _NAME_LENGTH and not _VALUE.fullmatch(cell) for cell in row)
+    )
+
+
+def _trimmed(row: Sequence[str]) -> list[str]:
+    cells = [inline(cell) for cell in row]
+    while cells and not cells[-1]:
+        cells.pop()
+    return cells
+
+
+def _line(cells: Sequence[str]) -> str:
+    return " | ".join(cells)
+
+
+def _named(names: Sequence[str], cells: Sequence[str]) -> str:
+    """A row whose cells carry their columns' names; empty ones are left out."""
+    named = [f"{name}: {cell}" for name, cell in zip(names, cells, strict=False) if cell]
+    return " | ".join(named + [cell for cell in cells[len(names) :] if cell])
+
+
+class Builder:
+    """Collects blocks, a blank line between each two, and knows where each one stands.
+
+    `page` is given to every block that follows (from 1; a slide or a sheet is a page too). What is blank is left out.
+    """
+
+    def __init__(self) -> None:
+        self.page: int | None = None
+        self.notes: list[str] = []
+        self._parts: list[str] = []
+        self._blocks: list[Block] = []
+        self._at = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._blocks)
+
+    def heading(self, text: str, level: int) -> None:
+        """A heading of level 1 or deeper, on one line."""
+        self.add("heading", inline(text), max(1, min(level, DEEPEST_HEADING)))
+
+    def paragraph(self, text: str) -> None:
+        """A paragraph; its lines are kept, white space within them is collapsed."""
+        self.add("paragraph", "\n".join(filter(None, map(inline, clean(text).split("\n")))))
+
+    def code(self, text: str) -> None:
+        """Lines whose white space means something."""
+        self.add("code", _BLANK_EDGES.sub("", clean(text)))
+
+    def items(self, items: Iterable[tuple[int, str, str]]) -> None:
+        """A list: (depth from 0, marker such as "-" or "2.", text) of each item. Lines of a text stay lines of it."""
+        lines = []
+        for depth, marker, text in items:
+            first, *others = filter(None, map(inline, clean(text).split("\n"))) or [""]
+            if first:
+                lead = "  " * depth + (marker + " " if marker else "")
+                lines.append(lead + first)
+                lines += [" " * len(lead) + other for other in others]
+        self.add("list", "\n".join(lines))
+
+    def table(self, rows: Iterable[Sequence[str]]) -> None:
+        """A table, a line per row, cells joined by " | ". Columns that are empty at the end of a row are left out.
+
+        A table of more than LONG_TABLE rows is cut into several chunks, and a row far from the header says little: its
+        cells then carry their columns' names ("price: 9.50 | stock: 4") where the first row looks like a header.
+        """
+        coming = (_trimmed(row) for row in rows)
+        first = [row for row in islice(coming, LONG_TABLE + 1) if row]
+        names = first[0] if len(first) > LONG_TABLE and is_header(first[0]) else None
+        lines = (
+            [_line(row) for row in first]
+            if names is None
+            else [_line(names), *(_named(names, row) for row in first[1:])]
+        )
+        lines += (_line(row) if names is None else _named(names, row) for row in coming if row)
+        self.add("table", "\n".join(lines))
+
+    def note(self, text: str) -> None:
+        """One sentence for the curator: what of the document could not be read, and why."""
+        if text not in self.notes and len(self.notes) < MAX_NOTES:
+            self.notes.append(text)
+
+    def graft(self, part: Parsed, *, under: int = 0) -> None:
+        """Everything of `part`, its headings `under` levels deeper: an attachment, a member of an archive."""
+        if self._at:
+            self._parts.append("\n\n")
+            self._at += 2
+        self._parts.append(part.text)
+        for block in part.blocks:
+            level = min(block.level + under, DEEPEST_HEADING) if block.level else 0
+            page = block.page if self.page is None else self.page
+            self._blocks.append(Block(block.kind, block.start + self._at, block.end + self._at, level, page))
+        self._at += len(part.text)
+        for text in part.notes:
+            self.note(text)
+
+    def parsed(self, *, media_type: str, parser: str, title: str | None = None) -> Parsed:
+        """The result. An empty text is for the caller to report (`parse` does)."""
+        title = inline(title or "")[:500] or None
+        return Parsed("".join(self._parts), self._blocks, media_type, title, parser, self.notes)
+
+    def add(self, kind: str, text: str, level: int = 0) -> None:
+        """A block of text that is clean already, as it is."""
+        if not text or text.isspace():
+            return
+        if self._at:
+            self._parts.append("\n\n")
+            self._at += 2
+        self._parts.append(text)
+        self._blocks.append(Block(kind, self._at, self._at + len(text), level, self.page))
+        self._at += len(text)

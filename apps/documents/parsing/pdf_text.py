@@ -1,0 +1,121 @@
+"""The lines of a PDF page's text layer, and the cells of those that look like rows of a table.
+
+PDFium gives the characters in reading order with line ends; where each line stands and how large its type is tells
+paragraphs and headings apart later (pdf_layout.py).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import pypdfium2
+import pypdfium2.raw as pdfium
+
+from apps.documents.parsing.build import INVISIBLE
+from apps.documents.parsing.normalise import normalise
+
+# Beside its characters a row of a table has gaps: it is wider than a line of running text in the same type. Measured
+# in type sizes per character; Latin text is set at 0.4 to 0.55, capitals at 0.7.
+_WIDE = 0.62
+_GAP = 1.2  # type sizes between two cells; a word space is 0.25, stretched in justified text up to 0.8
+_MOST_SPACES = 60  # in a line that is looked at for cells
+
+_SOFT_HYPHEN = re.compile("\ufffe(?=(.?))", re.DOTALL)
+
+
+@dataclass(slots=True)
+class Line:
+    """A line of text. Lengths in points, upwards and to the right; `size` is that of the type, 0 when unknown."""
+
+    text: str
+    page: int  # from 1
+    y: float = 0.0  # of the baseline
+    size: float = 0.0
+    opens: bool = False  # begins a block whatever stands before it: the first of its page
+    cells: tuple[tuple[float, str], ...] = ()  # (left edge, text) of two or more, of what may be a row of a table
+
+
+def page_lines(page: pypdfium2.PdfPage, number: int) -> list[Line]:
+    """The lines of a page's text layer in reading order."""
+    textpage = page.get_textpage()
+    try:
+        raw = textpage.get_text_range()
+        handle = textpage.raw
+        # PDFium counts UTF-16 units of the text and characters of the page, which differ where a character has no text.
+        narrow = raw.isascii() or not any(char > "\uffff" for char in raw)
+        same = narrow and pdfium.FPDFText_CountChars(handle) == len(raw)
+        unit = 0
+        lines: list[Line] = []
+        for piece in raw.split("\n"):
+            stripped = piece.strip()
+            if stripped and (text := _readable(stripped)):
+                index = unit + (0 if piece[0] == stripped[0] else len(piece) - len(piece.lstrip()))
+                if not same:
+                    index = pdfium.FPDFText_GetCharIndexFromTextIndex(handle, index)
+                if index >= 0 and pdfium.FPDFText_GetCharOrigin(handle, index, _X, _Y):
+                    y, size = _Y.value, _visible_size(handle, index)
+                    lines.append(Line(text, number, y, size, not lines, _cells(handle, stripped, index, size)))
+                else:
+                    lines.append(Line(text, number, opens=not lines))
+            unit += len(piece) + 1 if narrow else len(piece.encode("utf-16-le", "surrogatepass")) // 2 + 1
+        return lines
+    finally:
+        textpage.close()
+
+
+def _visible_size(handle: Any, index: int) -> float:
+    """Type size in points as it appears: producers often set size 1 and scale through the text matrix."""
+    size: float = pdfium.FPDFText_GetFontSize(handle, index)
+    if not pdfium.FPDFText_GetMatrix(handle, index, _MATRIX):
+        return size
+    tilt, height = _MATRIX.c, _MATRIX.d
+    return round(size * (height if tilt == 0.0 and height > 0 else (tilt * tilt + height * height) ** 0.5), 1)
+
+
+def _cells(handle: Any, text: str, index: int, size: float) -> tuple[tuple[float, str], ...]:
+    """The parts of a line between wide gaps, if it has any; `index` is that of its first character, which stands at _X.
+
+    Two or more, or none.
+    """
+    left, length = _X.value, len(text)
+    if " " not in text or not _box(handle, index + length - 1):
+        return ()
+    if _RIGHT.value - left < _WIDE * size * length or text.count(" ") > _MOST_SPACES or not text.isprintable():
+        return ()
+    cells = []
+    start, edge = 0, left
+    for match in re.finditer(" +", text):
+        if not _box(handle, index + match.start() - 1):
+            return ()
+        before = _RIGHT.value
+        if not _box(handle, index + match.end()):
+            return ()
+        if _LEFT.value - before > _GAP * size:
+            cells.append((edge, text[start : match.start()]))
+            start, edge = match.end(), _LEFT.value
+    return (*cells, (edge, text[start:])) if cells else ()
+
+
+_X, _Y = ctypes.c_double(), ctypes.c_double()  # where the last character asked for stands
+_LEFT, _RIGHT, _BOTTOM, _TOP = (ctypes.c_double() for _ in range(4))  # of the last `_box`
+_MATRIX = pdfium.FS_MATRIX()
+
+
+def _box(handle: Any, index: int) -> bool:
+    return bool(pdfium.FPDFText_GetCharBox(handle, index, _LEFT, _RIGHT, _BOTTOM, _TOP))
+
+
+def _readable(line: str) -> str:
+    if line.isascii() and line.isprintable():
+        return line
+    line = _SOFT_HYPHEN.sub(_joined, line)
+    return normalise(INVISIBLE.sub("", line).replace("\u00a0", " "), trim=True).strip()
+
+
+def _joined(match: re.Match[str]) -> str:
+    """PDFium marks a hyphen at a line's end with U+FFFE: it goes before a small letter, else it stays."""
+    following = match.group(1)
+    return "" if following.islower() else "-"
