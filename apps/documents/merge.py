@@ -16,6 +16,7 @@ from uuid import UUID, uuid5
 
 from django.db import connection, connections
 from django.utils import timezone
+from psycopg.types.json import Jsonb
 
 from apps.access import tenancy
 
@@ -27,13 +28,13 @@ from .erasure import erased_name
 from .models import Collection
 from .parsing import Parsed, ParseError
 from .parsing.sandbox import parse_sandboxed
-from .prepare import StagedChunk, chunker_fingerprint, cut
+from .prepare import StagedChunk, chunker_fingerprint, cut, page_starts
 from .spaces import column_type
 
 MERGED, UNCHANGED = "accepted", "unchanged"
 DOCUMENT_TYPES = (
     *("uuid", "text", "text", "jsonb", "int8", "bytea", "text", "text", "int8", "bytea", "text", "int8", "text"),
-    *("text", "text", "uuid[]", "int4[]", "int4[]", "timestamptz"),
+    *("text", "text", "uuid[]", "int4[]", "int4[]", "int4[]", "jsonb", "timestamptz"),
 )
 CHUNK_TYPES = ("uuid", "uuid", "int8", "text", "bytea", "int4", "text[]", "bytea")  # a vector comes as its bytes
 
@@ -175,6 +176,8 @@ def _document_row(new: _New) -> tuple[Any, ...]:
         [chunk.chunk_id for chunk in new.chunks],
         [chunk.start for chunk in new.chunks],
         [chunk.end for chunk in new.chunks],
+        page_starts(parsed),
+        Jsonb(parsed.notes),
         submission.source_updated_at,
     )
 

@@ -156,6 +156,8 @@ class DocumentVersion(models.Model):
 
     chunk_ids, starts and ends are parallel arrays in reading order: where each chunk of this version stands. They
     live here because an edit shifts the positions of every chunk below it, and chunk rows must not be touched.
+    page_starts: where each page of the text begins, NULL for a format without pages; the page of a position is
+    width_bucket(position, page_starts).
     """
 
     pk = models.CompositePrimaryKey("document_id", "version")
@@ -174,6 +176,8 @@ class DocumentVersion(models.Model):
     chunk_ids = ArrayField(models.UUIDField(), null=True)
     starts = ArrayField(models.IntegerField(), null=True)
     ends = ArrayField(models.IntegerField(), null=True)
+    page_starts = ArrayField(models.IntegerField(), null=True)
+    notes = models.JSONField(default=list)  # sentences for the curator: what could not be read
     parser = models.CharField(max_length=40, blank=True)
     chunker = models.CharField(max_length=80, blank=True)
     source_updated_at = models.DateTimeField(null=True)

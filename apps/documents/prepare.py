@@ -257,8 +257,25 @@ def keep_texts(texts: Sequence[Text], collection: Collection) -> None:
         titles=[text.title or (text.parsed.title or "")[:500] for text in texts],
         parsers=[text.parsed.parser for text in texts],
         media_types=[text.parsed.media_type for text in texts],
+        page_starts=[_array(page_starts(text.parsed)) for text in texts],
+        notes=[json.dumps(text.parsed.notes) for text in texts],
         chunker=chunker_fingerprint(collection),
     )
+
+
+def page_starts(parsed: Parsed) -> list[int] | None:
+    """Where each page of the text begins, None for a format without pages. A page without text begins where the next
+    one does."""
+    starts: list[int] = []
+    for block in parsed.blocks:
+        if block.page is not None and block.page > len(starts):
+            starts += [block.start] * (block.page - len(starts))
+    return starts or None
+
+
+def _array(numbers: list[int] | None) -> str | None:
+    """As Postgres writes an array: lists of different lengths cannot be sent as one."""
+    return None if numbers is None else "{" + ",".join(map(str, numbers)) + "}"
 
 
 def stage(chunks: Sequence[StagedChunk]) -> None:

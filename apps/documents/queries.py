@@ -76,7 +76,7 @@ def versions(document_id: UUID) -> QuerySet[DocumentVersion]:
     count = Func(F("chunk_ids"), function="cardinality", output_field=IntegerField())
     return (
         DocumentVersion.objects.filter(document_id=document_id)
-        .defer("text", "chunk_ids", "starts", "ends")
+        .defer("text", "chunk_ids", "starts", "ends", "page_starts")
         .annotate(chunk_count=count)
         .order_by("-version")
     )
@@ -118,7 +118,7 @@ def chunks(document_id: UUID, number: int | None, *, after: int, limit: int) -> 
         number = live
     version(document_id, number)
     found = db.rows("version_chunks", document=document_id, version=number, first=after, limit=limit)
-    names = ("chunk_id", "ordinal", "start", "end", "text", "sha256", "heading_path", "tokens")
+    names = ("chunk_id", "ordinal", "start", "end", "text", "sha256", "heading_path", "tokens", "page")
     rows = [dict(zip(names, row, strict=True)) for row in found]
     return rows, (after + limit if len(rows) == limit else None)
 

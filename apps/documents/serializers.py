@@ -151,6 +151,7 @@ class VersionSerializer(serializers.Serializer):
     sha256 = serializers.SerializerMethodField()
     characters = serializers.IntegerField(allow_null=True)
     chunks = serializers.SerializerMethodField()
+    notes = serializers.ListField(child=serializers.CharField(), help_text="what of the document could not be read")
     parser = serializers.CharField()
     chunker = serializers.CharField()
     source_updated_at = serializers.DateTimeField(allow_null=True)
@@ -182,6 +183,9 @@ class ChunkSerializer(serializers.Serializer):
     sha256 = serializers.CharField()
     heading_path = serializers.ListField(child=serializers.CharField())
     tokens = serializers.IntegerField()
+    page = serializers.IntegerField(
+        allow_null=True, help_text="where it starts, from 1; null for a format without pages"
+    )
 
 
 class JobSerializer(serializers.Serializer):

@@ -14,7 +14,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Collection
 from contextlib import aclosing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -121,7 +121,7 @@ async def stream(prepared: Prepared, *, live: bool = True) -> AsyncGenerator[Eve
     The deltas concatenate to the final answer's text. Raises LLMError when the model fails after something
     has left, SourcesChanged when a citation does not verify.
     """
-    yield Event("search_results", results_json(prepared.found))
+    yield Event("search_results", prepared.found.as_json())
     draft = Draft()
     began = time.perf_counter()
     if not prepared.task.passages:
@@ -146,17 +146,6 @@ async def stream(prepared: Prepared, *, live: bool = True) -> AsyncGenerator[Eve
     for citation in final["citations"]:
         yield Event("citation", citation)
     yield Event("final_answer", final)
-
-
-def results_json(found: SearchResult) -> dict[str, Any]:
-    """A search's result as `POST /search` answers it."""
-    return {
-        "results": [asdict(hit) for hit in found.hits],
-        "snapshot": found.snapshot,
-        "stale": found.stale,
-        "cached": found.cached,
-        "timings": found.timings,
-    }
 
 
 def _finish(prepared: Prepared, draft: Draft, timings: dict[str, float]) -> dict[str, Any]:

@@ -198,6 +198,8 @@ def citation(marker: int, hit: Hit, span: Span) -> dict[str, Any]:
         "sha256": hashlib.sha256(quote.encode()).hexdigest(),
         "source_uri": hit.source_uri,
         "title": hit.title,
+        "heading_path": list(hit.heading_path),
+        "page": hit.page_of(hit.start + span.start),
     }
 
 

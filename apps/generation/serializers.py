@@ -88,6 +88,8 @@ class CitationSerializer(serializers.Serializer):
     sha256 = serializers.CharField(help_text="hex SHA-256 of the quote's UTF-8")
     source_uri = serializers.CharField()
     title = serializers.CharField()
+    heading_path = serializers.ListField(child=serializers.CharField(), help_text="the headings above it")
+    page = serializers.IntegerField(allow_null=True, help_text="from 1; null for a format without pages")
 
 
 class SentenceSerializer(serializers.Serializer):

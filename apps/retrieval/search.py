@@ -185,8 +185,10 @@ def _hit(row: tuple[Any, ...], slugs: dict[UUID, str]) -> Hit:
         sha256,
         start,
         end,
-    ) = row[:13]
-    score, dense, lexical = row[13:]
+        page_starts,
+        page,
+    ) = row[:15]
+    score, dense, lexical = row[15:]
     return Hit(
         chunk_id=chunk_id,
         document_id=document_id,
@@ -197,6 +199,8 @@ def _hit(row: tuple[Any, ...], slugs: dict[UUID, str]) -> Hit:
         heading_path=tuple(headings),
         start=start,
         end=end,
+        page=page,
+        page_starts=tuple(page_starts or ()),
         text=text,
         sha256=sha256,
         score=score,

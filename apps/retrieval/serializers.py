@@ -35,6 +35,9 @@ class HitSerializer(serializers.Serializer):
     heading_path = serializers.ListField(child=serializers.CharField())
     start = serializers.IntegerField()
     end = serializers.IntegerField()
+    page = serializers.IntegerField(
+        allow_null=True, help_text="where it starts, from 1; null for a format without pages"
+    )
     text = serializers.CharField()
     sha256 = serializers.CharField()
     score = serializers.FloatField()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from bisect import bisect_right
+from dataclasses import dataclass, field, fields
 from typing import Any
 from uuid import UUID
 
@@ -34,7 +35,11 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A chunk of a document's live version, with where it stands there: text == version text[start:end]."""
+    """A chunk of a document's live version, with where it stands there: text == version text[start:end].
+
+    page: where it starts, from 1, None for a format without pages; page_starts: where that page and the later ones
+    that the chunk reaches begin, for `page_of`.
+    """
 
     chunk_id: UUID
     document_id: UUID
@@ -45,12 +50,22 @@ class Hit:
     heading_path: tuple[str, ...]
     start: int
     end: int
+    page: int | None
+    page_starts: tuple[int, ...]
     text: str
     sha256: str
     score: float
     scores: dict[str, float | None]
     metadata: dict[str, Any]
     fresh: bool
+
+    def page_of(self, position: int) -> int | None:
+        """The page of a position within the chunk, in code points of the version's text."""
+        return None if self.page is None else self.page + max(0, bisect_right(self.page_starts, position) - 1)
+
+
+#: What is shown of a hit. (asdict would copy every text and metadata deeply.)
+HIT_FIELDS = tuple(each.name for each in fields(Hit) if each.name != "page_starts")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,3 +77,13 @@ class SearchResult:
     stale: list[dict[str, Any]] = field(default_factory=list)
     cached: bool = False
     timings: dict[str, float] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """As `POST /search` answers it."""
+        return {
+            "results": [{name: getattr(hit, name) for name in HIT_FIELDS} for hit in self.hits],
+            "snapshot": self.snapshot,
+            "stale": self.stale,
+            "cached": self.cached,
+            "timings": self.timings,
+        }

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-
 from drf_spectacular.utils import OpenApiExample, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -14,9 +12,7 @@ from apps.documents.embedding import EmbeddingError
 
 from .search import search
 from .serializers import ResultSerializer, SearchSerializer
-from .types import Hit, SearchQuery
-
-HIT_FIELDS = tuple(field.name for field in fields(Hit))  # asdict would copy every text and metadata deeply
+from .types import SearchQuery
 
 
 class SearchView(TenantView):
@@ -44,12 +40,4 @@ class SearchView(TenantView):
             found = search(tenant_id=self.caller.tenant_id, query=query)
         except EmbeddingError as error:
             raise Problem(503, "embedding_unavailable", f"The query cannot be embedded right now: {error.code}.")
-        return Response(
-            {
-                "results": [{name: getattr(hit, name) for name in HIT_FIELDS} for hit in found.hits],
-                "snapshot": found.snapshot,
-                "stale": found.stale,
-                "cached": found.cached,
-                "timings": found.timings,
-            }
-        )
+        return Response(found.as_json())

@@ -23,6 +23,8 @@ def hit(text: str, *, title: str = "Title", headings: tuple[str, ...] = (), star
         heading_path=headings,
         start=start,
         end=start + len(text),
+        page=None,
+        page_starts=(),
         text=text,
         sha256=hashlib.sha256(text.encode()).hexdigest(),
         score=1.0,

@@ -32,11 +32,12 @@ def _chunks(request: HttpRequest, document: Document) -> dict[str, Any]:
         rows, following = queries.chunks(document.pk, document.live_version, after=after, limit=CHUNKS_PER_PAGE)
     return {
         "title": f"Chunks of the live version, {document.live_version}" if rows or after else "Chunks: none live",
-        "headers": ["Ordinal", "Offsets", "Headings", "Tokens", "Text"],
+        "headers": ["Ordinal", "Offsets", "Page", "Headings", "Tokens", "Text"],
         "rows": [
             [
                 row["ordinal"],
                 _to_text(document, document.live_version, f"{row['start']}–{row['end']}", row["start"], row["end"]),
+                row["page"] or "–",
                 " › ".join(row["heading_path"]) or "–",
                 row["tokens"],
                 one_line(row["text"], 240),
@@ -85,8 +86,16 @@ def _to_text(document: Document, version: int | None, text: str, start: int = 0,
 def facts(version: DocumentVersion) -> dict[str, Any]:
     made_by = " · ".join(filter(None, (version.parser, version.chunker))) or "–"
     return {
-        "headers": ["Media type", "Read and cut by", "SHA-256 of the original", "Error"],
-        "rows": [[version.media_type, made_by, bytes(version.sha256).hex(), failure(version.error) or "–"]],
+        "headers": ["Media type", "Read and cut by", "SHA-256 of the original", "Notes", "Error"],
+        "rows": [
+            [
+                version.media_type,
+                made_by,
+                bytes(version.sha256).hex(),
+                " ".join(version.notes) or "–",
+                failure(version.error) or "–",
+            ]
+        ],
     }
 
 

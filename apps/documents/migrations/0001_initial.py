@@ -332,6 +332,11 @@ class Migration(migrations.Migration):
                     "ends",
                     django.contrib.postgres.fields.ArrayField(base_field=models.IntegerField(), null=True, size=None),
                 ),
+                (
+                    "page_starts",
+                    django.contrib.postgres.fields.ArrayField(base_field=models.IntegerField(), null=True, size=None),
+                ),
+                ("notes", models.JSONField(default=list)),
                 ("parser", models.CharField(blank=True, max_length=40)),
                 ("chunker", models.CharField(blank=True, max_length=80)),
                 ("source_updated_at", models.DateTimeField(null=True)),
