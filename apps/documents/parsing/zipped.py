@@ -35,7 +35,7 @@ def open_zip(data: bytes) -> zipfile.ZipFile:
     """The archive, once its directory is within the limits.
 
     Sizes are those of the directory; `ZipFile.read` never reads more of a member than they say. Raises ParseError:
-    "corrupt", "encrypted" where every file in it is, "archive_bomb".
+    "corrupt", "encrypted" where any file in it is, "archive_bomb".
     """
     try:
         archive = zipfile.ZipFile(io.BytesIO(data))
@@ -49,18 +49,17 @@ def open_zip(data: bytes) -> zipfile.ZipFile:
         raise ParseError("archive_bomb", f"The archive unpacks to more than {MAX_UNPACKED} bytes.")
     if unpacked > RATIO_FROM and unpacked > MAX_RATIO * len(data):
         raise ParseError("archive_bomb", f"The archive unpacks to more than {MAX_RATIO} times its size.")
-    if files and all(info.flag_bits & _ENCRYPTED for info in files):
-        raise ParseError("encrypted", "The archive is encrypted and needs a password.")
+    if any(info.flag_bits & _ENCRYPTED for info in files):
+        raise ParseError("encrypted", "The archive, or a part of it, is encrypted and needs a password.")
     return archive
 
 
 def read_member(archive: zipfile.ZipFile, member: str | zipfile.ZipInfo) -> bytes:
-    """The bytes of one member. Raises ParseError: "encrypted" or "corrupt"; KeyError where there is none."""
-    info = archive.getinfo(member) if isinstance(member, str) else member
-    if info.flag_bits & _ENCRYPTED:
-        raise ParseError("encrypted", "A member of the archive is encrypted and needs a password.")
+    """The bytes of one member. Raises ParseError("corrupt"); KeyError where there is none."""
     try:
-        return archive.read(info)
+        return archive.read(member)
+    except KeyError:
+        raise
     except Exception as error:  # zlib.error, BadZipFile, EOFError, NotImplementedError, lzma.LZMAError ...
         raise ParseError("corrupt", "A member of the ZIP container is damaged.") from error
 
