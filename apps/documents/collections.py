@@ -123,6 +123,7 @@ def show(collection: Collection) -> dict[str, Any]:
             "strategy": collection.chunking_strategy,
             "max_tokens": collection.chunking_max_tokens,
             "overlap_tokens": collection.chunking_overlap_tokens,
+            "heading_level": collection.chunking_heading_level,
         },
         "consistency": {
             "mode": collection.consistency_mode,
@@ -168,6 +169,7 @@ def _assign(collection: Collection, values: dict[str, Any]) -> None:
             strategy=collection.chunking_strategy,
             max_tokens=collection.chunking_max_tokens,
             overlap_tokens=collection.chunking_overlap_tokens,
+            heading_level=collection.chunking_heading_level,
         )
     except ValueError as error:
         raise invalid("/chunking", str(error))

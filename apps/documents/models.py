@@ -72,6 +72,8 @@ class Collection(models.Model):
 
     class Strategy(models.TextChoices):
         RECURSIVE = "recursive"
+        HEADING = "heading"
+        SEMANTIC = "semantic"
         FIXED = "fixed"
 
     class Mode(models.TextChoices):
@@ -91,6 +93,7 @@ class Collection(models.Model):
     chunking_strategy = models.CharField(max_length=20, choices=Strategy.choices, default=Strategy.RECURSIVE)
     chunking_max_tokens = models.PositiveIntegerField(default=200)
     chunking_overlap_tokens = models.PositiveIntegerField(default=0)
+    chunking_heading_level = models.PositiveSmallIntegerField(default=2)
     consistency_mode = models.CharField(max_length=20, choices=Mode.choices, default=Mode.WRITE_BACK)
     consistency_window_seconds = models.PositiveIntegerField(default=30)
     space = models.ForeignKey(EmbeddingSpace, on_delete=models.PROTECT)

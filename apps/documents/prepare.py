@@ -226,7 +226,9 @@ def cut(
         strategy=collection.chunking_strategy,
         max_tokens=limit,
         overlap_tokens=min(collection.chunking_overlap_tokens, (limit - 1) // 2),
+        heading_level=collection.chunking_heading_level,
         count=embedder.count,
+        embed=embedder.embed,
     )
     for ordinal, span in enumerate(spans):
         content = whole[span.start : span.end]
@@ -298,8 +300,9 @@ def stage(chunks: Sequence[StagedChunk]) -> None:
 
 def chunker_fingerprint(collection: Collection) -> str:
     """What the chunks of a version were cut with: recorded, so that a change of settings can be told apart."""
-    strategy = CHUNKERS[collection.chunking_strategy]
-    return f"{strategy}:{collection.chunking_max_tokens}:{collection.chunking_overlap_tokens}"
+    made = f"{CHUNKERS[collection.chunking_strategy]}:{collection.chunking_max_tokens}"
+    made += f":{collection.chunking_overlap_tokens}"
+    return made + (f":h{collection.chunking_heading_level}" if collection.chunking_strategy == "heading" else "")
 
 
 def milliseconds(seconds: float) -> float:

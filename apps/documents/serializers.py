@@ -29,6 +29,9 @@ class ChunkingSerializer(StrictSerializer):
     strategy = serializers.ChoiceField(choices=Collection.Strategy.choices, required=False)
     max_tokens = WholeField(min_value=16, max_value=8192, required=False)
     overlap_tokens = WholeField(min_value=0, max_value=4096, required=False)
+    heading_level = WholeField(
+        min_value=1, max_value=6, required=False, help_text="`heading` never crosses a heading of this level or above"
+    )
 
 
 class ConsistencySerializer(StrictSerializer):

@@ -53,7 +53,8 @@ def pdf_of(pages: int = 100_000) -> bytes:
         b"<< /Length %d >>\nstream\n%s\nendstream" % (len(content), content),
         b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
     ]
-    page = b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents 3 0 R /Resources << /Font << /F1 4 0 R >> >> >>"
+    page = b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents 3 0 R"
+    page += b" /Resources << /Font << /F1 4 0 R >> >> >>"
     objects += [page] * pages
     written = io.BytesIO()
     written.write(b"%PDF-1.4\n")

@@ -36,7 +36,7 @@ def code_of(data: bytes, media_type: str | None = None, filename: str | None = N
     with pytest.raises(ParseError) as caught:
         parse(data, media_type=media_type, filename=filename)
     assert caught.value.code in ParseError.CODES
-    assert "Traceback" not in caught.value.detail and "/" not in caught.value.detail
+    assert "Traceback" not in caught.value.detail and not re.search(r"(?:^|\s)/\w", caught.value.detail)
     return caught.value.code
 
 

@@ -16,11 +16,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apps.documents.chunking import CHUNKERS, Span, chunk
+from apps.documents.embedding.fake import FakeEmbedder
 from apps.documents.parsing import Block, parse
 from apps.documents.parsing.plain import paragraphs
 
 ROOT = Path(__file__).resolve().parents[2]
 Count = Callable[[Sequence[str]], list[int]]
+
+
+EMBED = FakeEmbedder(dimensions=64).embed
 
 
 def by_words(texts: Sequence[str]) -> list[int]:
@@ -52,7 +56,7 @@ def by_model() -> Count:
 
 
 def spans_of(text: str, blocks: Sequence[Block] = (), **options: object) -> list[Span]:
-    settings = {"max_tokens": 64, "count": by_words, **options}
+    settings = {"max_tokens": 64, "count": by_words, "embed": EMBED, **options}
     return list(chunk(text, blocks, **settings))  # type: ignore[arg-type]
 
 
@@ -182,14 +186,15 @@ def document(kind: str, rng: random.Random) -> tuple[list[str], str]:
     return pieces, "\n\n"
 
 
+@pytest.mark.parametrize("strategy", ["recursive", "heading", "semantic"])
 @pytest.mark.parametrize("kind", ["paragraphs", "sentences", "headings"])
-def test_an_edit_changes_only_the_chunks_around_it(kind: str) -> None:
+def test_an_edit_changes_only_the_chunks_around_it(kind: str, strategy: str) -> None:
     rng = random.Random(20)
     pieces, separator = document(kind, rng)
 
     def cut(parts: list[str]) -> list[str]:
         parsed = parse(separator.join(parts).encode(), media_type="text/markdown", filename=None)
-        return texts_of(parsed.text, parsed.blocks, max_tokens=100)
+        return texts_of(parsed.text, parsed.blocks, max_tokens=100, strategy=strategy)
 
     before = set(cut(pieces))
     assert len(before) > 100
@@ -361,10 +366,76 @@ def test_boundaries_are_the_same_in_another_process() -> None:
         assert done.stdout.strip() == str([span.start for span in spans_of(text)])
 
 
+SECTIONS = "# One\n\nA b c.\n\n## Two\n\nD e f.\n\n### Three\n\nG h i.\n\n### Four\n\nJ k l.\n\n## Five\n\nM n o.\n"
+
+
+@pytest.mark.parametrize(
+    ("level", "starts"),
+    [
+        (1, ["# One"]),
+        (2, ["# One", "## Two", "## Five"]),
+        (3, ["# One", "## Two", "### Three", "### Four", "## Five"]),
+    ],
+)
+def test_heading_chunks_cross_no_heading_of_the_chosen_level_and_pack_what_is_below(
+    level: int, starts: list[str]
+) -> None:
+    parsed = parse(SECTIONS.encode(), media_type="text/markdown")
+    spans = spans_of(parsed.text, parsed.blocks, strategy="heading", heading_level=level)
+    assert [parsed.text[span.start : span.end].split("\n")[0] for span in spans] == starts
+    assert [" ".join(span.heading_path) for span in spans][:2] == ["One", "One Two"][: len(spans)]
+
+
+def test_heading_chunks_do_not_even_cross_a_heading_without_text() -> None:
+    parsed = parse(b"# One\n\n# Two\n\n## Below\n\nA b c.", media_type="text/markdown")
+    texts = texts_of(parsed.text, parsed.blocks, strategy="heading", heading_level=1)
+    assert texts == ["# One", "# Two\n\n## Below\n\nA b c."]
+
+
+def test_a_section_longer_than_a_chunk_is_cut_below_its_heading_and_keeps_its_path() -> None:
+    rng = random.Random(8)
+    text = "## Long\n\n" + "\n\n".join(plain_document(rng, 40)) + "\n\n## Next\n\nA b c."
+    parsed = parse(text.encode(), media_type="text/markdown")
+    spans = spans_of(parsed.text, parsed.blocks, strategy="heading", heading_level=2)
+    check(parsed.text, spans, limit=64, count=by_words)
+    assert len(spans) > 10 and {span.heading_path for span in spans[:-1]} == {("Long",)}
+    assert spans[-1].heading_path == ("Next",)
+
+
+def test_semantic_chunks_end_where_the_subject_changes() -> None:
+    rng = random.Random(9)
+    subjects = [["heron", "reed", "marsh", "wader"], ["rope", "anchor", "keel", "rudder"], ["flour", "yeast", "oven"]]
+    sentences: list[str] = []
+    turns = set()
+    for words in subjects * 4:
+        for _ in range(rng.randrange(4, 7)):
+            sentences.append("The " + " ".join(rng.choice(words) for _ in range(8)) + " is here.")
+        turns.add(len(" ".join(sentences)))
+    text = " ".join(sentences)
+    ends = {span.end for span in spans_of(text, strategy="semantic", max_tokens=80)}
+    by_hash = {span.end for span in spans_of(text, max_tokens=80)}
+    assert len(ends & turns) >= 0.9 * len(turns) > len(by_hash & turns)
+
+
+def test_semantic_needs_no_embedding_for_tables_and_code() -> None:
+    asked: list[str] = []
+
+    def embed(texts: Sequence[str]) -> object:
+        asked.extend(texts)
+        return EMBED(texts)
+
+    table = "| a | b |\n|---|---|\n" + "\n".join(f"| row {n} | {n} |" for n in range(60))
+    parsed = parse(f"# T\n\n{table}\n\nThe end.".encode(), media_type="text/markdown")
+    check(parsed.text, spans_of(parsed.text, parsed.blocks, strategy="semantic", embed=embed), limit=64, count=by_words)
+    assert len(asked) <= 4
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"strategy": "semantic"},
+        {"strategy": "by_page"},
+        {"heading_level": 0},
+        {"heading_level": 7},
         {"max_tokens": 15},
         {"max_tokens": 8193},
         {"overlap_tokens": -1},

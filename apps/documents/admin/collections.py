@@ -23,7 +23,7 @@ from .shown import DressedList, link, pending
 
 MAX_WINDOW_SECONDS = 86_400
 SETTINGS = ("name", "description", "language")
-CHUNKING = ("strategy", "max_tokens", "overlap_tokens")
+CHUNKING = ("strategy", "max_tokens", "overlap_tokens", "heading_level")
 CONSISTENCY = ("mode", "window_seconds")
 
 
@@ -56,15 +56,19 @@ class CollectionForm(forms.ModelForm):
             "chunking_strategy": "Strategy",
             "chunking_max_tokens": "Tokens per chunk, at most",
             "chunking_overlap_tokens": "Overlap in tokens",
+            "chunking_heading_level": "Heading level",
             "consistency_mode": "Mode",
             "consistency_window_seconds": "Window in seconds",
             "space": "Embedding space",
         }
         help_texts = {
             "slug": "Its name in the API; cannot be changed later.",
-            "chunking_strategy": "recursive: cuts at headings, paragraphs and sentences. fixed: by size alone.",
+            "chunking_strategy": "recursive: cuts at every heading, at paragraphs and sentences. heading: at headings of"
+            " the level below, and packs what is under them. semantic: where the text turns to something else; embeds"
+            " every sentence. fixed: by size alone.",
             "chunking_max_tokens": f"{MIN_TOKENS} to {MAX_TOKENS}, in the embedding model's own tokens.",
             "chunking_overlap_tokens": "Repeated at the start of the next chunk; less than half of the above.",
+            "chunking_heading_level": "For the strategy heading: 1 to 6; no chunk crosses such a heading.",
             "consistency_mode": "write_back: a write is answered at once. write_through: when it can be found.",
             "consistency_window_seconds": "How long a search may give the old version of a changed document.",
         }

@@ -16,11 +16,20 @@ _WHOLE = frozenset({Cut.PARAGRAPH, Cut.ITEM, Cut.SENTENCE, Cut.STANZA, Cut.LINE}
 
 
 def recursive(
-    text: str, blocks: Sequence[Block], *, max_tokens: int, overlap_tokens: int, count: Count
+    text: str, blocks: Sequence[Block], *, max_tokens: int, overlap_tokens: int, count: Count, level: int | None = None
 ) -> Iterator[Span]:
-    """Spans of at most `max_tokens` tokens; see `chunk` for what they promise."""
+    """Spans of at most `max_tokens` tokens that start at every heading (`level`: only at those of that level or above);
+    see `chunk` for what they promise."""
     limit = max_tokens - overlap_tokens
-    groups = pack(weigh(text, units(text, blocks), count=count, limit=limit), limit)
+    weighed = weigh(text, units(text, blocks, level=level), count=count, limit=limit)
+    yield from packed(text, weighed, max_tokens=max_tokens, overlap_tokens=overlap_tokens, count=count)
+
+
+def packed(
+    text: str, weighed: Iterator[Weighed], *, max_tokens: int, overlap_tokens: int, count: Count
+) -> Iterator[Span]:
+    """Spans of weighed units, each of which weighs at most `max_tokens` less `overlap_tokens`."""
+    groups = pack(weighed, max_tokens - overlap_tokens)
     batch: list[tuple[int, list[Weighed]]] = []
     for pair in _overlapped(groups, overlap_tokens):
         batch.append(pair)
@@ -67,7 +76,7 @@ def _spans(text: str, batch: list[tuple[int, list[Weighed]]], limit: int, count:
     for (start, group), tokens in zip(batch, counts, strict=True):
         first, last = group[0].unit, group[-1].unit
         if tokens <= limit:
-            yield Span(start, last.end, last.path, tokens)
+            yield Span(start, last.end, _path(group), tokens)
         elif start < first.start:
             yield from _spans(text, [(first.start, group)], limit, count)
         elif len(group) > 1:
@@ -78,6 +87,11 @@ def _spans(text: str, batch: list[tuple[int, list[Weighed]]], limit: int, count:
             yield from _halves(text, start, last.end, last.path, limit, count)
         else:
             yield Span(start, last.end, last.path, tokens)
+
+
+def _path(group: list[Weighed]) -> tuple[str, ...]:
+    """The headings above the first text that is none: a chunk may go on into sections below."""
+    return next((each.unit.path for each in group if each.unit.cut is not Cut.HEADING), group[-1].unit.path)
 
 
 def _middle(group: list[Weighed]) -> int:

@@ -69,8 +69,12 @@ _PIECE_ODDS = 16
 _PIECE_MIN, _PIECE_MAX = 8, 48  # characters
 
 
-def units(text: str, blocks: Sequence[Block]) -> Iterator[Unit]:
-    """All units of a text. Text outside the blocks is read as paragraphs; no blocks at all is fine."""
+def units(text: str, blocks: Sequence[Block], *, level: int | None = None) -> Iterator[Unit]:
+    """All units of a text. Text outside the blocks is read as paragraphs; no blocks at all is fine.
+
+    A chunk must start at every heading that begins a section with text of its own; where `level` is given, at every
+    heading of that level or above, and at no other.
+    """
     headings: list[tuple[int, str]] = []
     path: tuple[str, ...] = ()
     after_heading = False  # the section has nothing but headings so far
@@ -82,12 +86,16 @@ def units(text: str, blocks: Sequence[Block]) -> Iterator[Unit]:
             opens = after_heading = False
         if block.kind == "heading":
             title = heading_text(text[block.start : min(block.end, block.start + 4 * HEADING_LENGTH)])
-            level = block.level or 1
-            while headings and headings[-1][0] >= level:
+            depth = block.level or 1
+            empty = after_heading and headings[-1][0] >= depth  # the section before has a heading and nothing else
+            while headings and headings[-1][0] >= depth:
                 headings.pop()
-            headings.append((level, title))
+            headings.append((depth, title))
             path = tuple(name for _, name in headings)
-            opens = opens or not after_heading
+            if level is None:
+                opens = opens or not after_heading
+            elif depth <= level:
+                opens = opens or not after_heading or empty
             after_heading = True
             for start, end, _ in _prose(text, block.start, block.end):
                 yield Unit(start, end, Cut.HEADING, path, opens)

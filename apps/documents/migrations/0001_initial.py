@@ -114,13 +114,19 @@ class Migration(migrations.Migration):
                 (
                     "chunking_strategy",
                     models.CharField(
-                        choices=[("recursive", "Recursive"), ("fixed", "Fixed")],
+                        choices=[
+                            ("recursive", "Recursive"),
+                            ("heading", "Heading"),
+                            ("semantic", "Semantic"),
+                            ("fixed", "Fixed"),
+                        ],
                         default="recursive",
                         max_length=20,
                     ),
                 ),
                 ("chunking_max_tokens", models.PositiveIntegerField(default=200)),
                 ("chunking_overlap_tokens", models.PositiveIntegerField(default=0)),
+                ("chunking_heading_level", models.PositiveSmallIntegerField(default=2)),
                 (
                     "consistency_mode",
                     models.CharField(

@@ -9,7 +9,6 @@ from itertools import islice
 from apps.documents.parsing.normalise import clean
 from apps.documents.parsing.types import MAX_NOTES, Block, Parsed
 
-_SPACE = re.compile(r"\s+")
 INVISIBLE = re.compile("[\u00ad\u200b\u2060\ufeff]")  # soft hyphen, zero-width space, word joiner, stray mark
 _BLANK_EDGES = re.compile(r"\A(?:[^\S\n]*\n)+|\s+\Z")
 DEEPEST_HEADING = 6
@@ -20,7 +19,9 @@ _VALUE = re.compile(r"[-+(]?[\d.,:/ %$€£-]+\)?")
 
 def inline(text: str) -> str:
     """One line of `text`: white space collapsed, what is invisible removed."""
-    return _SPACE.sub(" ", INVISIBLE.sub("", clean(text))).strip()
+    if text.isprintable():  # nothing to remove, and blanks are its only white space
+        return " ".join(text.split())
+    return " ".join(INVISIBLE.sub("", clean(text)).split())
 
 
 def is_header(row: Sequence[str]) -> bool:
@@ -33,7 +34,9 @@ def is_header(row: Sequence[str]) -> bool:
 
 
 def _trimmed(row: Sequence[str]) -> list[str]:
-    cells = [inline(cell) for cell in row]
+    line = "|".join(row)
+    tidy = line.isprintable() and line == line.strip() and not any(gap in line for gap in ("  ", "| ", " |"))
+    cells = list(row) if tidy else [inline(cell) for cell in row]
     while cells and not cells[-1]:
         cells.pop()
     return cells
@@ -43,10 +46,12 @@ def _line(cells: Sequence[str]) -> str:
     return " | ".join(cells)
 
 
-def _named(names: Sequence[str], cells: Sequence[str]) -> str:
-    """A row whose cells carry their columns' names; empty ones are left out."""
-    named = [f"{name}: {cell}" for name, cell in zip(names, cells, strict=False) if cell]
-    return " | ".join(named + [cell for cell in cells[len(names) :] if cell])
+def _named(leads: Sequence[str], cells: Sequence[str]) -> str:
+    """A row whose cells carry their columns' names ("name: "); empty ones are left out."""
+    if len(leads) == len(cells) and all(cells):
+        return " | ".join(map(str.__add__, leads, cells))
+    named = [lead + cell for lead, cell in zip(leads, cells, strict=False) if cell]
+    return " | ".join(named + [cell for cell in cells[len(leads) :] if cell])
 
 
 class Builder:
@@ -81,11 +86,9 @@ class Builder:
         """A list: (depth from 0, marker such as "-" or "2.", text) of each item. Lines of a text stay lines of it."""
         lines = []
         for depth, marker, text in items:
-            first, *others = filter(None, map(inline, clean(text).split("\n"))) or [""]
-            if first:
-                lead = "  " * depth + (marker + " " if marker else "")
-                lines.append(lead + first)
-                lines += [" " * len(lead) + other for other in others]
+            found = list(filter(None, map(inline, clean(text).split("\n"))))
+            lead = "  " * depth + (marker + " " if marker else "")
+            lines += [lead + line if not number else " " * len(lead) + line for number, line in enumerate(found)]
         self.add("list", "\n".join(lines))
 
     def table(self, rows: Iterable[Sequence[str]]) -> None:
@@ -96,13 +99,13 @@ class Builder:
         """
         coming = (_trimmed(row) for row in rows)
         first = [row for row in islice(coming, LONG_TABLE + 1) if row]
-        names = first[0] if len(first) > LONG_TABLE and is_header(first[0]) else None
-        lines = (
-            [_line(row) for row in first]
-            if names is None
-            else [_line(names), *(_named(names, row) for row in first[1:])]
-        )
-        lines += (_line(row) if names is None else _named(names, row) for row in coming if row)
+        if len(first) > LONG_TABLE and is_header(first[0]):
+            leads = [name + ": " for name in first[0]]
+            lines = [_line(first[0]), *(_named(leads, row) for row in first[1:])]
+            lines += (_named(leads, row) for row in coming if row)
+        else:
+            lines = [_line(row) for row in first]
+            lines += (_line(row) for row in coming if row)
         self.add("table", "\n".join(lines))
 
     def note(self, text: str) -> None:

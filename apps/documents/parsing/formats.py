@@ -21,7 +21,7 @@ _HTML = re.compile(
     r"\s*(?:<\?xml[^>]*>\s*)?(?:<!--(?>.*?-->)\s*)*<(?:!doctype\s+html|html|head|body)[\s>/]",
     re.IGNORECASE | re.DOTALL,
 )
-_XML = re.compile(r"\s*<\?xml\s", re.IGNORECASE)
+_XML = re.compile(r"\s*<(?:\?xml\s|!doctype\s+(?!html\b))", re.IGNORECASE)
 _IMAGE = re.compile(
     rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|GIF8[79]a|II\*\x00|MM\x00\*|BM[\s\S]{12}[\x0c\x28\x6c\x7c]\x00|RIFF[\s\S]{4}WEBP"
 )
@@ -173,7 +173,8 @@ FORMATS: tuple[Format, ...] = (
         "XML",
         "xml_text",
         "application/xml text/xml application/rss+xml application/atom+xml image/svg+xml",
-        ".xml .dita .docbook .rss .atom .svg .fodt .fodp",
+        ".xml .nxml .dita .ditamap .docbook .dbk .tei .rss .atom .svg .fodt .fods .fodp .fodg .xsd .xsl .xslt .wsdl"
+        " .opml .kml .gpx .xlf .xliff .tmx .rdf .plist",
         sniff=_is_xml,
         text=True,
     ),

@@ -51,15 +51,25 @@ def engine() -> Engine | None:
     return Engine(program, Path(listed[0].split('"')[1]), "+".join(wanted or installed[:1]))
 
 
-def read(picture: bytes) -> list[tuple[int, str]]:
-    """(page from 1, paragraph) in reading order; lines of a paragraph are lines of its text.
-
-    The picture is in any format that tesseract reads; a TIFF may have several pages. Raises ParseError: "unsupported"
-    where there is no tesseract, "corrupt" for what it cannot open, "timeout".
-    """
+def required() -> Engine:
+    """The same. Raises ParseError("unsupported") where there is none."""
     found = engine()
     if found is None:
         raise ParseError("unsupported", f"The content is a picture, and {MISSING}.")
+    return found
+
+
+def pgm(width: int, height: int, pixels: bytes) -> bytes:
+    """A picture of one byte per pixel, black to white, in the plainest format there is."""
+    return b"P5 %d %d 255\n" % (width, height) + pixels
+
+
+def read(picture: bytes) -> list[str]:
+    """The paragraphs of a PGM in reading order; lines of a paragraph are lines of its text.
+
+    Raises ParseError: "unsupported" where there is no tesseract, "corrupt" for what it cannot read, "timeout".
+    """
+    found = required()
     if before_each is not None:
         before_each()
     command = [found.program, "stdin", "stdout", "--tessdata-dir", str(found.models), "-l", found.languages, "tsv"]
@@ -76,14 +86,14 @@ def _environment() -> dict[str, str]:
     return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8", "OMP_THREAD_LIMIT": "1"}
 
 
-def _paragraphs(table: str) -> list[tuple[int, str]]:
-    lines: dict[tuple[int, int, int, int], list[tuple[float, str]]] = {}
+def _paragraphs(table: str) -> list[str]:
+    lines: dict[tuple[int, int, int], list[tuple[float, str]]] = {}
     for row in csv.DictReader(table.splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE):
         if row.get("level") == _WORD and (row.get("text") or "").strip():
-            place = (int(row["page_num"]), int(row["block_num"]), int(row["par_num"]), int(row["line_num"]))
+            place = (int(row["block_num"]), int(row["par_num"]), int(row["line_num"]))
             lines.setdefault(place, []).append((float(row["conf"]), row["text"]))
-    paragraphs: dict[tuple[int, int, int], list[str]] = {}
+    paragraphs: dict[tuple[int, int], list[str]] = {}
     for place, words in lines.items():
         if sum(confidence for confidence, _ in words) >= _LEAST_CONFIDENCE * len(words):
-            paragraphs.setdefault(place[:3], []).append(" ".join(word for _, word in words))
-    return [(place[0], "\n".join(texts)) for place, texts in paragraphs.items()]
+            paragraphs.setdefault(place[:2], []).append(" ".join(word for _, word in words))
+    return ["\n".join(texts) for texts in paragraphs.values()]

@@ -108,7 +108,7 @@ class _Reader:
             (self._unread if stamped else self._debris).append(number)
             return lines
         try:
-            read = [Line(text, number, opens=True) for _, text in ocr.read(_picture(page))]
+            read = [Line(text, number, opens=True) for text in ocr.read(_picture(page))]
         except ParseError as error:
             self._why = error.detail.rstrip(".").lower()
             (self._unread if stamped else self._debris).append(number)
@@ -144,7 +144,7 @@ def _picture(page: pypdfium2.PdfPage) -> bytes:
     try:
         rows = memoryview(bitmap.buffer).cast("B")
         pixels = b"".join(rows[at : at + bitmap.width] for at in range(0, bitmap.stride * bitmap.height, bitmap.stride))
-        return b"P5 %d %d 255\n" % (bitmap.width, bitmap.height) + pixels
+        return ocr.pgm(bitmap.width, bitmap.height, pixels)
     finally:
         bitmap.close()
 
