@@ -1,9 +1,10 @@
 """What each chunking strategy and size does to retrieval, on real questions: `python -m benchmarks.chunking`.
 
-Two corpora: the articles of SQuADShifts' new Wikipedia (their paragraphs put together again; an answer is found where its
-own words of the right paragraph are), and technical pages with headings (an answer is found where its words stand in a
-chunk of the right page). Dense retrieval by the default model, exact. Strategies are compared at the same number of
-tokens given to whoever answers: the share of questions whose answer is within the first 512 and 1,024 tokens of chunks.
+Two corpora: the articles of SQuADShifts' new Wikipedia (their paragraphs put together again; an answer is found where
+its own words of the right paragraph are), and technical pages with headings (an answer is found where its words stand
+in a chunk of the right page). Dense retrieval by the default model, exact. Strategies are compared at the same number
+of tokens given to whoever answers: the share of questions whose answer is within the first 512 and 1,024 tokens of
+chunks.
 """
 
 from __future__ import annotations

@@ -11,7 +11,13 @@ from apps.documents.parsing import encoding
 from apps.documents.parsing.types import ParseError
 
 PACKAGE = "apps.documents.parsing"
-WARM = ("pdf", "html", "markdown", "plain", "members")  # imported before a child's first document, others with theirs
+WARM = (
+    "pdf.document",
+    "markup.html",
+    "markup.markdown",
+    "plain",
+    "members",
+)  # imported before a child's first document, others with theirs
 HEAD = 1024  # bytes; ISO 32000-1, Annex H.3.4.1: readers accept a PDF header within the first 1024
 
 _PDF = re.compile(rb"(?:\A|[\s\S])%PDF-\d")
@@ -103,12 +109,13 @@ def _row(label: str, module: str, media_types: str, suffixes: str, **more: Any) 
     return Format(label, module, tuple(media_types.split()), tuple(suffixes.split()), **more)
 
 
+_ZIP, _OLE = "archives.zipped", "legacy.ole"
 _OOXML, _ODF = "application/vnd.openxmlformats-officedocument.", "application/vnd.oasis.opendocument."
 
 FORMATS: tuple[Format, ...] = (
-    _row("PDF", "pdf", "application/pdf application/x-pdf", ".pdf", sniff=_is_pdf),
-    _row("HTML", "html", "text/html application/xhtml+xml", ".html .htm .xhtml", sniff=_is_html, text=True),
-    _row("RTF", "rtf", "application/rtf text/rtf", ".rtf", sniff=_is_rtf),
+    _row("PDF", "pdf.document", "application/pdf application/x-pdf", ".pdf", sniff=_is_pdf),
+    _row("HTML", "markup.html", "text/html application/xhtml+xml", ".html .htm .xhtml", sniff=_is_html, text=True),
+    _row("RTF", "legacy.rtf", "application/rtf text/rtf", ".rtf", sniff=_is_rtf),
     _row(
         "image",
         "image",
@@ -118,80 +125,92 @@ FORMATS: tuple[Format, ...] = (
     ),
     _row(
         "Word",
-        "docx",
+        "office.docx",
         f"{_OOXML}wordprocessingml.document {_OOXML}wordprocessingml.template"
         " application/vnd.ms-word.document.macroenabled.12",
         ".docx .docm .dotx .dotm",
-        container="zipped",
+        container=_ZIP,
     ),
     _row(
         "PowerPoint",
-        "pptx",
+        "office.pptx",
         f"{_OOXML}presentationml.presentation {_OOXML}presentationml.slideshow"
         " application/vnd.ms-powerpoint.presentation.macroenabled.12",
         ".pptx .pptm .ppsx .potx",
-        container="zipped",
+        container=_ZIP,
     ),
     _row(
         "Excel",
-        "sheets",
+        "office.sheets",
         f"{_OOXML}spreadsheetml.sheet {_OOXML}spreadsheetml.template"
         " application/vnd.ms-excel.sheet.macroenabled.12 application/vnd.ms-excel.sheet.binary.macroenabled.12",
         ".xlsx .xlsm .xlsb .xltx",
-        container="zipped",
+        container=_ZIP,
     ),
-    _row("OpenDocument text", "odf", f"{_ODF}text {_ODF}text-template", ".odt .ott", container="zipped"),
+    _row("OpenDocument text", "office.odf", f"{_ODF}text {_ODF}text-template", ".odt .ott", container=_ZIP),
     _row(
         "OpenDocument slides",
-        "odf",
+        "office.odf",
         f"{_ODF}presentation {_ODF}presentation-template {_ODF}graphics",
         ".odp .otp .odg",
-        container="zipped",
+        container=_ZIP,
     ),
     _row(
-        "OpenDocument sheet", "sheets", f"{_ODF}spreadsheet {_ODF}spreadsheet-template", ".ods .ots", container="zipped"
+        "OpenDocument sheet",
+        "office.sheets",
+        f"{_ODF}spreadsheet {_ODF}spreadsheet-template",
+        ".ods .ots",
+        container=_ZIP,
     ),
-    _row("EPUB", "epub", "application/epub+zip", ".epub", container="zipped"),
-    _row("Slack export", "slack", "application/x-slack-export+zip", "", container="zipped"),
+    _row("EPUB", "archives.epub", "application/epub+zip", ".epub", container=_ZIP),
+    _row("Slack export", "archives.slack", "application/x-slack-export+zip", "", container=_ZIP),
     _row(
         "ZIP archive",
-        "archive",
+        "archives.archive",
         "application/zip application/x-zip-compressed",
         ".zip",
         sniff=_is_zip,
-        container="zipped",
+        container=_ZIP,
     ),
-    _row("Word 97", "doc", "application/msword", ".doc .dot", container="ole"),
-    _row("Excel 97", "sheets", "application/vnd.ms-excel", ".xls .xlt", container="ole"),
-    _row("PowerPoint 97", "ppt", "application/vnd.ms-powerpoint", ".ppt .pps", container="ole"),
-    _row("Outlook message", "msg", "application/vnd.ms-outlook", ".msg", sniff=_is_ole, container="ole"),
-    _row("e-mail", "mail", "message/rfc822 multipart/related", ".eml .mht .mhtml"),
-    _row("mailbox", "mail", "application/mbox", ".mbox .mbx"),
-    _row("Markdown", "markdown", "text/markdown text/x-markdown", ".md .markdown .mdown .mkd", text=True),
-    _row("reStructuredText", "rst", "text/x-rst text/prs.fallenstein.rst", ".rst .rest", text=True),
+    _row("Word 97", "legacy.doc", "application/msword", ".doc .dot", container=_OLE),
+    _row("Excel 97", "office.sheets", "application/vnd.ms-excel", ".xls .xlt", container=_OLE),
+    _row("PowerPoint 97", "legacy.ppt", "application/vnd.ms-powerpoint", ".ppt .pps", container=_OLE),
+    _row("Outlook message", "mail.msg", "application/vnd.ms-outlook", ".msg", sniff=_is_ole, container=_OLE),
+    _row("e-mail", "mail.eml", "message/rfc822 multipart/related", ".eml .mht .mhtml"),
+    _row("mailbox", "mail.eml", "application/mbox", ".mbox .mbx"),
+    _row("Markdown", "markup.markdown", "text/markdown text/x-markdown", ".md .markdown .mdown .mkd", text=True),
+    _row("reStructuredText", "markup.rst", "text/x-rst text/prs.fallenstein.rst", ".rst .rest", text=True),
     _row(
         "XML",
-        "xml_text",
+        "markup.xml",
         "application/xml text/xml application/rss+xml application/atom+xml image/svg+xml",
         ".xml .nxml .dita .ditamap .docbook .dbk .tei .rss .atom .svg .fodt .fods .fodp .fodg .xsd .xsl .xslt .wsdl"
         " .opml .kml .gpx .xlf .xliff .tmx .rdf .plist",
         sniff=_is_xml,
         text=True,
     ),
-    _row("JSON", "json_text", "application/json application/ld+json application/geo+json", ".json .geojson", text=True),
+    _row(
+        "JSON",
+        "data.json_text",
+        "application/json application/ld+json application/geo+json",
+        ".json .geojson",
+        text=True,
+    ),
     _row(
         "JSON lines",
-        "json_text",
+        "data.json_text",
         "application/x-ndjson application/jsonl application/x-jsonlines",
         ".jsonl .ndjson",
         text=True,
     ),
-    _row("Jupyter notebook", "notebook", "application/x-ipynb+json", ".ipynb", text=True),
-    _row("YAML", "yaml_text", "application/yaml text/yaml application/x-yaml text/x-yaml", ".yaml .yml", text=True),
-    _row("CSV", "delimited", "text/csv application/csv text/tab-separated-values", ".csv .tsv .tab", text=True),
+    _row("Jupyter notebook", "data.notebook", "application/x-ipynb+json", ".ipynb", text=True),
+    _row(
+        "YAML", "data.yaml_text", "application/yaml text/yaml application/x-yaml text/x-yaml", ".yaml .yml", text=True
+    ),
+    _row("CSV", "data.delimited", "text/csv application/csv text/tab-separated-values", ".csv .tsv .tab", text=True),
     _row(
         "source code",
-        "source",
+        "data.source",
         "text/css text/javascript application/javascript text/x-python text/x-c text/x-java-source application/toml"
         " application/sql text/x-sh application/x-sh",
         ".py .pyi .js .mjs .jsx .ts .tsx .vue .css .scss .java .kt .scala .groovy .c .h .cc .cpp .hpp .cs .fs .go .rs"

@@ -9,9 +9,9 @@ import time
 import pytest
 
 from apps.documents.parsing import ParseError, parse
-from apps.documents.parsing.doc_lists import _number
-from apps.documents.parsing.ole import open_ole
-from apps.documents.parsing.summary import title_of
+from apps.documents.parsing.legacy.doc_lists import _number
+from apps.documents.parsing.legacy.ole import open_ole
+from apps.documents.parsing.legacy.summary import title_of
 from tests.support.compound import compound
 from tests.support.parsed import code_of, shown
 

@@ -12,8 +12,8 @@ from docx.enum.section import WD_ORIENT
 from docx.oxml.ns import qn
 
 from apps.documents.parsing import Parsed, parse
-from apps.documents.parsing.docx_text import symbol
 from apps.documents.parsing.numerals import formatted
+from apps.documents.parsing.office.docx_text import symbol
 from tests.support.parsed import code_of, shown
 
 SCHEMAS = "http://schemas.openxmlformats.org/"

@@ -9,7 +9,7 @@ from email.message import EmailMessage
 import pytest
 
 from apps.documents.parsing import ParseError, parse
-from apps.documents.parsing.letter import unflowed
+from apps.documents.parsing.mail.letter import unflowed
 from tests.support.parsed import code_of, shown
 
 HEAD = b"From: Ann <a@x.org>\r\nTo: b@x.org\r\nSubject: Hello\r\nDate: Fri, 16 Dec 2022 17:04:16 -0500\r\n"

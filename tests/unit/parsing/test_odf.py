@@ -9,7 +9,7 @@ from lxml import etree
 from odfdo import Document, Header, List, Paragraph, Table
 
 from apps.documents.parsing import Parsed, parse
-from apps.documents.parsing.odf import parse_flat
+from apps.documents.parsing.office.odf import parse_flat
 from tests.support.parsed import code_of, shown
 
 ODF = "application/vnd.oasis.opendocument."

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from apps.documents.parsing import ParseError, parse
-from apps.documents.parsing.rtf_html import unwrapped
+from apps.documents.parsing.legacy.rtf_html import unwrapped
 from tests.support.parsed import code_of, shown
 
 FONTS = (

@@ -13,9 +13,9 @@ import pytest
 import xlsxwriter
 
 from apps.documents.parsing import parse
-from apps.documents.parsing.ooxml import figure
-from apps.documents.parsing.sheets_cells import column_of
-from apps.documents.parsing.sheets_extra import is_too_large
+from apps.documents.parsing.office.ooxml import figure
+from apps.documents.parsing.office.sheets_cells import column_of
+from apps.documents.parsing.office.sheets_extra import is_too_large
 from tests.support.parsed import code_of, shown
 
 ODS = "application/vnd.oasis.opendocument.spreadsheet"

@@ -1,0 +1,1 @@
+"""ZIP containers: archives, books and exports."""

@@ -1,0 +1,1 @@
+"""Tables, records, notebooks and source code as text."""

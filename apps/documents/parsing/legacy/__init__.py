@@ -1,0 +1,1 @@
+"""The Office formats of 1997 to 2003, and RTF."""

@@ -1,0 +1,1 @@
+"""Word, PowerPoint and spreadsheets of today, and OpenDocument: XML in ZIP containers."""

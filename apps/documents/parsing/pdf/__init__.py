@@ -1,0 +1,1 @@
+"""PDF: the text layer, its layout, and OCR of what is a picture."""
