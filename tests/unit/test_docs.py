@@ -13,6 +13,9 @@ from django.urls import URLPattern, URLResolver, get_resolver
 from drf_spectacular.generators import SchemaGenerator
 from prometheus_client.registry import REGISTRY
 
+from apps.documents.parsing import ParseError
+from apps.documents.parsing.formats import FORMATS
+
 ROOT = Path(__file__).resolve().parents[2]
 README, ARCHITECTURE = (ROOT / "README.md").read_text(), (ROOT / "ARCHITECTURE.md").read_text()
 PAGES = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "CHANGELOG.md", *ROOT.glob("docs/**/*.md")]
@@ -234,3 +237,10 @@ def test_the_openapi_document_says_what_every_operation_does_and_needs() -> None
         assert "Needs a key with the scope `" in operation["description"], path
         assert "tenant's scope" not in operation["description"], path  # what is told to those who change the code
         assert operation["tags"] and set(operation["tags"]) <= set(shown), path
+
+
+def test_every_format_and_every_reason_not_to_read_one_is_documented() -> None:
+    page = (ROOT / "docs" / "formats.md").read_text()
+    rows = re.findall(r"^\| ([^|`]+?) \|", page, re.MULTILINE)
+    assert {fmt.label for fmt in FORMATS} <= set(rows)
+    assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == ParseError.CODES

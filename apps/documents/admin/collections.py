@@ -63,9 +63,9 @@ class CollectionForm(forms.ModelForm):
         }
         help_texts = {
             "slug": "Its name in the API; cannot be changed later.",
-            "chunking_strategy": "recursive: cuts at every heading, at paragraphs and sentences. heading: at headings of"
-            " the level below, and packs what is under them. semantic: where the text turns to something else;"
-            " embeds every sentence. fixed: by size alone.",
+            "chunking_strategy": "recursive: at every heading, at paragraphs and sentences. heading: at headings of the"
+            " level below, and packs what is under them. semantic: where the text turns to something else; embeds every"
+            " sentence. fixed: by size alone.",
             "chunking_max_tokens": f"{MIN_TOKENS} to {MAX_TOKENS}, in the embedding model's own tokens.",
             "chunking_overlap_tokens": "Repeated at the start of the next chunk; less than half of the above.",
             "chunking_heading_level": "For the strategy heading: 1 to 6; no chunk crosses such a heading.",

@@ -16,6 +16,7 @@ from apps.documents.parsing import parse
 from apps.documents.parsing.office.ooxml import figure
 from apps.documents.parsing.office.sheets_cells import column_of
 from apps.documents.parsing.office.sheets_extra import is_too_large
+from tests.support.compound import compound
 from tests.support.parsed import code_of, shown
 
 ODS = "application/vnd.oasis.opendocument.spreadsheet"
@@ -273,24 +274,9 @@ def test_what_needs_a_password_is_encrypted() -> None:
     assert code_of(ods("", manifest=manifest)) == "encrypted"
 
 
-def test_a_workbook_of_excel_97_with_a_password_is_encrypted(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Ole:
-        """A compound file with one stream: the records BOF and FilePass."""
-
-        def __enter__(self) -> Ole:
-            return self
-
-        def __exit__(self, *_: object) -> None: ...
-
-        def exists(self, name: str) -> bool:
-            return name == "Workbook"
-
-        def openstream(self, _: str) -> io.BytesIO:
-            return io.BytesIO(struct.pack("<HH16x", 0x809, 16) + struct.pack("<HHH", 0x2F, 2, 1))
-
-    for module in ("ole", "sheets"):
-        monkeypatch.setattr(f"apps.documents.parsing.{module}.open_ole", lambda _: Ole())
-    assert code_of(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600)) == "encrypted"
+def test_a_workbook_of_excel_97_with_a_password_is_encrypted() -> None:
+    records = struct.pack("<HH16x", 0x809, 16) + struct.pack("<HHH", 0x2F, 2, 1)  # BOF and FilePass
+    assert code_of(compound({"Workbook": records + bytes(5_000)})) == "encrypted"
 
 
 def test_empty_and_broken_workbooks_have_clear_codes() -> None:
