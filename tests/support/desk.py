@@ -52,6 +52,7 @@ def collection_form(**changes: Any) -> dict[str, Any]:
         "chunking_strategy": "recursive",
         "chunking_max_tokens": 200,
         "chunking_overlap_tokens": 0,
+        "chunking_heading_level": 2,
         "consistency_mode": "write_back",
         "consistency_window_seconds": 30,
         "space": EmbeddingSpace.objects.order_by("created_at")[0].pk,
