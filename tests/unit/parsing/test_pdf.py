@@ -70,6 +70,24 @@ def test_a_single_line_with_a_gap_is_no_table() -> None:
     assert {kind for kind, _ in shown(parsed)} == {"paragraph"} and "Print date 2024-12-15" in parsed.text
 
 
+def test_form_fields_and_comments_follow_the_pages_text() -> None:
+    notes = (
+        b"<< /Type /Annot /Subtype /Widget /FT /Tx /T (berth) /TU (Number of the berth) /V (17 b) /Rect [0 0 9 9] >>",
+        b"<< /Type /Annot /Subtype /Widget /FT /Tx /T (empty) /V () /Rect [0 0 9 9] >>",
+        b"<< /Type /Annot /Subtype /Text /T (Ann) /Contents (Why so dear?) /Rect [0 0 9 9] >>",
+        b"<< /Type /Annot /Subtype /FreeText /Contents (Paid.) /Rect [0 0 9 9] >>",
+        b"<< /Type /Annot /Subtype /Text /F 2 /Contents (hidden) /Rect [0 0 9 9] >>",
+        b"<< /Type /Annot /Subtype /Link /Rect [0 0 9 9] /A << /S /URI /URI (https://example.org) >> >>",
+    )
+    data = page((72, 700, "A bill.")).replace(b"/Contents 4 0 R", b"/Contents 4 0 R /Annots [%s]" % b" ".join(notes))
+    assert [text for _, text in shown(parse(data))] == [
+        "A bill.",
+        "Number of the berth: 17 b",
+        "Comment (Ann): Why so dear?",
+        "Paid.",
+    ]
+
+
 def picture(*lines: str) -> Image.Image:
     image = Image.new("L", (1700, 400 + 80 * len(lines)), "white")
     drawn = ImageDraw.Draw(image)

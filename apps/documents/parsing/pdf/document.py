@@ -9,11 +9,12 @@ import pypdfium2.raw as pdfium
 
 from apps.documents.parsing import ocr
 from apps.documents.parsing.build import inline
+from apps.documents.parsing.pdf.annotations import annotations
 from apps.documents.parsing.pdf.layout import assemble
 from apps.documents.parsing.pdf.text import Line, page_lines
 from apps.documents.parsing.types import Parsed, ParseError
 
-FINGERPRINT = "pdf/2"
+FINGERPRINT = "pdf/3"
 
 # Private use, unassigned-by-intent and replacement characters: what a font without a Unicode map yields.
 _UNREADABLE = re.compile("[\ue000-\uf8ff\ufffd\uffff\U000f0000-\U0010ffff]")
@@ -30,7 +31,9 @@ _NAMED_RUNS = 5  # of pages, in a note
 
 
 def parse(data: bytes, *, media_type: str, charset: str | None) -> Parsed:
-    """Text of all readable pages, page number on each block; the title is the document's own.
+    """Text of all readable pages, page number on each block, form fields and comments after each page's text.
+
+    The title is the document's own.
 
     Pages that are pictures are read by OCR, also those whose text layer is the debris of an earlier OCR. Raises
     ParseError: "encrypted" when a password is needed, "corrupt" when no page can be opened, "empty" when there is no
@@ -102,20 +105,21 @@ class _Reader:
         lines = page_lines(page, number)
         letters = sum(len(line.text) for line in lines)
         stamped = letters < _STAMP
+        beside = [Line(text, number, opens=True) for text in annotations(page)]
         if not (stamped or _is_debris(lines)) or not _is_picture(page):
-            return lines
+            return lines + beside
         if ocr.engine() is None:
             (self._unread if stamped else self._debris).append(number)
-            return lines
+            return lines + beside
         try:
             read = [Line(text, number, opens=True) for text in ocr.read(_picture(page))]
         except ParseError as error:
             self._why = error.detail.rstrip(".").lower()
             (self._unread if stamped else self._debris).append(number)
-            return lines
+            return lines + beside
         if read:
             self._read.append(number)
-        return lines + read if stamped else read or lines
+        return (lines + read if stamped else read or lines) + beside
 
 
 def _is_debris(lines: list[Line]) -> bool:
