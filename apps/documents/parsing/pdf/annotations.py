@@ -22,7 +22,7 @@ _COMMENTS = frozenset(
 )
 
 
-def annotations(page: pypdfium2.PdfPage) -> list[str]:
+def annotation_lines(page: pypdfium2.PdfPage) -> list[str]:
     """Lines in the order of the page's annotations: "field: value", the text of a box, "Comment (author): text"."""
     found: list[str] = []
     for index in range(min(pdfium.FPDFPage_GetAnnotCount(page.raw), MAX_ANNOTATIONS)):

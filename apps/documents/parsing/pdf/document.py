@@ -9,7 +9,7 @@ import pypdfium2.raw as pdfium
 
 from apps.documents.parsing import ocr
 from apps.documents.parsing.build import inline
-from apps.documents.parsing.pdf.annotations import annotations
+from apps.documents.parsing.pdf.annotations import annotation_lines
 from apps.documents.parsing.pdf.layout import assemble
 from apps.documents.parsing.pdf.text import Line, page_lines
 from apps.documents.parsing.types import Parsed, ParseError
@@ -105,7 +105,7 @@ class _Reader:
         lines = page_lines(page, number)
         letters = sum(len(line.text) for line in lines)
         stamped = letters < _STAMP
-        beside = [Line(text, number, opens=True) for text in annotations(page)]
+        beside = [Line(text, number, opens=True) for text in annotation_lines(page)]
         if not (stamped or _is_debris(lines)) or not _is_picture(page):
             return lines + beside
         if ocr.engine() is None:
