@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from celery import Celery
-from celery.signals import worker_init
+from celery.signals import worker_init, worker_ready, worker_shutting_down
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "ragsite.settings")
 
@@ -26,3 +26,20 @@ def serve_metrics(**_: Any) -> None:
         from .health import registry
 
         start_http_server(settings.METRICS_PORT, registry=registry())
+
+
+@worker_ready.connect
+def watch_folders(sender: Any, **_: Any) -> None:
+    """A worker that syncs sources also watches their folders."""
+    if "sync" in sender.app.amqp.queues.consume_from:
+        from apps.documents.sources import runs, watching
+
+        watching.start(runs.stopping)
+
+
+@worker_shutting_down.connect
+def put_syncs_back(**_: Any) -> None:
+    """A sync may take hours: it goes on elsewhere, or when the worker is back."""
+    from apps.documents.sources import runs
+
+    runs.stopping.set()

@@ -72,6 +72,7 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "django.contrib.postgres",
     "django_prometheus",
+    "django_celery_beat",
     "rest_framework",
     "drf_spectacular",
     "drf_spectacular_sidecar",
@@ -166,6 +167,7 @@ CELERY_TASK_DEFAULT_QUEUE = "default"
 CELERY_TASK_ROUTES = {
     "documents.prepare": {"queue": "prepare"},
     "documents.embed": {"queue": "embed"},
+    "documents.sync": {"queue": "sync"},
     "generation.*": {"queue": "generate"},
 }
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
@@ -187,7 +189,18 @@ SWEEP_SECONDS = env.integer("SWEEP_SECONDS", 5, at_least=1)
 CELERY_BEAT_SCHEDULE = {
     "sweep": {"task": "documents.sweep", "schedule": SWEEP_SECONDS, "options": {"expires": 30}},
     "forget": {"task": "documents.forget", "schedule": 3600, "options": {"expires": 600}},
+    "schedules": {"task": "documents.schedules", "schedule": 60, "options": {"expires": 60}},
 }
+CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
+
+# --- Sources -----------------------------------------------------------------------------------------------------
+# Whoever may create sources may read these folders. On a laptop, where nobody else has a key, that is every folder
+# that is not hidden; on a server none until the operator says which.
+SOURCE_FOLDERS = env.words("SOURCE_FOLDERS", "" if env.text("DATABASE_URL") else "/")
+# Hosts, host:port and networks that are not public and may be read nevertheless, by sites and buckets.
+SOURCE_PRIVATE_HOSTS = env.words("SOURCE_PRIVATE_HOSTS")
+# May a bucket without keys be read with the credentials of this machine?
+SOURCE_S3_CREDENTIALS = env.boolean("SOURCE_S3_CREDENTIALS", False)
 
 # --- Embedding -----------------------------------------------------------------------------------------------------
 EMBEDDING_BACKEND = env.text("EMBEDDING_BACKEND", "local", choices=("local", "openai", "fake"))
@@ -249,6 +262,7 @@ API_TAGS = {  # in the order in which they are shown
     "search": "Passages, with the exact place where each stands.",
     "answers": "Answers from the documents, every statement with its source.",
     "jobs": "What is being indexed, and what could not be.",
+    "sources": "Folders, buckets, sites and feeds that documents come from.",
     "OpenAI": "The protocol of OpenAI's clients; each collection is a model.",
 }
 SPECTACULAR_SETTINGS = {

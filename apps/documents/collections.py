@@ -15,7 +15,8 @@ from apps.access.problems import Problem, invalid
 
 from . import db
 from .chunking import validate
-from .models import Collection, Document, EmbeddingSpace
+from .models import Collection, Document, EmbeddingSpace, Source, SourceItem, SyncRun
+from .sources import schedules
 
 PLAIN = ("name", "description", "language")
 
@@ -70,6 +71,11 @@ def remove(*, collection: Collection) -> None:
     """Inside a scope: delete the collection with all that it holds, in this transaction."""
     if not Collection.objects.select_for_update().filter(pk=collection.pk).first():  # waits for those who hold it
         return
+    sources = list(Source.objects.filter(collection=collection).values_list("id", flat=True))
+    schedules.drop(sources)
+    for held in (SourceItem, SyncRun):
+        held.objects.filter(source__in=sources).delete()
+    Source.objects.filter(id__in=sources).delete()
     # Waits for those who work on a document without holding the collection.
     Document.objects.filter(collection=collection).update(state=Document.State.DELETED)
     with connection.cursor() as cursor:

@@ -17,7 +17,7 @@ from django.db import connection
 from django.utils import timezone
 
 from . import db
-from .models import Document, EmbeddingSpace, IngestionJob
+from .models import Document, EmbeddingSpace, IngestionJob, SourceItem
 
 TABLES = ("documents_stagedchunk", "documents_chunk", "documents_blob", "documents_documentversion")
 
@@ -45,6 +45,12 @@ def keepers() -> Iterator[Keeper]:
     for table in (*spaces, *TABLES):
         yield _sharded(table)
     jobs, log = IngestionJob.objects, LogEntry.objects.filter(content_type__model="document")
+    items = SourceItem.objects
+    yield Keeper(
+        "documents_sourceitem",
+        lambda document_id: items.filter(document_id=document_id).count(),
+        lambda document_id: items.filter(document_id=document_id).delete()[0],
+    )
     yield Keeper(
         "documents_ingestionjob",
         lambda document_id: jobs.filter(document_id=document_id).count(),
@@ -64,6 +70,7 @@ def erase(document: Document) -> None:
         keeper.remove(document.id)
     name = document.source_uri
     if not is_erased(document):
+        db.run("scrub_failures", collection=document.collection_id, source_uri=name)
         name = erased_name(document.collection_id, name)
     db.run("bury_document", document=document.id, source_uri=name, now=timezone.now())
 

@@ -20,7 +20,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import count, groupby
@@ -263,7 +263,7 @@ def fail(held: Claim, error: dict[str, Any], *, retryable: bool) -> None:
     encoded = json.dumps(error)
     with tenancy.scope(held.tenant_id):
         if retryable and held.attempts < settings.JOB_MAX_ATTEMPTS:
-            delay = min(BACKOFF_LIMIT_SECONDS, BACKOFF_SECONDS * 2 ** (held.attempts - 1)) * random.uniform(0.5, 1.5)
+            delay = backoff(held.attempts)
             db.run("retry_later", id=held.id, fence=held.fence, error=encoded, delay=delay)
             logger.warning("job %s will be retried in %.1f s: %s", held.id, delay, error["code"])
             return
@@ -281,6 +281,11 @@ def fail(held: Claim, error: dict[str, Any], *, retryable: bool) -> None:
     logger.error("job %s is dead: %s", held.id, error["code"])
     if woken:
         wake(Stage.PREPARE)
+
+
+def backoff(attempts: int) -> float:
+    """Seconds to wait after so many attempts, with jitter."""
+    return min(BACKOFF_LIMIT_SECONDS, BACKOFF_SECONDS * 2 ** (attempts - 1)) * random.uniform(0.5, 1.5)
 
 
 @contextmanager
@@ -308,22 +313,26 @@ def heartbeat(claims: Sequence[Claim]) -> None:
 
 @contextmanager
 def leased(*claims: Claim) -> Iterator[None]:
-    """Renew the leases from a thread while the block runs: a parser's or a model's time is not known beforehand."""
-    if not claims:
+    """Renew the leases while the block runs: a parser's or a model's time is not known beforehand."""
+    with beating(lambda: heartbeat(claims)) if claims else nullcontext():
         yield
-        return
+
+
+@contextmanager
+def beating(beat: Callable[[], None]) -> Iterator[None]:
+    """Call `beat`, from a thread, three times in a lease while the block runs."""
     done = threading.Event()
 
-    def beat() -> None:
+    def run() -> None:
         while not done.wait(settings.JOB_LEASE_SECONDS / 3):
             try:
-                heartbeat(claims)
+                beat()
             except Exception as error:  # the database may be back in time for the next beat
                 logger.warning("leases could not be renewed: %s", error)
             finally:
                 connection.close()
 
-    thread = threading.Thread(target=beat, daemon=True)
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     try:
         yield

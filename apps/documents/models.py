@@ -17,6 +17,22 @@ from pgvector.django import VectorField
 
 from apps.access.models import SLUG, Tenant
 
+from .sources.models import Source, SourceItem, SyncRun
+
+__all__ = [
+    "Blob",
+    "Chunk",
+    "Collection",
+    "Document",
+    "DocumentVersion",
+    "EmbeddingSpace",
+    "IngestionJob",
+    "Source",
+    "SourceItem",
+    "StagedChunk",
+    "SyncRun",
+]
+
 
 class EmbeddingSpace(models.Model):
     """One embedding model's vectors: each space has a table of its own, `embedding_<slug>`. Holds no tenant's data."""

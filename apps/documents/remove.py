@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from uuid import UUID
+from uuid import UUID, uuid4, uuid5
 
 from django.utils import timezone
 
@@ -43,6 +43,39 @@ def delete(*, tenant_id: UUID, document_id: UUID, version: int | None = None, er
         if erase:
             erasure.erase(document)
         return not was_deleted
+
+
+def delete_named(*, collection: Collection, source_uri: str, version: int) -> tuple[Document, bool]:
+    """The delete event of a source: (the document as it stands, was it deleted by this?).
+
+    An event may overtake the one that it follows: of a document that nobody has heard of yet it leaves the version
+    number, so that what comes late stays stale. Raises Problem 409 `stale_version`.
+    """
+    with tenancy.scope(collection.tenant_id):
+        hold(collection.id)
+        db.rows("lock_sources", collection=collection.id, source_uris=[source_uri])
+        names = [source_uri, erasure.erased_name(collection.id, source_uri)]
+        found = db.rows("find_sources", collection=collection.id, source_uris=names)
+        if found:
+            deleted = delete(tenant_id=collection.tenant_id, document_id=found[0][0], version=version)
+            return Document.objects.get(id=found[0][0]), deleted
+        now, derived = timezone.now(), uuid5(collection.id, source_uri)
+        taken = bool(db.rows("taken", ids=[derived]))
+        tombstone = Document(
+            id=uuid4() if taken else derived,
+            tenant_id=collection.tenant_id,
+            collection=collection,
+            source_uri=source_uri,
+            version=version,
+            deleted_version=version,
+            content_sha256=b"",
+            state=Document.State.DELETED,
+            created_at=now,
+            updated_at=now,
+            deleted_at=now,
+        )
+        tombstone.save(force_insert=True)
+        return tombstone, True
 
 
 def _retire(document: Document, version: int) -> None:

@@ -10,7 +10,7 @@ from rest_framework import serializers
 from apps.access.models import SLUG
 from apps.access.serializers import IdField, ObjectField, StrictSerializer, TextField, WholeField, refuse_unbuilt
 
-from .models import Collection, Document, DocumentVersion, IngestionJob
+from .models import Collection, Document, DocumentVersion, IngestionJob, Source, SyncRun
 
 MAX_URI = 2_000
 MAX_TITLE = 500
@@ -221,3 +221,92 @@ class RetrySerializer(StrictSerializer):
 class RetriedSerializer(serializers.Serializer):
     retried = serializers.IntegerField()
     left = serializers.IntegerField(help_text="dead jobs that were not tried again")
+
+
+class SourcePatchSerializer(StrictSerializer):
+    """The settings are checked by the source's connector."""
+
+    name = TextField(max_length=200, required=False)
+    settings = ObjectField(required=False, help_text="of its kind; replaced as a whole")
+    schedule = TextField(
+        max_length=100,
+        required=False,
+        allow_blank=True,
+        allow_null=True,
+        help_text='crontab in UTC, as in "0 3 * * *"; null or empty: by hand alone',
+    )
+    enabled = serializers.BooleanField(required=False)
+
+
+class SourceCreateSerializer(SourcePatchSerializer):
+    kind = serializers.ChoiceField(choices=Source.Kind.choices)
+    collection = TextField(max_length=64)
+    name = TextField(max_length=200)
+
+
+class SyncRequestSerializer(StrictSerializer):
+    """`POST /sources/{id}/sync`."""
+
+    empty_it = serializers.BooleanField(
+        default=False, help_text="a source that holds nothing any more may be taken at its word"
+    )
+
+
+class EventSerializer(StrictSerializer):
+    """A line of `POST /sources/{id}/events`."""
+
+    op = serializers.ChoiceField(choices=["upsert", "delete"])
+    source_uri = TextField(max_length=MAX_URI, validators=[_fits_an_index])
+    version = WholeField(min_value=1, max_value=MAX_VERSION)
+    text = TextField(required=False, trim_whitespace=False)
+    title = TextField(required=False, max_length=MAX_TITLE, allow_blank=True)
+    metadata = ObjectField(required=False)
+    media_type = serializers.RegexField(MEDIA_TYPE, required=False, max_length=MAX_MEDIA_TYPE)
+    source_updated_at = serializers.DateTimeField(required=False)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if attrs["op"] == "upsert" and not attrs.get("text", "").strip():
+            raise serializers.ValidationError({"text": ["An upsert needs a text that is not empty."]})
+        content = sorted(attrs.keys() & {"text", "title", "metadata", "media_type", "source_updated_at"})
+        if attrs["op"] == "delete" and content:
+            raise serializers.ValidationError({content[0]: ["A delete carries no content."]})
+        return attrs
+
+
+class SyncRunSerializer(serializers.Serializer):
+    """One look at a source."""
+
+    id = serializers.UUIDField()
+    source_id = serializers.UUIDField()
+    trigger = serializers.ChoiceField(choices=SyncRun.Trigger.choices)
+    state = serializers.ChoiceField(choices=SyncRun.State.choices)
+    attempts = serializers.IntegerField()
+    counts = serializers.DictField(
+        child=serializers.IntegerField(), help_text="found, new, changed, unchanged, removed, failed"
+    )
+    failures = serializers.ListField(
+        child=serializers.DictField(), help_text="the first items that could not be taken: source_uri, code, detail"
+    )
+    error = serializers.DictField(allow_null=True, help_text="why the run as a whole failed: code, detail")
+    created_at = serializers.DateTimeField()
+    started_at = serializers.DateTimeField(allow_null=True)
+    finished_at = serializers.DateTimeField(allow_null=True)
+
+
+class SourceSerializer(serializers.Serializer):
+    """A source as clients see it."""
+
+    id = serializers.UUIDField()
+    kind = serializers.ChoiceField(choices=Source.Kind.choices)
+    name = serializers.CharField()
+    collection = serializers.CharField()
+    settings = serializers.DictField(help_text="complete, without what is secret")
+    schedule = serializers.CharField(allow_null=True)
+    enabled = serializers.BooleanField()
+    items = serializers.IntegerField(help_text="that became documents")
+    failed_items = serializers.IntegerField(help_text="that could not be taken when they were last read")
+    last_run = SyncRunSerializer(allow_null=True, help_text="the last one that has ended")
+    open_run = SyncRunSerializer(allow_null=True, help_text="the one that runs, or waits")
+    next_run_at = serializers.DateTimeField(allow_null=True)
+    created_at = serializers.DateTimeField()
+    updated_at = serializers.DateTimeField()

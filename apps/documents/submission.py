@@ -56,12 +56,17 @@ def from_request(request: Request) -> tuple[str, str | None, Submission, int]:
             raise invalid("/metadata", f"metadata must be a JSON object: {error}")
     checked = SubmissionSerializer(data=data, context={"form": form})
     checked.is_valid(raise_exception=True)
-    return _from_values(checked.validated_data)
+    return from_values(checked.validated_data)
 
 
 def from_line(line: bytes, checker: SubmissionSerializer, **defaults: str) -> tuple[str, str | None, Submission, int]:
     """The same of a line of NDJSON, with defaults for what it leaves out. `checker` serves many lines: making one takes
     longer than using it."""
+    return from_values(checker.run_validation(defaults | load_line(line)))
+
+
+def load_line(line: bytes) -> dict[str, Any]:
+    """The object on a line of NDJSON. Raises Problem 400."""
     try:
         data = load_json(line.decode("utf-8-sig"))  # some editors begin a file with a byte order mark
     except UnicodeDecodeError as error:
@@ -70,10 +75,11 @@ def from_line(line: bytes, checker: SubmissionSerializer, **defaults: str) -> tu
         raise Problem(400, "malformed_json", f"The line is not JSON: {error}")
     if not isinstance(data, dict):
         raise Problem(400, "invalid", "The line must be a JSON object.")
-    return _from_values(checker.run_validation(defaults | data))
+    return data
 
 
-def _from_values(values: dict[str, Any]) -> tuple[str, str | None, Submission, int]:
+def from_values(values: dict[str, Any]) -> tuple[str, str | None, Submission, int]:
+    """The same of a document's fields as its serializer gave them."""
     slug, mode = values.pop("collection"), values.pop("mode", None)
     upload = values.pop("file", None)
     content: BinaryIO

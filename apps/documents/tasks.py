@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import logging
+from datetime import timedelta
 
 from celery import shared_task
+from django.conf import settings
+from django.utils import timezone
 
 from . import db, embed, ledger, prepare
+from .sources import runs, schedules, sync
 
 logger = logging.getLogger(__name__)
+
+SYNCS_AT_ONCE = 4  # a worker runs as many at a time
 
 
 @shared_task(name="documents.prepare")
@@ -28,6 +34,19 @@ def forget_ended() -> None:
     """Remove old ended jobs from the ledger."""
     if removed := ledger.forget():
         logger.info("removed %d ended jobs", removed)
+    runs.forget(timezone.now() - timedelta(days=settings.JOB_RETENTION_DAYS))
+
+
+@shared_task(name="documents.sync")
+def sync_due() -> None:
+    """Sync every source whose run is due."""
+    sync.drain()
+
+
+@shared_task(name="documents.schedules")
+def start_scheduled() -> None:
+    """Request a run for every schedule whose time has come."""
+    schedules.start_due()
 
 
 @shared_task(name="documents.sweep")
@@ -39,3 +58,4 @@ def sweep() -> None:
     for stage, count in due.items():
         if count:
             ledger.wake(stage)
+    ledger.wake("sync", times=min(runs.due(), SYNCS_AT_ONCE))

@@ -1,6 +1,6 @@
 from django.urls import path
 
-from .views import bulk, collections, documents, jobs
+from .views import bulk, collections, documents, jobs, sources
 
 urlpatterns = [
     path("collections", collections.CollectionList.as_view()),
@@ -18,4 +18,10 @@ urlpatterns = [
     path("jobs/<uuid:job_id>", jobs.JobDetail.as_view()),
     path("jobs/<uuid:job_id>/retry", jobs.JobRetry.as_view()),
     path("jobs/<uuid:job_id>/cancel", jobs.JobCancel.as_view()),
+    path("sources", sources.SourceList.as_view()),
+    path("sources/<uuid:source_id>", sources.SourceDetail.as_view()),
+    path("sources/<uuid:source_id>/sync", sources.SourceSync.as_view()),
+    path("sources/<uuid:source_id>/cancel", sources.SourceCancel.as_view()),
+    path("sources/<uuid:source_id>/runs", sources.SourceRuns.as_view()),
+    path("sources/<uuid:source_id>/events", sources.SourceEvents.as_view()),
 ]

@@ -21,6 +21,9 @@ from tests.conftest import make_collection
 OPEN = {
     *("django_migrations", "django_content_type", "django_session", "auth_group", "auth_group_permissions"),
     *("auth_permission", "documents_embeddingspace"),
+    # Beat's clock: crontabs, and ids of what is due by them.
+    *(f"django_celery_beat_{name}" for name in ("periodictask", "periodictasks", "crontabschedule")),
+    *(f"django_celery_beat_{name}" for name in ("intervalschedule", "solarschedule", "clockedschedule")),
 }
 
 

@@ -121,12 +121,12 @@ def worker(data: Path, *queues: str, name: str = "worker", pool: str = "solo", *
 
 
 class Workers:
-    """One worker for preparing, one for embedding, and beat."""
+    """One worker for preparing and syncing, one for embedding, and beat."""
 
     def __init__(self, data: Path) -> None:
-        beat = ("celery", "-A", "ragsite", "beat", "-s", str(data / "beat"), "--pidfile=")
+        beat = ("celery", "-A", "ragsite", "beat", "--pidfile=")
         self.processes = [
-            worker(data, "prepare", "default", "generate", name="main", pool="threads"),
+            worker(data, "prepare", "default", "generate", "sync", name="main", pool="threads"),
             worker(data, "embed", name="embed"),
             Process(data, "beat", *beat),
         ]

@@ -1,1 +1,1 @@
-"""Where documents come from: connectors that tell what is there, and the sync that keeps up with it."""
+"""Sources: where a collection's documents come from, and the sync that keeps up with it (connectors/ reads them)."""

@@ -110,7 +110,7 @@ class Command(BaseCommand):
         self._line("  Ctrl-C stops everything.")
 
     def _children(self) -> list[Child]:
-        run, logs = embedded.run_dir(self.root), embedded.log_dir(self.root)
+        logs = embedded.log_dir(self.root)
         env = {
             "RAGSITE_DATA_DIR": str(self.root),
             "DJANGO_SETTINGS_MODULE": os.environ["DJANGO_SETTINGS_MODULE"],
@@ -121,15 +121,14 @@ class Command(BaseCommand):
         commands = {
             # Threads: preparing and generating wait for subprocesses, the database and the LLM.
             "main": f"celery -A ragsite {worker} -Q prepare,default,generate -P threads -c 4 -n main@%h",
+            # Apart: reading a site may take hours, and nothing else should wait for it.
+            "sync": f"celery -A ragsite {worker} -Q sync -P threads -c 4 -n sync@%h",
             # Solo: one model, one batch at a time, and no fork after the GPU has been touched.
             "embed": f"celery -A ragsite {worker} -Q embed -P solo -n embed@%h",
-            "beat": "celery -A ragsite beat --loglevel INFO --schedule",
+            "beat": "celery -A ragsite beat --loglevel INFO",
             "web": "uvicorn ragsite.asgi:application --no-access-log --timeout-graceful-shutdown 5",
         }
-        extra = {
-            "beat": [str(run / "celerybeat-schedule")],
-            "web": ["--host", self.host, "--port", str(self.port)],
-        }
+        extra = {"web": ["--host", self.host, "--port", str(self.port)]}
         return [
             Child(
                 name=name,

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from apps.documents.sources import folder
-from apps.documents.sources.types import Fetched, Found, SourceError, State
+from apps.documents.connectors import folder
+from apps.documents.connectors.types import Fetched, Found, SourceError, State
 
 
 @pytest.fixture

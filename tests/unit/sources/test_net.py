@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from apps.documents.sources.addresses import Allowed, is_public, parse
-from apps.documents.sources.net import Client, HttpError
-from apps.documents.sources.types import SourceError
+from apps.documents.connectors.addresses import Allowed, is_public, parse
+from apps.documents.connectors.net import Client, HttpError
+from apps.documents.connectors.types import SourceError
 from tests.support.sites import Reply, Site, page, redirect
 
 LOCAL = ("127.0.0.1",)

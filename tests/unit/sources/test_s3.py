@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from apps.documents.sources import s3
-from apps.documents.sources.types import Fetched, Found, SourceError, State
+from apps.documents.connectors import s3
+from apps.documents.connectors.types import Fetched, Found, SourceError, State
 from tests.support.buckets import S3Server
 from tests.support.processes import free_port
 

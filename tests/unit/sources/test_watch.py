@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from apps.documents.sources.watch import watch
+from apps.documents.connectors.watch import watch
 from tests.support.processes import ROOT
 
 
@@ -29,7 +29,7 @@ class Watched:
         self.thread.start()
 
     def _run(self, paths: dict[str, Path]) -> None:
-        for told in watch(paths, self.stop, debounce_ms=100, poll_seconds=0.2):
+        for told in watch(lambda: paths, self.stop, debounce_ms=100, poll_seconds=0.2):
             self._told.put(told)
 
     def next(self, seconds: float = 10) -> set[str]:
@@ -164,10 +164,10 @@ def test_it_stops_soon_when_it_is_asked_to(folders: tuple[Path, Path]) -> None:
 LIMITED = """
 import logging, pathlib, sys, threading
 logging.basicConfig(level=logging.WARNING)
-from apps.documents.sources import watch
+from apps.documents.connectors import watch
 watch.POLLING_MS = 200
 folder, stop = pathlib.Path(sys.argv[1]), threading.Event()
-for number, told in enumerate(watch.watch({"a": folder}, stop, debounce_ms=100, poll_seconds=0.2)):
+for number, told in enumerate(watch.watch(lambda: {"a": folder}, stop, debounce_ms=100, poll_seconds=0.2)):
     print(number, sorted(told), flush=True)
     if number == 0:
         (folder / "7/new.md").write_text("x")

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from apps.documents.sources import web
-from apps.documents.sources.addresses import parse
-from apps.documents.sources.pages import read_page
-from apps.documents.sources.types import Fetched, SourceError, State
+from apps.documents.connectors import web
+from apps.documents.connectors.addresses import parse
+from apps.documents.connectors.pages import read_page
+from apps.documents.connectors.types import Fetched, SourceError, State
 from tests.support.sites import Reply, Site, page, redirect
 
 LOCAL = ("127.0.0.1",)

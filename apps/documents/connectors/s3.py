@@ -29,8 +29,8 @@ from botocore.exceptions import (
 )
 from botocore.session import Session
 
-from apps.documents.sources.patterns import Patterns, checked
-from apps.documents.sources.types import Fetched, Found, SourceError, State
+from apps.documents.connectors.patterns import Patterns, checked
+from apps.documents.connectors.types import Fetched, Found, SourceError, State
 
 TEXTS = {"bucket", "prefix", "endpoint", "region", "access_key", "secret_key"}
 NAMES = TEXTS | {"path_style", "include", "exclude", "max_bytes"}

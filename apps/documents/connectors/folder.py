@@ -18,10 +18,10 @@ from mimetypes import guess_type
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from apps.documents.sources.patterns import Patterns, checked
-from apps.documents.sources.types import Fetched, Found, SourceError, State
+from apps.documents.connectors.patterns import Patterns, checked
+from apps.documents.connectors.types import Fetched, Found, SourceError, State
 
-NAMES = {"path", "include", "exclude", "max_bytes"}
+NAMES = {"path", "include", "exclude", "max_bytes", "watch"}
 MAX_BYTES = 100 * 2**20
 SPOOL_BYTES = 2**20  # a larger file is kept on disk while it is handed on
 MAX_DEPTH = 128  # folders within folders: each holds a file descriptor while it is looked at
@@ -34,10 +34,11 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def check(settings: dict[str, Any], roots: Sequence[Path]) -> dict[str, Any]:
-    """A user's settings, complete: path, include, exclude, max_bytes. The patterns are those of `patterns.py`.
+    """A user's settings, complete: path, include, exclude, max_bytes, watch. The patterns are those of `patterns.py`.
 
-    path: absolute; the folder must be there, and be or lie in one of `roots` after its links are resolved.
-    max_bytes: of one file. Raises SourceError("invalid" | "not_found") with a pointer to what is at fault.
+    path: absolute; the folder must be there, and be or lie in one of `roots` after its links are resolved, and not be
+    hidden there. max_bytes: of one file. watch: is a sync wanted as soon as something changes? Raises
+    SourceError("invalid" | "not_found") with a pointer to what is at fault.
     """
     if unknown := sorted(str(name) for name in settings.keys() - NAMES):
         raise SourceError("invalid", "A folder has no such setting.", pointer=f"/settings/{unknown[0]}")
@@ -49,11 +50,15 @@ def check(settings: dict[str, Any], roots: Sequence[Path]) -> dict[str, Any]:
     max_bytes = settings.get("max_bytes", MAX_BYTES)
     if type(max_bytes) is not int or max_bytes < 1:
         raise SourceError("invalid", "A whole number of bytes, at least 1.", pointer="/settings/max_bytes")
+    watch = settings.get("watch", True)
+    if not isinstance(watch, bool):
+        raise SourceError("invalid", "true or false.", pointer="/settings/watch")
     return {
         "path": path,
         "include": checked(settings, "include"),
         "exclude": checked(settings, "exclude"),
         "max_bytes": max_bytes,
+        "watch": watch,
     }
 
 
@@ -100,8 +105,10 @@ class _Place:
         for root in roots:
             real_root = Path(os.path.realpath(root))
             if real.is_relative_to(real_root):
-                return cls(str(real_root), real.relative_to(real_root).parts)
-        detail = "The folder must lie in one of those that the operator has opened for sources."
+                parts = real.relative_to(real_root).parts
+                if not any(part.startswith(".") for part in parts):
+                    return cls(str(real_root), parts)
+        detail = "The folder must lie in one of those that the operator has opened for sources, and not be hidden."
         raise SourceError("invalid", detail, pointer="/settings/path")
 
     @property

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from fnmatch import translate
 from typing import Any
 
-from apps.documents.sources.types import SourceError
+from apps.documents.connectors.types import SourceError
 
 MAX_PATTERNS, MAX_LENGTH = 100, 255
 

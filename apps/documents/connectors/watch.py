@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,7 +27,7 @@ _Identity = tuple[int, int, str] | None
 
 
 def watch(
-    paths: Mapping[Id, Path],
+    paths: Callable[[], Mapping[Id, Path]],
     stop: threading.Event,
     *,
     debounce_ms: int = 500,
@@ -37,8 +37,8 @@ def watch(
 
     1. The folders that are there are watched; those not watched before are told of, as they may have changed unseen.
     2. Changes are told of as they come. What is hidden is left out, as in a scan.
-    3. Every `poll_seconds` we look whether a folder appeared, vanished or became another (a mount, a new link): it is
-       told of, and everything is watched anew.
+    3. Every `poll_seconds` we look which folders are wanted now (`paths`), and whether one appeared, vanished or became
+       another (a mount, a new link): it is told of, and everything is watched anew.
 
     Where the kernel can watch no more folders, their files are polled, and the log says so. A folder that is not there
     is no error.
@@ -46,7 +46,7 @@ def watch(
     watched: dict[Id, _Identity] = {}
     untold: set[Id] = set()
     while not stop.is_set():
-        current = {key: _identity(path) for key, path in paths.items()}
+        current = _identities(paths())
         untold |= {key for key, identity in current.items() if identity != watched.get(key)}
         watched = current
         there = sorted({identity[2] for identity in current.values() if identity})
@@ -55,7 +55,7 @@ def watch(
             changed, untold = untold | _touched(watched, told), set()
             if changed:
                 yield changed
-            if any(_identity(path) != watched[key] for key, path in paths.items()):
+            if _identities(paths()) != watched:
                 break
 
 
@@ -95,6 +95,10 @@ def _events(there: list[str], stop: threading.Event, debounce_ms: int, poll_seco
             told.close()
     yield set()
     stop.wait(poll_seconds)
+
+
+def _identities(paths: Mapping[Id, Path]) -> dict[Id, _Identity]:
+    return {key: _identity(path) for key, path in paths.items()}
 
 
 def _identity(path: Path) -> _Identity:

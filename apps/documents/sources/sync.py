@@ -1,0 +1,373 @@
+"""Syncing: a source is read, what is new or changed is accepted, what is gone is deleted.
+
+1. Items that are new or changed are read and accepted in groups; documents, items' states and the run's counts are one
+   transaction. A run that is begun again (runs.py) finds what it had taken unchanged: that is how it resumes.
+2. What a complete scan has not found is deleted at its end. A scan that fails deletes nothing.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import re
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+from uuid import UUID
+
+from django.db import InterfaceError, OperationalError, close_old_connections, connection
+
+from apps.access import tenancy
+from apps.access.problems import Problem, is_conflict
+
+from .. import db, ledger, remove
+from ..accept import Accepted, Submission, accept_many
+from ..connectors.types import Fetched, SourceError, State
+from ..engines import engine_for
+from ..erasure import erased_name
+from ..errors import LostLease, describe
+from ..models import Collection
+from ..serializers import MAX_MEDIA_TYPE, MAX_TITLE, MAX_URI, MEDIA_TYPE
+from ..submission import GENERIC, HEAD_BYTES, must_hold_text
+from . import kinds, runs
+from .items import AllAtOnce, InOrder, Known
+from .models import Source, SyncRun
+from .runs import Run, Stopped
+
+logger = logging.getLogger(__name__)
+
+GROUP_ITEMS, GROUP_BYTES = 100, 4 * 2**20
+GROUP_SECONDS = 2.0  # so that what is read slowly is seen to go on
+REMOVED_AT_ONCE = 100
+SHOWN_FAILURES = 20
+#: From so many items on, a source that holds none of them any more is taken to be broken rather than empty.
+EMPTY_FROM = 20
+TRIES = 3  # of a group whose documents others are changing
+RETRIED = frozenset({"unreachable", "timeout"})
+
+
+@dataclass
+class Counts:
+    """Items of a run: those found, and what became of them."""
+
+    found: int = 0
+    new: int = 0
+    changed: int = 0
+    unchanged: int = 0
+    removed: int = 0
+    failed: int = 0
+
+
+#: An item's key, its document, the state to remember (None: the one there is), why it could not be taken.
+_Kept = tuple[str, UUID | None, State | None, dict[str, str] | None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """An item that was read, or could not be."""
+
+    key: str
+    known: bool
+    fetched: Fetched | None
+    state: State | None
+    error: dict[str, str] | None = None
+    size: int = 0
+
+
+def drain() -> int:
+    """Run what is due until there is nothing. Returns how many runs were claimed."""
+    claimed = 0
+    while not runs.stopping.is_set() and (run := runs.claim()) is not None:
+        claimed += 1
+        work(run)
+    return claimed
+
+
+def work(run: Run) -> None:
+    """One run, to its end: what goes wrong is written to it, and the worker lives."""
+    try:
+        with runs.leased(run):
+            _Sync(run).run()
+    except LostLease:
+        logger.warning("run %s was cancelled, or is in other hands by now", run.id)
+    except Stopped:
+        runs.put_back(run, None, delay=0, forgiven=1)
+    except SourceError as error:
+        runs.failed(run, {"code": error.code, "detail": error.detail}, again=error.code in RETRIED)
+    except Exception as error:
+        described, again = describe(error)
+        if described["code"] == "internal":
+            logger.exception("run %s failed", run.id)
+        close_old_connections()
+        runs.failed(run, described, again=again)
+
+
+class _Sync:
+    """The work of one run."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._counts = Counts()
+        self._failures: list[dict[str, str]] = []
+        self._group: list[_Item] = []
+        self._moved: list[tuple[str, State]] = []  # unchanged, with another state to remember
+        self._group_began = time.monotonic()
+        with tenancy.scope(run.tenant_id):
+            source = Source.objects.filter(id=run.source_id).first()
+            if source is None:
+                raise LostLease(str(run.id))
+            self._source = source
+            self._collection = Collection.objects.select_related("space").get(id=source.collection_id)
+            self._empty_it = SyncRun.objects.values_list("empty_it", flat=True).get(id=run.id)
+            self._scan = db.rows("begin_scan", source=source.id)[0][0]
+        ids = {"tenant_id": run.tenant_id, "source_id": run.source_id}
+        self._known: Known = InOrder(**ids) if source.kind in kinds.ORDERED else AllAtOnce(**ids)
+
+    def run(self) -> None:
+        for found in kinds.scan(self._source, self._known):
+            self._stay()
+            self._counts.found += 1
+            before = self._known.see(found.key)
+            if found.fetch is not None:
+                self._read(found.key, before is not None, found.fetch)
+            else:
+                self._counts.unchanged += 1
+                if found.state != before:
+                    self._moved.append((found.key, found.state))
+            if self._is_full():
+                self._flush()
+        for _ in self._known.rest_is_missing():
+            self._flush()
+        self._flush()
+        self._remove()
+        runs.end(self._run, "done")
+
+    def _stay(self) -> None:
+        """Raises where somebody else has the run, or the worker is ending."""
+        if self._run.lost.is_set():
+            raise LostLease(str(self._run.id))
+        if runs.stopping.is_set():
+            raise Stopped
+
+    def _read(self, key: str, known: bool, fetch: Callable[[], Fetched]) -> None:
+        try:
+            fetched: Fetched = fetch()
+            size = fetched.content.seek(0, io.SEEK_END)
+        except SourceError as error:
+            self._group.append(_Item(key, known, None, None, _error(error.code, error.detail)))
+        else:
+            self._group.append(_Item(key, known, fetched, fetched.state, size=size))
+
+    def _is_full(self) -> bool:
+        return (
+            len(self._group) + len(self._moved) >= GROUP_ITEMS
+            or len(self._known.missing) >= GROUP_ITEMS
+            or sum(item.size for item in self._group) >= GROUP_BYTES
+            or time.monotonic() - self._group_began > GROUP_SECONDS
+        )
+
+    def _flush(self) -> None:
+        """What was read goes to the documents, what is known of the items to their table."""
+        items, self._group = self._group, []
+        try:
+            self._wait_for_room()
+            at_once = engine_for(connection).batch
+            for at in range(0, len(items), at_once):
+                self._take(items[at : at + at_once])
+        finally:
+            for item in items:
+                if item.fetched is not None:
+                    item.fetched.content.close()
+        self._note()
+        self._group_began = time.monotonic()
+
+    def _note(self) -> None:
+        """States that have moved, keys that were passed by, and how far the run has come."""
+        moved, self._moved = self._moved, []
+        missing, self._known.missing = self._known.missing, []
+        returned, self._known.returned = self._known.returned, []
+        source = self._source.id
+        with tenancy.scope(self._run.tenant_id):
+            self._own()
+            if moved:
+                self._keep([(key, None, state, None) for key, state in moved])
+            if missing:
+                db.run("mark_missing", source=source, keys=missing, scan=self._scan)
+            if returned:
+                db.run("unmark_missing", source=source, keys=returned)
+
+    def _own(self) -> None:
+        """Inside a transaction: lock the run's row, and write its counts. Raises LostLease."""
+        counts, failures = json.dumps(asdict(self._counts)), json.dumps(self._failures)
+        if not db.run("own_run", run=self._run.id, fence=self._run.fence, counts=counts, failures=failures):
+            raise LostLease(str(self._run.id))
+
+    def _wait_for_room(self) -> None:
+        """What the workers cannot keep up with is not read on either."""
+        while True:
+            self._stay()
+            try:
+                return ledger.refuse_overload()
+            except Problem:
+                time.sleep(1)
+
+    def _take(self, items: Sequence[_Item]) -> None:
+        """Accept items, and remember them, in one transaction; where that fails, each alone."""
+        for attempt in range(1, TRIES + 1):
+            before = replace(self._counts), list(self._failures)
+            try:
+                with tenancy.scope(self._run.tenant_id, replan=engine_for(connection).batch == 1):
+                    self._own()
+                    return self._accept(items)
+            except LostLease:
+                raise
+            except Exception as error:
+                self._counts, self._failures = before
+                conflict = is_conflict(error)
+                if conflict and attempt < TRIES:
+                    continue
+                if conflict or isinstance(error, OperationalError | InterfaceError | Problem):
+                    raise  # the database is away, or the collection is gone
+                if len(items) > 1:
+                    for item in items:
+                        self._take([item])
+                else:
+                    logger.exception("an item of source %s cannot be taken", self._source.id)
+                    self._fail(items[0].key, _error("internal", f"{type(error).__name__}: it could not be stored."))
+                return
+
+    def _accept(self, items: Sequence[_Item]) -> None:
+        """Inside a transaction."""
+        collection, source = self._collection, self._source
+        ids: dict[str, Any] = {"collection": collection.id, "tenant": source.tenant_id, "source": source.id}
+        mine = {row[0] for row in db.rows("claim_names", **ids, keys=[item.key for item in items if _fits(item.key)])}
+        erased = self._erased([item.key for item in items if not item.known and item.key in mine])
+        kept: list[_Kept] = []
+        wanted: list[tuple[_Item, Submission]] = []
+        for item in items:
+            refusal = item.error
+            if not _fits(item.key):
+                refusal = _error("invalid", f"Its name cannot be stored, or has more than {MAX_URI} bytes.")
+            elif item.key not in mine:
+                refusal = _error("source_uri_taken", "Another source of this collection has brought this name.")
+            elif item.key in erased:
+                refusal = _error("erased", "The document has been erased; remove it from the source as well.")
+            elif item.fetched is not None:
+                try:
+                    wanted.append((item, _submission(item.key, item.fetched)))
+                    continue
+                except Problem as problem:
+                    refusal = _error(problem.code, problem.sentence)
+            assert refusal is not None
+            self._fail(erased_name(collection.id, item.key) if item.key in erased else item.key, refusal)
+            if item.key in mine - erased:
+                kept.append((item.key, None, item.state, refusal))
+        while wanted:
+            results = accept_many(collection=collection, submissions=[submission for _, submission in wanted])
+            kept += [self._result(item, result) for (item, _), result in zip(wanted, results, strict=False)]
+            wanted = wanted[len(results) :]
+        self._keep(kept)
+        if erased:
+            db.run("drop_items", source=source.id, keys=list(erased))
+
+    def _erased(self, keys: Sequence[str]) -> set[str]:
+        """Those whose document has been erased: it does not come back because the source holds it still."""
+        if not keys:
+            return set()
+        names = {erased_name(self._collection.id, key): key for key in keys}
+        rows = db.rows("erased_names", collection=self._collection.id, source_uris=list(names))
+        return {names[row[0]] for row in rows}
+
+    def _result(self, item: _Item, result: Accepted | Problem) -> _Kept:
+        if isinstance(result, Problem):
+            refusal = _error(result.code, result.sentence)
+            self._fail(item.key, refusal)
+            return item.key, None, item.state, refusal
+        if result.unchanged:
+            self._counts.unchanged += 1
+        elif item.known:
+            self._counts.changed += 1
+        else:
+            self._counts.new += 1
+        return item.key, result.document.id, item.state, None
+
+    def _fail(self, key: str, error: dict[str, str]) -> None:
+        self._counts.failed += 1
+        if len(self._failures) < SHOWN_FAILURES:
+            self._failures.append({"source_uri": _shown(key), **error})
+
+    def _keep(self, kept: Sequence[_Kept]) -> None:
+        """Inside a transaction."""
+        if kept:
+            db.run(
+                "keep_items",
+                collection=self._collection.id,
+                source=self._source.id,
+                keys=[key for key, _, _, _ in kept],
+                documents=[document for _, document, _, _ in kept],
+                states=[None if state is None else json.dumps(state) for _, _, state, _ in kept],
+                errors=[None if error is None else json.dumps(error) for _, _, _, error in kept],
+            )
+
+    def _remove(self) -> None:
+        """Delete the documents of what a complete scan has not found. Raises SourceError "vanished"."""
+        at: dict[str, Any] = {"source": self._source.id, "scan": self._scan}
+        with tenancy.scope(self._run.tenant_id):
+            missing = db.rows("count_missing", **at)[0][0]
+        if missing >= EMPTY_FROM and not self._counts.found and not self._empty_it:
+            detail = f"The source holds nothing any more; it held {missing} items. Nothing was deleted."
+            raise SourceError("vanished", f'{detail} If that is right, sync it with "empty_it".')
+        while missing:
+            with tenancy.scope(self._run.tenant_id):
+                rows = db.rows("missing_items", **at, limit=REMOVED_AT_ONCE)
+            if not rows:
+                break
+            for key, document_id in rows:
+                self._stay()
+                self._delete(key, document_id)
+            self._note()
+
+    def _delete(self, key: str, document_id: UUID | None) -> None:
+        with tenancy.scope(self._run.tenant_id):
+            self._own()
+            if document_id is not None:
+                with suppress(Problem):  # it is not there any more
+                    remove.delete(tenant_id=self._run.tenant_id, document_id=document_id)
+            db.run("drop_items", source=self._source.id, keys=[key])
+        self._counts.removed += 1
+
+
+def _error(code: str, detail: str) -> dict[str, str]:
+    return {"code": code, "detail": detail}
+
+
+def _fits(key: str) -> bool:
+    """Can it be stored, and found through an index?"""
+    try:
+        return "\0" not in key and len(key.encode()) <= MAX_URI
+    except UnicodeEncodeError:
+        return False
+
+
+def _shown(key: str) -> str:
+    """As much of it as can be stored."""
+    return key.replace("\0", "\ufffd").encode("utf-8", "replace").decode()[:MAX_URI]
+
+
+def _submission(key: str, fetched: Fetched) -> Submission:
+    """Raises Problem 415 for what holds no text."""
+    media_type = fetched.media_type if re.match(MEDIA_TYPE, fetched.media_type[:MAX_MEDIA_TYPE]) else GENERIC
+    fetched.content.seek(0)
+    must_hold_text(fetched.content.read(HEAD_BYTES), media_type, fetched.filename)
+    return Submission(
+        content=fetched.content,
+        media_type=media_type,
+        filename=fetched.filename,
+        source_uri=key,
+        title=fetched.title[:MAX_TITLE] or None,
+        priority="low",
+        source_updated_at=fetched.modified,
+    )

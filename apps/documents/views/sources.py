@@ -1,0 +1,220 @@
+"""`/api/v1/sources`: where documents come from, syncing them, and the events of a feed."""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import groupby
+from typing import Any
+from uuid import UUID
+
+from django.http import StreamingHttpResponse
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from apps.access.problems import Problem, invalid
+from apps.access.rendering import AlwaysJson
+from apps.access.views import PAGED, TenantView
+
+from .. import remove
+from ..models import Collection, Source, SyncRun
+from ..serializers import (
+    BulkResultSerializer,
+    EventSerializer,
+    SourceCreateSerializer,
+    SourcePatchSerializer,
+    SourceSerializer,
+    SyncRequestSerializer,
+    SyncRunSerializer,
+)
+from ..sources import runs, verbs
+from ..submission import from_values, load_line
+from .bulk import put
+from .ndjson import NDJSON, Line, NdjsonParser, Results, content_of, respond
+
+_FOLDER = {
+    "kind": "folder",
+    "name": "Handbook",
+    "collection": "handbook",
+    "settings": {"path": "/srv/handbook", "include": ["**/*.md", "**/*.pdf"]},
+    "schedule": "0 3 * * *",
+}
+_EVENTS = {"op": "upsert", "source_uri": "products/17", "version": 1041, "text": "A lamp.", "title": "Lamp"}
+
+
+class SourceList(TenantView):
+    query_names = {"GET": ("collection", "kind", *PAGED)}
+
+    @extend_schema(
+        parameters=[OpenApiParameter("collection"), OpenApiParameter("kind", enum=Source.Kind.values)],
+        responses=SourceSerializer(many=True),
+    )
+    def get(self, request: Request) -> Response:
+        """List the sources, newest first, each with its last result."""
+        found = Source.objects.select_related("collection")
+        if "collection" in request.query_params:
+            found = found.filter(collection__slug=request.query_params["collection"])
+        if "kind" in request.query_params:
+            if request.query_params["kind"] not in Source.Kind.values:
+                raise invalid("/kind", f"kind is one of {', '.join(Source.Kind.values)}.")
+            found = found.filter(kind=request.query_params["kind"])
+        return self.paged(found, verbs.show)
+
+    @extend_schema(
+        request=SourceCreateSerializer,
+        responses={201: SourceSerializer},
+        examples=[OpenApiExample("a folder, every night", _FOLDER, request_only=True)],
+    )
+    def post(self, request: Request) -> Response:
+        """Create a source. Nothing is read before its first sync.
+
+        A source is a `folder` of the server's, a bucket (`s3`), a site or sitemap (`web`), or a `feed`, whose events
+        are sent. What each takes as `settings` is told in the how-to about sources.
+        """
+        values = self.validated(SourceCreateSerializer)
+        values["schedule"] = values.get("schedule") or ""
+        with self.scope():
+            made = verbs.create(tenant_id=self.caller.tenant_id, **{"settings": {}, **values})
+            return Response(verbs.show(made), status=201)
+
+
+class SourceDetail(TenantView):
+    query_names = {"DELETE": ("documents",)}
+
+    @extend_schema(responses=SourceSerializer)
+    def get(self, request: Request, source_id: UUID) -> Response:
+        """Get a source, with its last result."""
+        with self.scope():
+            return Response(verbs.show(verbs.find(source_id)))
+
+    @extend_schema(
+        request=SourcePatchSerializer,
+        responses=SourceSerializer,
+        examples=[OpenApiExample("every hour", {"schedule": "0 * * * *"}, request_only=True)],
+    )
+    def patch(self, request: Request, source_id: UUID) -> Response:
+        """Change a source.
+
+        A secret that is left out of the settings stays as it was. What the new settings leave out is deleted by the
+        next sync.
+        """
+        values = self.validated(SourcePatchSerializer)
+        if "schedule" in values:
+            values["schedule"] = values["schedule"] or ""
+        with self.scope():
+            return Response(verbs.show(verbs.change(source=verbs.find(source_id), values=values)))
+
+    @extend_schema(
+        parameters=[OpenApiParameter("documents", enum=["keep", "delete"], description="by default they are kept")],
+        responses={204: None},
+    )
+    def delete(self, request: Request, source_id: UUID) -> Response:
+        """Delete a source; its documents stay, or go with it."""
+        documents = request.query_params.get("documents", "keep")
+        if documents not in ("keep", "delete"):
+            raise invalid("/documents", "documents is one of keep, delete.")
+        with self.scope():
+            verbs.delete(source=verbs.find(source_id), documents=documents == "delete")
+        return Response(status=204)
+
+
+class SourceSync(TenantView):
+    @extend_schema(request=SyncRequestSerializer, responses={202: SyncRunSerializer})
+    def post(self, request: Request, source_id: UUID) -> Response:
+        """Read a source now: what is new or changed is accepted, what is gone is deleted.
+
+        A source is never read twice at once. While it is, one more run may wait.
+        """
+        values = self.validated(SyncRequestSerializer)
+        with self.scope():
+            run = verbs.sync(source=verbs.find(source_id), empty_it=values["empty_it"])
+            return Response(verbs.show_run(run), status=202)
+
+
+class SourceCancel(TenantView):
+    @extend_schema(request=None, responses=SourceSerializer)
+    def post(self, request: Request, source_id: UUID) -> Response:
+        """End the run that is under way, and the one that waits. What has been taken stays."""
+        with self.scope():
+            source = verbs.find(source_id)
+            if not runs.cancel(source_id=source.id):
+                raise Problem(409, "wrong_state", "No run is open.")
+            return Response(verbs.show(source))
+
+
+class SourceRuns(TenantView):
+    query_names = {"GET": PAGED}
+
+    @extend_schema(responses=SyncRunSerializer(many=True))
+    def get(self, request: Request, source_id: UUID) -> Response:
+        """List the runs of a source, newest first."""
+        with self.scope():
+            verbs.find(source_id)
+        return self.paged(SyncRun.objects.filter(source_id=source_id), verbs.show_run)
+
+
+class SourceEvents(TenantView):
+    parser_classes = [NdjsonParser]
+    content_negotiation_class = AlwaysJson
+
+    @extend_schema(
+        request={NDJSON: EventSerializer},
+        responses={(200, NDJSON): OpenApiResponse(BulkResultSerializer, "A result per line, in order.")},
+        examples=[OpenApiExample("one line of many", _EVENTS, media_type=NDJSON, request_only=True)],
+    )
+    def post(self, request: Request, source_id: UUID) -> StreamingHttpResponse:
+        """Send events of a feed, one JSON object per line: what has been changed, and what deleted, where the data is.
+
+        `version` orders the events of a `source_uri`: a log position, or the row's own counter. Events may come late,
+        twice and in any order; one that is not above the version that is known is answered with 409 `stale_version` and
+        changes nothing. Answered like `POST /documents/bulk`; a delete with 200, and `unchanged` where it had been
+        deleted before.
+        """
+        with self.scope():
+            source = verbs.find(source_id)
+        if source.kind != Source.Kind.FEED:
+            raise Problem(409, "wrong_kind", "Events are for sources of the kind feed.")
+        if not source.enabled:
+            raise Problem(409, "disabled", "The source is switched off.")
+        return respond(request, partial(_take, source.collection))
+
+
+def _take(collection: Collection, lines: list[Line], results: Results) -> None:
+    checker = EventSerializer()
+    good: list[tuple[int, dict[str, Any]]] = []
+    for number, line in lines:
+        try:
+            good.append((number, checker.run_validation(load_line(content_of(line)))))
+        except Exception as error:
+            results.refuse([number], error)
+    for op, same in groupby(good, key=lambda each: each[1].pop("op")):
+        events = list(same)
+        if op == "delete":
+            for number, event in events:
+                _delete(collection, number, event, results)
+            continue
+        numbers = [number for number, _ in events]
+        try:
+            submissions = [from_values({"collection": collection.slug, **event})[2] for _, event in events]
+            put(collection, numbers, submissions, None, results)
+        except Exception as error:
+            results.refuse(numbers, error)
+
+
+def _delete(collection: Collection, number: int, event: dict[str, Any], results: Results) -> None:
+    try:
+        document, deleted = remove.delete_named(collection=collection, **event)
+    except Exception as error:
+        results.refuse([number], error)
+        return
+    told = {
+        "id": document.id,
+        "collection": collection.slug,
+        "source_uri": event["source_uri"],
+        "version": document.version,
+        "live_version": None,
+        "state": document.state,
+        "unchanged": not deleted,
+        "job": None,
+    }
+    results.tell(number, 200, told)
