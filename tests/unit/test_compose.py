@@ -74,7 +74,7 @@ def test_it_is_valid_by_the_compose_specification() -> None:
 def test_the_services_are_those_of_the_product() -> None:
     assert SERVICES.keys() == {
         *("postgres", "redis", "migrate", "web", "beat", "vllm"),
-        *("worker-prepare", "worker-embed", "worker-generate"),
+        *("worker-prepare", "worker-embed", "worker-generate", "worker-sync"),
     }
     assert SERVICES["vllm"]["profiles"] == ["gpu"]
     assert all("profiles" not in service for name, service in SERVICES.items() if name != "vllm")
@@ -120,7 +120,8 @@ def test_every_queue_is_consumed_by_exactly_one_worker_service() -> None:
 
 def test_no_worker_forks_and_the_embedding_one_is_solo() -> None:
     pools = {name: options["pool"].__module__.rsplit(".", 1)[1] for name, options in workers().items()}
-    assert pools == {"worker-prepare": "thread", "worker-embed": "solo", "worker-generate": "thread"}
+    assert pools.pop("worker-embed") == "solo"
+    assert pools == dict.fromkeys(("worker-prepare", "worker-generate", "worker-sync"), "thread")
 
 
 def test_a_worker_is_pinged_by_its_own_name() -> None:
@@ -138,16 +139,24 @@ def test_a_worker_is_pinged_by_its_own_name() -> None:
 
 def test_the_connection_pools_fit_into_the_servers_connections() -> None:
     most = sum(1 for name in OURS if name != "migrate") * int(env.READ["DATABASE_POOL_SIZE"])
-    assert most <= 100 - 10, "PostgreSQL's default max_connections, less what an operator needs"
+    setting = next(each for each in SERVICES["postgres"]["command"] if "max_connections" in each)
+    assert most <= int(setting.partition("=")[2]) - 10, "max_connections, less what an operator needs"
 
 
-def test_beat_runs_once_and_keeps_its_schedule_where_it_may_write() -> None:
+def test_beat_runs_once_and_keeps_its_schedule_in_the_database() -> None:
     beats = [name for name in OURS if (arguments := celery_of(name)) and arguments[2] == "beat"]
-    assert beats == ["beat"]
-    arguments = celery_of("beat") or []
-    _, options = parse_celery(arguments)
-    assert Path(options["schedule"]).parent == Path("/tmp")
-    assert OURS["beat"]["tmpfs"] == ["/tmp"] and OURS["beat"]["read_only"]
+    assert beats == ["beat"] and OURS["beat"]["read_only"]
+    parse_celery(celery_of("beat") or [])
+    assert settings.CELERY_BEAT_SCHEDULER == "django_celery_beat.schedulers:DatabaseScheduler"
+    *command, code = OURS["beat"]["healthcheck"]["test"]
+    assert command == ["CMD", "python", "manage.py", "shell", "-c"]
+    compile(code, "the health check", "exec")
+
+
+def test_sources_are_seen_by_who_checks_and_who_reads_them() -> None:
+    mounts = {name: service.get("volumes") for name, service in OURS.items()}
+    assert mounts["web"] == mounts["worker-sync"] == ["${SOURCE_DIR:-./sources}:/sources:ro"]
+    assert OURS["worker-sync"]["environment"]["SOURCE_FOLDERS"] == "${SOURCE_FOLDERS:-/sources}"
 
 
 def test_web_and_migrate_run_programs_that_take_these_arguments() -> None:
@@ -190,6 +199,7 @@ def test_images_are_pinned_and_agree_with_the_code() -> None:
 
 def test_named_volumes_are_declared_and_mounted_files_exist() -> None:
     mounts = [volume.split(":")[0] for service in SERVICES.values() for volume in service.get("volumes", [])]
+    mounts = [mount for mount in mounts if mount != "${SOURCE_DIR"]  # the operator's own
     assert {mount for mount in mounts if not mount.startswith(".")} == COMPOSE["volumes"].keys()
     assert all(any((ROOT / mount).iterdir()) for mount in mounts if mount.startswith("."))
 
