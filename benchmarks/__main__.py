@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-NAMES = ("search", "write_through", "ingest", "load", "edit", "formats", "memory", "flat", "first_answer")
+NAMES = ("search", "write_through", "ingest", "load", "edit", "formats", "sync", "memory", "flat", "first_answer")
 ON_REQUEST = ("beside",)  # needs an environment of its own
 ROOT = Path(__file__).resolve().parent.parent
 

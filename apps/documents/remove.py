@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
 from uuid import UUID, uuid4, uuid5
 
 from django.utils import timezone
@@ -36,10 +38,7 @@ def delete(*, tenant_id: UUID, document_id: UUID, version: int | None = None, er
                 f"The stored version is {document.version}.",
                 current_version=document.version,
             )
-        number = version or document.version
-        db.run("delete_document", document=document_id, version=number, now=timezone.now())
-        if not was_deleted:
-            _retire(document, number)
+        _retire([] if was_deleted else [document], at={document_id: version or document.version})
         if erase:
             erasure.erase(document)
         return not was_deleted
@@ -78,16 +77,34 @@ def delete_named(*, collection: Collection, source_uri: str, version: int) -> tu
         return tombstone, True
 
 
-def _retire(document: Document, version: int) -> None:
-    space = Collection.objects.select_related("space").get(id=document.collection_id).space
-    retired = db.rows("retire_all_chunks", document=document.id, version=version)
-    db.run("retire_all_embeddings", table=space.table, document=document.id)
-    db.run("clear_document_stage", document=document.id)
-    db.run("cancel_document", document=document.id)
+def delete_many(*, collection: Collection, document_ids: Sequence[UUID]) -> int:
+    """Delete documents of a collection, no more than the engine's `batch`. How many there were to delete."""
+    with tenancy.scope(collection.tenant_id):
+        hold(collection.id)
+        locked = Document.objects.select_for_update().filter(id__in=document_ids).order_by("id")
+        documents = [document for document in locked if document.deleted_at is None]
+        if documents:
+            _retire(documents, at={document.id: document.version for document in documents})
+        return len(documents)
+
+
+def _retire(documents: Sequence[Document], *, at: Mapping[UUID, int]) -> None:
+    """Inside a scope: note the deletion `at` these version numbers; take out of searches those that were not deleted
+    before, all of one collection."""
+    held: dict[str, Any] = {"documents": list(at), "versions": list(at.values())}
+    db.run("delete_documents", **held, now=timezone.now())
+    if not documents:
+        return
+    collection = Collection.objects.select_related("space").get(id=documents[0].collection_id)
+    retired = db.rows("retire_all_chunks", **held)
+    ids = list(at)
+    db.run("retire_all_embeddings", table=collection.space.table, documents=ids)
+    db.run("clear_document_stages", documents=ids)
+    db.run("cancel_documents", documents=ids)
     db.run(
         "bump_epoch",
-        collection=document.collection_id,
-        documents=-1 if document.live_version else 0,
+        collection=collection.id,
+        documents=-sum(1 for document in documents if document.live_version),
         chunks=-len(retired),
         tokens=-sum(row[0] for row in retired),
     )

@@ -13,7 +13,6 @@ import logging
 import re
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 from uuid import UUID
@@ -41,7 +40,6 @@ logger = logging.getLogger(__name__)
 
 GROUP_ITEMS, GROUP_BYTES = 100, 4 * 2**20
 GROUP_SECONDS = 2.0  # so that what is read slowly is seen to go on
-REMOVED_AT_ONCE = 100
 SHOWN_FAILURES = 20
 #: From so many items on, a source that holds none of them any more is taken to be broken rather than empty.
 EMPTY_FROM = 20
@@ -74,7 +72,6 @@ class _Item:
     fetched: Fetched | None
     state: State | None
     error: dict[str, str] | None = None
-    size: int = 0
 
 
 def drain() -> int:
@@ -113,6 +110,7 @@ class _Sync:
         self._counts = Counts()
         self._failures: list[dict[str, str]] = []
         self._group: list[_Item] = []
+        self._group_bytes = 0
         self._moved: list[tuple[str, State]] = []  # unchanged, with another state to remember
         self._group_began = time.monotonic()
         with tenancy.scope(run.tenant_id):
@@ -159,19 +157,20 @@ class _Sync:
         except SourceError as error:
             self._group.append(_Item(key, known, None, None, _error(error.code, error.detail)))
         else:
-            self._group.append(_Item(key, known, fetched, fetched.state, size=size))
+            self._group.append(_Item(key, known, fetched, fetched.state))
+            self._group_bytes += size
 
     def _is_full(self) -> bool:
         return (
             len(self._group) + len(self._moved) >= GROUP_ITEMS
             or len(self._known.missing) >= GROUP_ITEMS
-            or sum(item.size for item in self._group) >= GROUP_BYTES
+            or self._group_bytes >= GROUP_BYTES
             or time.monotonic() - self._group_began > GROUP_SECONDS
         )
 
     def _flush(self) -> None:
         """What was read goes to the documents, what is known of the items to their table."""
-        items, self._group = self._group, []
+        items, self._group, self._group_bytes = self._group, [], 0
         try:
             self._wait_for_room()
             at_once = engine_for(connection).batch
@@ -322,22 +321,29 @@ class _Sync:
             raise SourceError("vanished", f'{detail} If that is right, sync it with "empty_it".')
         while missing:
             with tenancy.scope(self._run.tenant_id):
-                rows = db.rows("missing_items", **at, limit=REMOVED_AT_ONCE)
+                rows = db.rows("missing_items", **at, limit=engine_for(connection).batch)
             if not rows:
                 break
-            for key, document_id in rows:
-                self._stay()
-                self._delete(key, document_id)
+            self._stay()
+            self._delete(rows)
             self._note()
 
-    def _delete(self, key: str, document_id: UUID | None) -> None:
-        with tenancy.scope(self._run.tenant_id):
-            self._own()
-            if document_id is not None:
-                with suppress(Problem):  # it is not there any more
-                    remove.delete(tenant_id=self._run.tenant_id, document_id=document_id)
-            db.run("drop_items", source=self._source.id, keys=[key])
-        self._counts.removed += 1
+    def _delete(self, rows: Sequence[tuple[str, UUID | None]]) -> None:
+        """Items and their documents, in one transaction; where others change one of these, each alone."""
+        for attempt in range(1, TRIES + 1):
+            try:
+                with tenancy.scope(self._run.tenant_id, replan=engine_for(connection).batch == 1):
+                    self._own()
+                    held = [document_id for _, document_id in rows if document_id is not None]
+                    remove.delete_many(collection=self._collection, document_ids=held)
+                    db.run("drop_items", source=self._source.id, keys=[key for key, _ in rows])
+                self._counts.removed += len(rows)
+                return
+            except OperationalError as error:
+                if not is_conflict(error) or (attempt == TRIES and len(rows) == 1):
+                    raise
+        for row in rows:
+            self._delete([row])
 
 
 def _error(code: str, detail: str) -> dict[str, str]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 from django.db.models import Q
 from django.utils import timezone
 
@@ -15,6 +14,7 @@ from apps.access.problems import Problem, invalid
 
 from .. import collections, remove
 from ..connectors.types import SourceError
+from ..engines import engine_for
 from . import kinds, runs, schedules
 from .models import Source, SourceItem, SyncRun
 
@@ -66,9 +66,10 @@ def delete(*, source: Source, documents: bool) -> None:
     runs.cancel(source_id=source.id)
     if documents:
         held = SourceItem.objects.filter(source=source, document_id__isnull=False).order_by("document_id")
-        for document_id in [each for each in held.values_list("document_id", flat=True) if each is not None]:
-            with suppress(Problem):  # it is not there any more
-                remove.delete(tenant_id=source.tenant_id, document_id=document_id)
+        ids = [each for each in held.values_list("document_id", flat=True) if each is not None]
+        at_once = engine_for(connection).batch
+        for at in range(0, len(ids), at_once):
+            remove.delete_many(collection=source.collection, document_ids=ids[at : at + at_once])
     schedules.drop([source.id])
     SourceItem.objects.filter(source=source).delete()
     SyncRun.objects.filter(source=source).delete()

@@ -121,11 +121,11 @@ UPDATE documents_document SET
     error = '{"code": "cancelled", "detail": "The job was cancelled."}'::jsonb
 WHERE id = %(document)s AND version = %(version)s AND deleted_at IS NULL
 
--- name: cancel_document
--- A delete ends all work on the document.
+-- name: cancel_documents
+-- A delete ends all work on the documents.
 UPDATE documents_ingestionjob SET
     state = 'done', outcome = 'deleted', lease_until = NULL, finished_at = now()
-WHERE document_id = %(document)s AND state IN ('queued', 'running')
+WHERE document_id = ANY(%(documents)b) AND state IN ('queued', 'running')
 
 -- name: pending
 -- How many jobs have not ended, of all tenants, counted up to a bound.
