@@ -27,6 +27,8 @@ os.environ.update(
     EMBEDDING_CACHE_DIR=str(MODELS),
     SWEEP_SECONDS="1",
     JOB_LEASE_SECONDS="10",
+    SOURCE_FOLDERS="/",
+    SOURCE_PRIVATE_HOSTS="127.0.0.1",
     RAGSITE_FAKE_EMBED_LOG=str(DATA / "embedded.jsonl"),
 )
 # Run in the background of a script, pytest and all its processes would ignore Ctrl-C, which some tests send them.

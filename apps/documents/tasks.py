@@ -14,8 +14,6 @@ from .sources import runs, schedules, sync
 
 logger = logging.getLogger(__name__)
 
-SYNCS_AT_ONCE = 4  # a worker runs as many at a time
-
 
 @shared_task(name="documents.prepare")
 def prepare_due() -> None:
@@ -58,4 +56,4 @@ def sweep() -> None:
     for stage, count in due.items():
         if count:
             ledger.wake(stage)
-    ledger.wake("sync", times=min(runs.due(), SYNCS_AT_ONCE))
+    ledger.wake("sync", times=min(runs.due(), sync.AT_ONCE))

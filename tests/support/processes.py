@@ -101,7 +101,9 @@ class Server:
             return False
 
 
-def worker(data: Path, *queues: str, name: str = "worker", pool: str = "solo", **environment: str) -> Process:
+def worker(
+    data: Path, *queues: str, name: str = "worker", pool: str = "solo", threads: int = 2, **environment: str
+) -> Process:
     """One Celery worker process."""
     argv = (
         "celery",
@@ -113,7 +115,7 @@ def worker(data: Path, *queues: str, name: str = "worker", pool: str = "solo", *
         "-P",
         pool,
         "-c",
-        "2",
+        str(threads),
         "-n",
         f"{name}@%h",
     )
@@ -121,13 +123,14 @@ def worker(data: Path, *queues: str, name: str = "worker", pool: str = "solo", *
 
 
 class Workers:
-    """One worker for preparing and syncing, one for embedding, and beat."""
+    """A worker for preparing, one for embedding, one for syncing and what beat asks for; and beat."""
 
     def __init__(self, data: Path) -> None:
         beat = ("celery", "-A", "ragsite", "beat", "--pidfile=")
         self.processes = [
-            worker(data, "prepare", "default", "generate", "sync", name="main", pool="threads"),
+            worker(data, "prepare", "generate", name="main", pool="threads"),
             worker(data, "embed", name="embed"),
+            worker(data, "sync", "default", name="sync", pool="threads", threads=6),
             Process(data, "beat", *beat),
         ]
 
@@ -135,8 +138,8 @@ class Workers:
         return self
 
     def ready(self) -> bool:
-        """Have both workers connected?"""
-        return all(b"ready." in process.log.read_bytes() for process in self.processes[:2])
+        """Have the workers connected?"""
+        return all(b"ready." in process.log.read_bytes() for process in self.processes[:3])
 
     def __exit__(self, *_: object) -> None:
         for process in self.processes:

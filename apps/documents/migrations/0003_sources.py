@@ -24,7 +24,7 @@ LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     )
     UPDATE documents_syncrun r SET
         state = 'running', worker = claimer, lease_until = now() + lease, attempts = r.attempts + 1,
-        fence = r.fence + 1, started_at = coalesce(r.started_at, now())
+        fence = r.fence + 1, started_at = least(r.started_at, now())
     WHERE r.id IN (SELECT head.id FROM head)
     RETURNING r.id, r.tenant_id, r.source_id, r.fence, r.attempts
 $$

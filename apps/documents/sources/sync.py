@@ -11,6 +11,7 @@ import io
 import json
 import logging
 import re
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -43,8 +44,11 @@ GROUP_SECONDS = 2.0  # so that what is read slowly is seen to go on
 SHOWN_FAILURES = 20
 #: From so many items on, a source that holds none of them any more is taken to be broken rather than empty.
 EMPTY_FROM = 20
+AT_ONCE = 4  # in one process: a thread of it has to be free for what takes a moment
 TRIES = 3  # of a group whose documents others are changing
 RETRIED = frozenset({"unreachable", "timeout"})
+
+_slots = threading.BoundedSemaphore(AT_ONCE)
 
 
 @dataclass
@@ -75,11 +79,17 @@ class _Item:
 
 
 def drain() -> int:
-    """Run what is due until there is nothing. Returns how many runs were claimed."""
+    """Run what is due until there is nothing; nothing where this process does as much as it may. Returns how many runs
+    were claimed."""
     claimed = 0
-    while not runs.stopping.is_set() and (run := runs.claim()) is not None:
-        claimed += 1
-        work(run)
+    if not _slots.acquire(blocking=False):
+        return claimed
+    try:
+        while not runs.stopping.is_set() and (run := runs.claim()) is not None:
+            claimed += 1
+            work(run)
+    finally:
+        _slots.release()
     return claimed
 
 

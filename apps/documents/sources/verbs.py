@@ -64,16 +64,17 @@ def delete(*, source: Source, documents: bool) -> None:
     With very many documents give the source an empty scan first: this is one transaction.
     """
     runs.cancel(source_id=source.id)
-    if documents:
-        held = SourceItem.objects.filter(source=source, document_id__isnull=False).order_by("document_id")
-        ids = [each for each in held.values_list("document_id", flat=True) if each is not None]
-        at_once = engine_for(connection).batch
-        for at in range(0, len(ids), at_once):
-            remove.delete_many(collection=source.collection, document_ids=ids[at : at + at_once])
+    items = SourceItem.objects.filter(source=source)
+    held = items.filter(document_id__isnull=False).values_list("document_id", flat=True) if documents else []
+    ids = [each for each in held if each is not None]
     schedules.drop([source.id])
-    SourceItem.objects.filter(source=source).delete()
+    items.delete()
     SyncRun.objects.filter(source=source).delete()
     Source.objects.filter(id=source.id).delete()
+    # Last: a Citus cluster takes no change of the small tables after one that went to all shards.
+    at_once = engine_for(connection).batch
+    for at in range(0, len(ids), at_once):
+        remove.delete_many(collection=source.collection, document_ids=ids[at : at + at_once])
 
 
 def sync(*, source: Source, empty_it: bool = False) -> SyncRun:

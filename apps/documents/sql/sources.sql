@@ -77,11 +77,12 @@ WHERE id = %(run)s AND fence = %(fence)s AND state = 'running'
 -- Again later; where another run has been asked for meanwhile, that one does its work.
 UPDATE documents_syncrun r SET
     state = CASE WHEN other.waits THEN 'cancelled' ELSE 'queued' END,
-    finished_at = CASE WHEN other.waits THEN now() END,
+    finished_at = CASE WHEN other.waits THEN other.moment END,
     attempts = r.attempts - %(forgiven)s, lease_until = NULL, error = %(error)s::jsonb,
     not_before = now() + make_interval(secs => %(delay)s)
 FROM (
-    SELECT EXISTS (SELECT 1 FROM documents_syncrun w WHERE w.source_id = %(source)s AND w.state = 'queued') AS waits
+    SELECT EXISTS (SELECT 1 FROM documents_syncrun w WHERE w.source_id = %(source)s AND w.state = 'queued') AS waits,
+           now() AS moment
 ) other
 WHERE r.id = %(run)s AND r.fence = %(fence)s AND r.state = 'running'
 

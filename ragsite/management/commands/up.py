@@ -120,9 +120,9 @@ class Command(BaseCommand):
         worker = "worker --loglevel INFO --without-mingle --without-gossip --without-heartbeat"
         commands = {
             # Threads: preparing and generating wait for subprocesses, the database and the LLM.
-            "main": f"celery -A ragsite {worker} -Q prepare,default,generate -P threads -c 4 -n main@%h",
-            # Apart: reading a site may take hours, and nothing else should wait for it.
-            "sync": f"celery -A ragsite {worker} -Q sync -P threads -c 4 -n sync@%h",
+            "main": f"celery -A ragsite {worker} -Q prepare,generate -P threads -c 4 -n main@%h",
+            # Apart: reading a site, and a first load, may take hours. Two threads more than syncs at once.
+            "sync": f"celery -A ragsite {worker} -Q sync,default -P threads -c 6 -n sync@%h",
             # Solo: one model, one batch at a time, and no fork after the GPU has been touched.
             "embed": f"celery -A ragsite {worker} -Q embed -P solo -n embed@%h",
             "beat": "celery -A ragsite beat --loglevel INFO",
