@@ -313,6 +313,7 @@ UNFOLD = {
                 "items": [
                     _desk_page("Collections", "folder", "documents", "collection"),
                     _desk_page("Documents", "description", "documents", "document"),
+                    _desk_page("Sources", "sync", "documents", "source"),
                     _desk_page("Jobs", "pending_actions", "documents", "ingestionjob"),
                     _desk_page("Embedding spaces", "scatter_plot", "documents", "embeddingspace"),
                 ],

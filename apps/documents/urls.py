@@ -23,5 +23,5 @@ urlpatterns = [
     path("sources/<uuid:source_id>/sync", sources.SourceSync.as_view()),
     path("sources/<uuid:source_id>/cancel", sources.SourceCancel.as_view()),
     path("sources/<uuid:source_id>/runs", sources.SourceRuns.as_view()),
-    path("sources/<uuid:source_id>/events", sources.SourceEvents.as_view()),
+    path("sources/<uuid:source_id>/events", sources.SourceEvents.as_view(), name="source_events"),
 ]

@@ -13,10 +13,10 @@ from django.urls import reverse
 from apps.access import tenancy
 from apps.access.models import ApiKey, Tenant, User
 from apps.documents.accept import Accepted
-from apps.documents.models import Collection, Document, EmbeddingSpace, IngestionJob
+from apps.documents.models import Collection, Document, EmbeddingSpace, IngestionJob, Source
 
 PASSWORD = "correct horse battery"
-MODELS = (Collection, Document, IngestionJob, EmbeddingSpace, ApiKey, User)
+MODELS = (Collection, Document, Source, IngestionJob, EmbeddingSpace, ApiKey, User)
 Ingest = Callable[..., Accepted]
 
 

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from . import collections, dashboard, documents, jobs, spaces
+from . import collections, dashboard, documents, jobs, sources, spaces
 
-__all__ = ["collections", "dashboard", "documents", "jobs", "spaces"]
+__all__ = ["collections", "dashboard", "documents", "jobs", "sources", "spaces"]

@@ -9,13 +9,14 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import Count, Sum
+from django.db.models import Case, Count, Sum, Value, When
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.timesince import timesince
 
 from .. import collections
-from ..models import Collection, Document, IngestionJob
+from ..models import Collection, Document, IngestionJob, Source
+from . import source_runs
 from .shown import failure, link, one_line, pending
 
 admin.site.index_template = "admin/ragsite/index.html"  # unfold's own stands first in the template path
@@ -29,6 +30,9 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     if _may_see(request, IngestionJob):
         cards += _job_cards()
         tables += _dead()
+    if _may_see(request, Source):
+        cards.append(_failing_card())
+        tables += _sources()
     if _may_see(request, Collection):
         cards = _content_cards() + cards
         tables += _collections()
@@ -61,6 +65,11 @@ def _job_cards() -> list[dict[str, Any]]:
         _card("Jobs running", counted.get(states.RUNNING, 0), name, "?state__exact=running"),
         _card("Dead letters", counted.get(states.DEAD, 0), name, "?state__exact=dead", alarm=True),
     ]
+
+
+def _failing_card() -> dict[str, Any]:
+    failing = source_runs.with_runs(Source.objects.all()).filter(source_runs.FAILING).count()
+    return _card("Failing sources", failing, "documents_source_changelist", "?last=failed", alarm=True)
 
 
 def _dead() -> list[dict[str, Any]]:
@@ -96,3 +105,23 @@ def _collections() -> list[dict[str, Any]]:
     ]
     headers = ["Name", "Live documents", "Live chunks", "Pending", "Epoch"]
     return [{"title": "Collections", "headers": headers, "rows": rows}]
+
+
+def _sources() -> list[dict[str, Any]]:
+    """The last result of each, failing ones first; no table when there are none."""
+    first = Case(When(source_runs.FAILING, then=Value(0)), default=Value(1))
+    found = source_runs.with_runs(Source.objects.select_related("collection")).order_by(first, "name", "id")[:ROWS]
+    sources = list(found)
+    source_runs.dress(sources)
+    rows = [
+        [
+            link("documents_source_change", one_line(one.name, 60), one.pk),
+            link("documents_collection_change", one_line(one.collection.name, 40), one.collection_id),
+            source_runs.result(one),
+            source_runs.outcome(one.last),  # type: ignore[attr-defined]
+            source_runs.ago(one.last),  # type: ignore[attr-defined]
+        ]
+        for one in sources
+    ]
+    headers = ["Name", "Collection", "Last result", "Outcome", "Ended"]
+    return [{"title": "Sources", "headers": headers, "rows": rows}] if rows else []

@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from django.http import HttpRequest
+from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils.html import format_html
 from unfold.views import ChangeList
@@ -21,6 +22,7 @@ DOCUMENT_STATES = {
     "deleted": "",
 }
 JOB_STATES = {"done": "success", "queued": "info", "running": "info", "dead": "danger", "cancelled": "warning"}
+RUN_STATES = {"done": "success", "queued": "info", "running": "info", "failed": "danger", "cancelled": "warning"}
 
 
 class DressedList(ChangeList):
@@ -36,6 +38,11 @@ def link(name: str, text: object, *args: object, query: str = "") -> str:
     """An anchor to a page of the admin, such as `documents_document_change`."""
     anchor = '<a class="text-primary-600 dark:text-primary-500" href="{}{}">{}</a>'
     return format_html(anchor, reverse(f"admin:{name}", args=args), query, text)
+
+
+def label(text: str, kind: str) -> str:
+    """A coloured label; kind: success, info, warning or danger."""
+    return render_to_string("unfold/helpers/label.html", {"text": text, "type": kind})
 
 
 def one_line(text: str, at_most: int) -> str:

@@ -80,7 +80,7 @@ class Migration(migrations.Migration):
                 (
                     "kind",
                     models.CharField(
-                        choices=[("folder", "Folder"), ("s3", "S3 bucket"), ("web", "web site"), ("feed", "Feed")],
+                        choices=[("folder", "Folder"), ("s3", "S3 bucket"), ("web", "Web site"), ("feed", "Feed")],
                         max_length=10,
                     ),
                 ),

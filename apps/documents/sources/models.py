@@ -16,7 +16,7 @@ class Source(models.Model):
     class Kind(models.TextChoices):
         FOLDER = "folder"
         S3 = "s3", "S3 bucket"
-        WEB = "web", "web site"
+        WEB = "web", "Web site"
         FEED = "feed"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)

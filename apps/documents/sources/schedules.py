@@ -43,6 +43,12 @@ def next_after(schedule: str, moment: datetime) -> datetime:
     return began + remaining
 
 
+def in_words(schedule: str) -> str:
+    """As in "At 03:00 AM UTC"."""
+    fields = dict(zip(FIELDS, schedule.split(), strict=True))
+    return str(CrontabSchedule(**fields, timezone="UTC").human_readable)
+
+
 def keep(source: Source) -> None:
     """Inside a scope: let beat know of the source's schedule. Its row names no tenant and nothing of the source."""
     name = _name(source.id)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.test import Client
 
-from apps.access import keys
+from apps.access import keys, tenancy
 from apps.access.models import ApiKey, Tenant, User
-from apps.documents.models import Collection, Document, EmbeddingSpace, IngestionJob
+from apps.documents.models import Collection, Document, EmbeddingSpace, IngestionJob, Source
+from apps.documents.sources import verbs
 from tests.support.desk import Ingest, make_curator, sign_in
 
 
@@ -37,13 +39,26 @@ def dead_job(collection: Collection, ingest: Ingest) -> IngestionJob:
 
 
 @pytest.fixture
-def owned(tenant: Tenant, curator: User, document: Document, dead_job: IngestionJob) -> dict[type, Any]:
+def source(collection: Collection, tmp_path: Path) -> Source:
+    """A folder with two pages, which nobody has read yet."""
+    for name in ("harbour", "hills"):
+        (tmp_path / f"{name}.md").write_text(f"# The {name}\n\nWhat is known of the {name}.\n")
+    settings = {"path": str(tmp_path), "exclude": ["drafts/"], "watch": False}
+    with tenancy.scope(collection.tenant_id):
+        return verbs.create(
+            tenant_id=collection.tenant_id, collection="docs", kind="folder", name="Harbour files", settings=settings
+        )
+
+
+@pytest.fixture
+def owned(tenant: Tenant, curator: User, document: Document, dead_job: IngestionJob, source: Source) -> dict[type, Any]:
     """One object of each registered model, of the tenant's own."""
     key, _ = keys.create_key(tenant_id=tenant.id, name="switchboard", scopes=["read"])
     space = EmbeddingSpace.objects.order_by("created_at")[0]
     return {
         Collection: document.collection_id,
         Document: document.pk,
+        Source: source.pk,
         IngestionJob: dead_job.pk,
         EmbeddingSpace: space.pk,
         ApiKey: key.pk,

@@ -17,8 +17,10 @@ from django.urls import reverse
 from apps.access import tenancy
 from apps.access.models import ApiKey, Tenant, User
 from apps.documents.admin.dashboard import dashboard
-from apps.documents.models import Collection, Document, EmbeddingSpace, IngestionJob
+from apps.documents.models import Collection, Document, EmbeddingSpace, IngestionJob, Source, SyncRun
 from tests.support.desk import MODELS, PASSWORD, in_tenant, make_curator, sign_in, text_of, url
+
+SOURCE_ACTIONS = ("sync_now", "sync_empty", "cancel", "remove")
 
 
 def test_a_curator_signs_in_through_the_real_server_and_out(server: str, curator: User, document: Document) -> None:
@@ -46,7 +48,7 @@ def test_every_page_answers(desk: Client, owned: dict[type, Any]) -> None:
         assert desk.get(url("change", model, pk)).status_code == 200, model
         assert desk.get(url("history", model, pk)).status_code == 200, model
         assert desk.get(url("changelist", model), {"q": "a"}).status_code == 200, model
-    for model in (Collection, ApiKey, User):
+    for model in (Collection, Source, ApiKey, User):
         assert desk.get(url("add", model)).status_code == 200
     for model in (Document, IngestionJob, EmbeddingSpace):
         assert desk.get(url("add", model)).status_code == 403
@@ -106,16 +108,19 @@ def test_another_tenants_objects_cannot_be_acted_on(
     tenant: Tenant, other_tenant: Tenant, owned: dict[type, Any], desk: Client
 ) -> None:
     theirs = sign_in(make_curator(other_tenant))
-    for model, action in ((Document, "delete_selected"), (IngestionJob, "retry"), (ApiKey, "revoke")):
+    listed = ((Document, "delete_selected"), (Source, "sync_selected"), (IngestionJob, "retry"), (ApiKey, "revoke"))
+    for model, action in listed:
         form = {"action": action, "_selected_action": str(owned[model]), "post": "yes"}
         assert theirs.post(url("changelist", model), form).status_code in (200, 302)
-    for model, action in ((IngestionJob, "retry_one"), (ApiKey, "revoke_one")):
+    single = ((IngestionJob, "retry_one"), (ApiKey, "revoke_one"), *((Source, name) for name in SOURCE_ACTIONS))
+    for model, action in single:
         path = reverse(f"admin:{model._meta.label_lower.replace('.', '_')}_{action}", args=[owned[model]])
         assert theirs.post(path, {"_form_submitted": "on"}).status_code == 302
     assert theirs.post(url("delete", Collection, owned[Collection]), {"post": "yes"}).status_code == 302
     assert in_tenant(tenant, lambda: Document.objects.get(pk=owned[Document]).deleted_at) is None
     assert in_tenant(tenant, lambda: IngestionJob.objects.get(pk=owned[IngestionJob]).state) == "dead"
     assert in_tenant(tenant, lambda: ApiKey.objects.get(pk=owned[ApiKey]).revoked_at) is None
+    assert in_tenant(tenant, Source.objects.count) == 1 and in_tenant(tenant, SyncRun.objects.count) == 0
 
 
 def test_a_wrong_password_opens_no_tenant(curator: User, tenant: Tenant, other_tenant: Tenant) -> None:
