@@ -187,6 +187,7 @@ SWEEP_SECONDS = env.integer("SWEEP_SECONDS", 5, at_least=1)
 CELERY_BEAT_SCHEDULE = {
     "sweep": {"task": "documents.sweep", "schedule": SWEEP_SECONDS, "options": {"expires": 30}},
     "forget": {"task": "documents.forget", "schedule": 3600, "options": {"expires": 600}},
+    "fingerprints": {"task": "documents.fingerprints", "schedule": 3600, "options": {"expires": 600}},
 }
 
 # --- Embedding -----------------------------------------------------------------------------------------------------

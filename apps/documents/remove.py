@@ -49,8 +49,9 @@ def _retire(document: Document, version: int) -> None:
     space = Collection.objects.select_related("space").get(id=document.collection_id).space
     retired = db.rows("retire_all_chunks", document=document.id, version=version)
     db.run("retire_all_embeddings", table=space.table, document=document.id)
+    db.run("cancel_document", document=document.id)  # before its stage, in the order of all who end jobs
     db.run("clear_document_stage", document=document.id)
-    db.run("cancel_document", document=document.id)
+    db.run("clear_document_coming", document=document.id)
     db.run(
         "bump_epoch",
         collection=document.collection_id,

@@ -118,6 +118,7 @@ class DocumentSerializer(serializers.Serializer):
     metadata = serializers.DictField()
     version = serializers.IntegerField()
     live_version = serializers.IntegerField(allow_null=True)
+    live_revision = serializers.IntegerField(help_text="how often the live version has been reindexed")
     state = serializers.ChoiceField(choices=Document.State.choices)
     pending_since = serializers.DateTimeField(allow_null=True)
     error = serializers.DictField(allow_null=True)
@@ -147,6 +148,7 @@ class BulkResultSerializer(AcceptedSerializer):
 
 class VersionSerializer(serializers.Serializer):
     version = serializers.IntegerField()
+    revision = serializers.IntegerField(help_text="how often it has been reindexed")
     title = serializers.CharField()
     media_type = serializers.CharField()
     filename = serializers.CharField()
@@ -172,6 +174,7 @@ class VersionSerializer(serializers.Serializer):
 
 class TextSerializer(serializers.Serializer):
     text = serializers.CharField()
+    revision = serializers.IntegerField(help_text="of the version, that this text is of")
     start = serializers.IntegerField()
     end = serializers.IntegerField()
     sha256 = serializers.CharField()
@@ -179,6 +182,7 @@ class TextSerializer(serializers.Serializer):
 
 class ChunkSerializer(serializers.Serializer):
     chunk_id = serializers.UUIDField()
+    revision = serializers.IntegerField()
     ordinal = serializers.IntegerField()
     start = serializers.IntegerField()
     end = serializers.IntegerField()
@@ -197,6 +201,7 @@ class JobSerializer(serializers.Serializer):
     id = serializers.UUIDField()
     document_id = serializers.UUIDField()
     version = serializers.IntegerField()
+    kind = serializers.ChoiceField(choices=IngestionJob.Kind.choices)
     state = serializers.ChoiceField(choices=IngestionJob.State.choices)
     stage = serializers.ChoiceField(choices=IngestionJob.Stage.choices)
     outcome = serializers.CharField()

@@ -6,7 +6,7 @@ import logging
 
 from celery import shared_task
 
-from . import db, embed, ledger, prepare
+from . import db, embed, ledger, prepare, reindex
 
 logger = logging.getLogger(__name__)
 
@@ -32,10 +32,19 @@ def forget_ended() -> None:
 
 @shared_task(name="documents.sweep")
 def sweep() -> None:
-    """Wake workers for due work: what Redis lost, leases that ran out, retries whose time has come."""
+    """Wake workers for due work: what Redis lost, leases that ran out, retries whose time has come. Feed the reindexes
+    that go on."""
     due: dict[str, int] = {}
     for stage, _, _, count, _ in db.rows("overview"):
         due[stage] = due.get(stage, 0) + count
     for stage, count in due.items():
         if count:
             ledger.wake(stage)
+    reindex.feed()
+
+
+@shared_task(name="documents.fingerprints")
+def reindex_outdated() -> None:
+    """Start a reindex of every collection that other parsers or settings than today's have read and cut."""
+    if started := reindex.start_outdated():
+        logger.info("reindexing %d collections", started)

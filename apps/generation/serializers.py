@@ -82,6 +82,7 @@ class CitationSerializer(serializers.Serializer):
     chunk_id = serializers.UUIDField()
     document_id = serializers.UUIDField()
     version = serializers.IntegerField()
+    revision = serializers.IntegerField(required=False, help_text="how often the version had been reindexed")
     start = serializers.IntegerField(help_text="code points of the version's text")
     end = serializers.IntegerField()
     quote = serializers.CharField()

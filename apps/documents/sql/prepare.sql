@@ -5,15 +5,18 @@ FROM documents_documentversion v JOIN {held} ON v.document_id = held.document_id
 WHERE v.version > held.version AND v.error IS NULL AND v.same_as IS DISTINCT FROM held.version
 
 -- name: versions
-SELECT v.document_id, v.media_type, v.filename, v.title
+SELECT v.document_id, v.declared_type, v.filename, v.title
 FROM documents_documentversion v JOIN {held} ON v.document_id = held.document_id AND v.version = held.version
 
 -- name: live_chunks
--- What the new version is compared with.
-SELECT c.document_id, c.chunk_id, c.sha256, c.heading_path
-FROM documents_chunk c
-WHERE c.document_id = ANY(%(documents)b) AND c.retired_in_version IS NULL
-ORDER BY c.document_id, c.chunk_id
+-- What the new version is compared with, in reading order: of equal chunks each keeps its place.
+SELECT d.id, c.chunk_id, c.sha256, c.heading_path
+FROM documents_document d
+JOIN documents_documentversion v ON v.document_id = d.id AND v.version = d.live_version
+CROSS JOIN LATERAL unnest(v.chunk_ids) WITH ORDINALITY AS p (chunk_id, ordinal)
+JOIN documents_chunk c ON c.document_id = d.id AND c.chunk_id = p.chunk_id AND c.retired_in_version IS NULL
+WHERE d.id = ANY(%(documents)b)
+ORDER BY d.id, p.ordinal
 
 -- name: blobs
 -- The original bytes, part by part.

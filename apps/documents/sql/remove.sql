@@ -27,3 +27,6 @@ UPDATE {table} SET live = false WHERE document_id = %(document)s AND live
 
 -- name: clear_document_stage
 DELETE FROM documents_stagedchunk WHERE document_id = %(document)s
+
+-- name: clear_document_coming
+DELETE FROM documents_versionrevision WHERE document_id = %(document)s AND replaced_at IS NULL
