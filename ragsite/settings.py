@@ -250,6 +250,7 @@ API_TAGS = {  # in the order in which they are shown
     "search": "Passages, with the exact place where each stands.",
     "answers": "Answers from the documents, every statement with its source.",
     "jobs": "What is being indexed, and what could not be.",
+    "reindexes": "Documents read and cut anew, after a change of settings or of a parser, or when you ask for it.",
     "OpenAI": "The protocol of OpenAI's clients; each collection is a model.",
 }
 SPECTACULAR_SETTINGS = {

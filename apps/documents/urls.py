@@ -1,6 +1,6 @@
 from django.urls import path
 
-from .views import bulk, collections, documents, jobs
+from .views import bulk, collections, documents, jobs, reindexes
 
 urlpatterns = [
     path("collections", collections.CollectionList.as_view()),
@@ -18,4 +18,9 @@ urlpatterns = [
     path("jobs/<uuid:job_id>", jobs.JobDetail.as_view()),
     path("jobs/<uuid:job_id>/retry", jobs.JobRetry.as_view()),
     path("jobs/<uuid:job_id>/cancel", jobs.JobCancel.as_view()),
+    path("reindexes", reindexes.ReindexList.as_view()),
+    path("reindexes/<uuid:run_id>", reindexes.ReindexDetail.as_view()),
+    path("reindexes/<uuid:run_id>/pause", reindexes.ReindexPause.as_view()),
+    path("reindexes/<uuid:run_id>/resume", reindexes.ReindexResume.as_view()),
+    path("reindexes/<uuid:run_id>/cancel", reindexes.ReindexCancel.as_view()),
 ]

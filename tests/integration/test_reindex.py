@@ -18,7 +18,7 @@ from django.utils import timezone
 from apps.access import tenancy
 from apps.access.models import Tenant
 from apps.access.problems import Problem
-from apps.documents import collections, embed, ledger, prepare, queries, reindex, remove, tasks
+from apps.documents import collections, db, embed, ledger, prepare, queries, reindex, remove, tasks
 from apps.documents.accept import Accepted
 from apps.documents.models import (
     Blob,
@@ -37,6 +37,7 @@ from apps.retrieval.types import Hit, SearchQuery
 from tests.conftest import DATA, make_collection
 from tests.support.asking import ask
 from tests.support.processes import wait_for, worker
+from tests.support.refusals import NOBODY, refused
 
 from .test_ingest import embedded_texts, live_rows, paragraphs
 from .test_races import assert_whole
@@ -579,13 +580,59 @@ def test_a_slot_is_one_run_and_another_run_is_refused_while_one_is_open(collecti
     slot = timezone.now()
     run = start(collection, trigger="schedule", slot=slot, everything=True)
     assert start(collection, trigger="schedule", slot=slot, everything=True).id == run.id
-    with pytest.raises(Problem) as refused:
+    with pytest.raises(Problem) as problem:
         start(collection)
-    assert (refused.value.status_code, refused.value.code) == (409, "already_running")
-    assert refused.value.extra == {"reindex": str(run.id)}
+    assert (problem.value.status_code, problem.value.code) == (409, "already_running")
+    assert problem.value.extra == {"reindex": str(run.id)}
     work_off(collection)
     assert start(collection, trigger="schedule", slot=slot).id == run.id, "a tick that comes late is told what it was"
     assert not is_open(collection)
+
+
+def test_the_api_starts_watches_pauses_and_cancels_runs(
+    client: httpx.Client, collection: Collection, ingest: Put
+) -> None:
+    for number in range(3):
+        ingest(collection, f"Document {number}. " * 30, source_uri=f"d{number}")
+    runs = "/api/v1/reindexes"
+    refused(client.post(runs, json={"collection": "nowhere"}), 422, "unknown_collection")
+    refused(client.post(runs, json={"collection": "docs", "everything": "yes"}), 400, pointer="/everything")
+    made = client.post(runs, json={"collection": "docs", "everything": True})
+    assert made.status_code == 202
+    run = made.json()
+    assert (run["collection"], run["trigger"], run["state"], run["documents"]) == ("docs", "manual", "running", 3)
+    there = refused(client.post(runs, json={"collection": "docs"}), 409, "already_running")
+    assert there["reindex"] == run["id"]
+    assert client.get("/api/v1/collections/docs").json()["reindex"] == {"id": run["id"], "state": "running"}
+
+    path = f"{runs}/{run['id']}"
+    assert client.post(f"{path}/pause").json()["state"] == "paused"
+    assert reindex.feed() == 0
+    refused(client.post(f"{path}/pause"), 409, "wrong_state")
+    assert client.post(f"{path}/resume").json()["state"] == "running"
+    reindex.feed()
+    told = client.get(path).json()
+    assert (told["looked_at"], told["queued"], told["open"], told["eta_seconds"]) == (3, 3, 3, None)
+    prepare.drain()
+    told = client.get(path).json()
+    assert (told["open"], told["unchanged"], told["eta_seconds"]) == (0, 3, 0)
+    job = client.get("/api/v1/jobs").json()["results"][0]
+    assert (job["kind"], job["outcome"], job["priority"]) == ("reindex", "unchanged", "low")
+    assert client.post(f"{path}/cancel").json()["state"] == "cancelled"
+    for verb in ("pause", "resume", "cancel"):
+        refused(client.post(f"{path}/{verb}"), 409, "wrong_state")
+        refused(client.post(f"{runs}/{NOBODY}/{verb}"), 404, "not_found")
+    refused(client.get(f"{runs}/{NOBODY}"), 404, "not_found")
+
+    changed = client.patch("/api/v1/collections/docs", json=SMALL).json()
+    assert changed["reindex"]["state"] == "running"
+    listed = client.get(runs, params={"collection": "docs"}).json()["results"]
+    assert [(each["trigger"], each["state"]) for each in listed] == [("settings", "running"), ("manual", "cancelled")]
+    assert len(client.get(runs, params={"state": "running"}).json()["results"]) == 1
+    assert client.get(runs, params={"collection": "nowhere"}).json()["results"] == []
+    refused(client.get(runs, params={"state": "odd"}), 400, pointer="/state")
+    assert work_off(collection)["done"] == 3
+    assert client.get("/api/v1/collections/docs").json()["reindex"] is None
 
 
 def test_todays_fingerprints_start_runs_where_others_have_read_or_cut(
@@ -621,12 +668,6 @@ def test_the_new_tables_are_behind_the_wall(collection: Collection, other_tenant
 def _close(database: None) -> Iterator[None]:
     """What one test leaves open would be fed by the next."""
     yield
-    for tenant_id, _, run_id in list(_running()):
+    for tenant_id, _, run_id in db.rows("reindex_running"):
         with tenancy.scope(tenant_id):
             reindex.cancel(run_id=run_id)
-
-
-def _running() -> list[tuple[Any, ...]]:
-    from apps.documents import db
-
-    return db.rows("reindex_running")

@@ -17,7 +17,7 @@ from django.urls import reverse
 from apps.access import tenancy
 from apps.access.models import ApiKey, Tenant, User
 from apps.documents.admin.dashboard import dashboard
-from apps.documents.models import Collection, Document, EmbeddingSpace, IngestionJob
+from apps.documents.models import Collection, Document, EmbeddingSpace, IngestionJob, Reindex
 from tests.support.desk import MODELS, PASSWORD, in_tenant, make_curator, sign_in, text_of, url
 
 
@@ -109,13 +109,14 @@ def test_another_tenants_objects_cannot_be_acted_on(
     for model, action in ((Document, "delete_selected"), (IngestionJob, "retry"), (ApiKey, "revoke")):
         form = {"action": action, "_selected_action": str(owned[model]), "post": "yes"}
         assert theirs.post(url("changelist", model), form).status_code in (200, 302)
-    for model, action in ((IngestionJob, "retry_one"), (ApiKey, "revoke_one")):
+    for model, action in ((IngestionJob, "retry_one"), (ApiKey, "revoke_one"), (Collection, "reindex")):
         path = reverse(f"admin:{model._meta.label_lower.replace('.', '_')}_{action}", args=[owned[model]])
         assert theirs.post(path, {"_form_submitted": "on"}).status_code == 302
     assert theirs.post(url("delete", Collection, owned[Collection]), {"post": "yes"}).status_code == 302
     assert in_tenant(tenant, lambda: Document.objects.get(pk=owned[Document]).deleted_at) is None
     assert in_tenant(tenant, lambda: IngestionJob.objects.get(pk=owned[IngestionJob]).state) == "dead"
     assert in_tenant(tenant, lambda: ApiKey.objects.get(pk=owned[ApiKey]).revoked_at) is None
+    assert not in_tenant(tenant, Reindex.objects.exists)
 
 
 def test_a_wrong_password_opens_no_tenant(curator: User, tenant: Tenant, other_tenant: Tenant) -> None:
