@@ -351,8 +351,9 @@ def page_starts(parsed: Parsed) -> list[int] | None:
 
 
 def _array(numbers: list[int] | None) -> str | None:
-    """As Postgres writes an array: lists of different lengths cannot be sent as one."""
-    return None if numbers is None else "{" + ",".join(map(str, numbers)) + "}"
+    """For string_to_array: lists of different lengths cannot be sent as one, and Citus updates no row by a cast to an
+    array."""
+    return None if numbers is None else ",".join(map(str, numbers))
 
 
 def stage(chunks: Sequence[StagedChunk]) -> None:

@@ -17,7 +17,7 @@ JOIN unnest(%(documents)b::uuid[], %(versions)b::bigint[], %(texts)b::text[]) AS
 INSERT INTO documents_versionrevision
     (document_id, version, revision, tenant_id, media_type, title, text, characters, page_starts, notes, parser, chunker)
 SELECT d.id, held.version, d.live_revision + 1, d.tenant_id, held.media_type, held.title, held.text, held.characters,
-       held.page_starts::int[], held.notes::jsonb, held.parser, %(chunker)s
+       string_to_array(held.page_starts, ',')::int[], held.notes::jsonb, held.parser, %(chunker)s
 FROM documents_document d
 JOIN unnest(%(documents)b::uuid[], %(versions)b::bigint[], %(texts)b::text[], %(characters)b::bigint[],
             %(titles)b::text[], %(parsers)b::text[], %(media_types)b::text[], %(page_starts)b::text[], %(notes)b::text[])
