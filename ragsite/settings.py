@@ -190,6 +190,7 @@ CELERY_BEAT_SCHEDULE = {
     "sweep": {"task": "documents.sweep", "schedule": SWEEP_SECONDS, "options": {"expires": 30}},
     "forget": {"task": "documents.forget", "schedule": 3600, "options": {"expires": 600}},
     "schedules": {"task": "documents.schedules", "schedule": 60, "options": {"expires": 60}},
+    "fingerprints": {"task": "documents.fingerprints", "schedule": 3600, "options": {"expires": 600}},
 }
 CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
 
@@ -263,6 +264,7 @@ API_TAGS = {  # in the order in which they are shown
     "answers": "Answers from the documents, every statement with its source.",
     "jobs": "What is being indexed, and what could not be.",
     "sources": "Folders, buckets, sites and feeds that documents come from.",
+    "reindexes": "Documents read and cut anew, after a change of settings or of a parser, or when you ask for it.",
     "OpenAI": "The protocol of OpenAI's clients; each collection is a model.",
 }
 SPECTACULAR_SETTINGS = {

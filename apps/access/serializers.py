@@ -182,6 +182,15 @@ class WholeField(serializers.IntegerField):
         return super().to_internal_value(data)
 
 
+class FlagField(serializers.BooleanField):
+    """A JSON boolean; unlike its parent it does not take a string or a number for one."""
+
+    def to_internal_value(self, data: Any) -> bool:
+        if not isinstance(data, bool):
+            raise serializers.ValidationError("Must be true or false.")
+        return data
+
+
 class IdField(serializers.UUIDField):
     """A UUID as a string; unlike its parent it does not take a number for one."""
 

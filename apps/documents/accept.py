@@ -278,8 +278,8 @@ def _upsert(collection: Collection, writes: Sequence[_Write], now: datetime) -> 
         if isinstance(error.__cause__, pg.InsufficientPrivilege):
             raise _ForeignId from error
         raise
-    for document_id, live_version in accepted:
-        drafts[document_id].live_version = live_version
+    for document_id, live_version, live_revision in accepted:
+        drafts[document_id].live_version, drafts[document_id].live_revision = live_version, live_revision
     return {row[0]: drafts[row[0]] for row in accepted}
 
 

@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from apps.access.problems import Problem, invalid
 
-from . import db
+from . import db, reindex
 from .chunking import validate
 from .models import Collection, Document, EmbeddingSpace, Source, SourceItem, SyncRun
 from .sources import schedules
@@ -50,6 +50,7 @@ def create(*, tenant_id: UUID, slug: str, **values: Any) -> Collection:
     _assign(collection, values)
     if collection.space_id is None:
         collection.space = _default_space()
+    collection.indexed_with = reindex.fingerprint(collection)
     try:
         with transaction.atomic():
             collection.save(force_insert=True)
@@ -59,11 +60,12 @@ def create(*, tenant_id: UUID, slug: str, **values: Any) -> Collection:
 
 
 def change(*, collection: Collection, values: dict[str, Any]) -> Collection:
-    """Inside a scope: new settings. They hold for what is written from now on; live chunks stay as they are."""
+    """Inside a scope: new settings. What is live answers as it is until it has been cut anew in the background."""
     _assign(collection, values)
     changed = {name: getattr(collection, name) for name in _assigned(values)}
     if not Collection.objects.filter(id=collection.id).update(**changed, updated_at=timezone.now()):
         raise Problem(404, "unknown_collection", f"There is no collection {collection.slug!r}.")
+    reindex.start_if_outdated(collection, trigger=reindex.Trigger.SETTINGS)
     return collection
 
 
@@ -80,13 +82,14 @@ def remove(*, collection: Collection) -> None:
     Document.objects.filter(collection=collection).update(state=Document.State.DELETED)
     with connection.cursor() as cursor:
         cursor.execute(f'DELETE FROM "{collection.space.table}" WHERE collection_id = %s', [collection.id])  # noqa: S608
-        for table in ("chunk", "stagedchunk", "blob", "documentversion"):
+        for table in ("chunk", "stagedchunk", "blob", "versionrevision", "documentversion"):
             cursor.execute(
                 f"DELETE FROM documents_{table} t USING documents_document d"  # noqa: S608
                 " WHERE d.id = t.document_id AND d.collection_id = %s",
                 [collection.id],
             )
         cursor.execute("DELETE FROM documents_ingestionjob WHERE collection_id = %s", [collection.id])
+        cursor.execute("DELETE FROM documents_reindex WHERE collection_id = %s", [collection.id])
         cursor.execute("DELETE FROM documents_document WHERE collection_id = %s", [collection.id])
         cursor.execute("DELETE FROM documents_collection WHERE id = %s", [collection.id])
 
@@ -120,6 +123,7 @@ def progress(ids: Sequence[UUID]) -> dict[UUID, Progress]:
 def show(collection: Collection) -> dict[str, Any]:
     """A collection as the API gives it."""
     going = progress([collection.id])[collection.id]
+    run = reindex.open_run(collection.id)
     return {
         "slug": collection.slug,
         "name": collection.name,
@@ -142,6 +146,7 @@ def show(collection: Collection) -> dict[str, Any]:
         "pending": going.pending,
         "indexed_per_minute": going.per_minute,
         "eta_seconds": going.eta_seconds,
+        "reindex": {"id": run.id, "state": run.state} if run else None,
         "created_at": collection.created_at,
     }
 

@@ -19,7 +19,10 @@ from django.utils import timezone
 from . import db
 from .models import Document, EmbeddingSpace, IngestionJob, SourceItem
 
-TABLES = ("documents_stagedchunk", "documents_chunk", "documents_blob", "documents_documentversion")
+TABLES = (
+    *("documents_stagedchunk", "documents_chunk", "documents_blob"),
+    *("documents_versionrevision", "documents_documentversion"),
+)
 
 
 @dataclass(frozen=True, slots=True)

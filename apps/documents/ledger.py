@@ -45,6 +45,7 @@ from .models import Document, IngestionJob
 logger = logging.getLogger(__name__)
 
 Timings = Sequence[dict[str, float]]  # of each job, in milliseconds
+Base = tuple[int | None, int | None]  # the live version and its revision that staged chunks were compared with
 Stage, Priority = IngestionJob.Stage, IngestionJob.Priority
 _FLOORS = {3: Priority.NORMAL, 7: Priority.LOW}
 SMALL_BYTES = 64 * 1024
@@ -64,12 +65,18 @@ class Claim:
     collection_id: UUID
     document_id: UUID
     version: int
+    kind: str
     base_version: int | None
+    base_revision: int | None
     bytes: int
     attempts: int
     fence: int
     created_at: datetime
     timings: dict[str, float]
+
+    @property
+    def is_reindex(self) -> bool:
+        return self.kind == IngestionJob.Kind.REINDEX
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +85,12 @@ class Owned:
 
     held: Claim
     live_version: int | None
+    live_revision: int
     deleted_version: int | None
+
+    @property
+    def base(self) -> Base:
+        return self.live_version, self.live_revision
 
 
 def worker_name() -> str:
@@ -153,12 +165,14 @@ def open_jobs(
             "collection_id": document.collection_id,
             "document_id": document.id,
             "version": document.version,
+            "kind": IngestionJob.Kind.INGEST,
             "bytes": size,
             "attempts": int(hold),
             "fence": int(hold),
             "created_at": document.updated_at,
         }
-        held = Claim(**values, base_version=document.live_version, timings={}) if hold else None
+        base: dict[str, Any] = {"base_version": document.live_version, "base_revision": document.live_revision}
+        held = Claim(**values, **base, timings={}) if hold else None
         opened.append((IngestionJob(**values, **shared, priority=priority), held))
     db.run(
         "open_jobs",
@@ -177,14 +191,21 @@ def open_jobs(
     return opened
 
 
+def clear(claims: Sequence[Claim]) -> None:
+    """Inside a scope: remove what has been staged for these jobs, which are of one kind."""
+    db.run("clear_stage", **versions_of(claims))
+    if claims[0].is_reindex:
+        db.run("clear_coming", **versions_of(claims))
+
+
 def versions_of(claims: Sequence[Claim]) -> dict[str, Any]:
     """The parameters of {held} in a query (db.py)."""
     return {"documents": [held.document_id for held in claims], "versions": [held.version for held in claims]}
 
 
 def groups(claims: Iterable[Claim], *, size: Callable[[Claim], float], most: float) -> list[list[Claim]]:
-    """Jobs that can share a transaction: of one tenant (the wall) and collection, no document twice, together at most
-    `most`. A larger one stands alone; small ones come first and do not wait for it."""
+    """Jobs that can share a transaction: of one tenant (the wall), collection and kind, no document twice, together at
+    most `most`. A larger one stands alone; small ones come first and do not wait for it."""
     found: list[list[Claim]] = []
     for _, same in groupby(sorted(claims, key=_house), key=_house):
         room: float = 0
@@ -199,8 +220,8 @@ def groups(claims: Iterable[Claim], *, size: Callable[[Claim], float], most: flo
     return sorted(found, key=lambda group: sum(map(size, group)))
 
 
-def _house(held: Claim) -> tuple[UUID, UUID]:
-    return held.tenant_id, held.collection_id
+def _house(held: Claim) -> tuple[UUID, UUID, str]:
+    return held.tenant_id, held.collection_id, held.kind
 
 
 def together(step: Callable[[list[Claim]], None], claims: list[Claim]) -> None:
@@ -248,9 +269,10 @@ def own(claims: Sequence[Claim]) -> list[Owned]:
     return owned
 
 
-def hand_over(claims: Sequence[Claim], *, stage: str, bases: Sequence[int | None], timings: Timings) -> None:
+def hand_over(claims: Sequence[Claim], *, stage: str, bases: Sequence[Base], timings: Timings) -> None:
     """Inside the stage's transaction: queue jobs for the next stage. Raises LostLease when one is in other hands."""
-    _fenced("hand_over", claims, timings, stage=stage, bases=list(bases))
+    versions, revisions = [base[0] for base in bases], [base[1] for base in bases]
+    _fenced("hand_over", claims, timings, stage=stage, bases=versions, base_revisions=revisions)
 
 
 def finish(claims: Sequence[Claim], *, outcome: str, timings: Timings = ()) -> None:
@@ -259,7 +281,8 @@ def finish(claims: Sequence[Claim], *, outcome: str, timings: Timings = ()) -> N
 
 
 def fail(held: Claim, error: dict[str, Any], *, retryable: bool) -> None:
-    """A try went wrong: again later with backoff and jitter, or a dead letter whose error the document shows."""
+    """A try went wrong: again later with backoff and jitter, or a dead letter whose error the document shows. That of a
+    reindex is none of the document's, which goes on as it was."""
     encoded = json.dumps(error)
     with tenancy.scope(held.tenant_id):
         if retryable and held.attempts < settings.JOB_MAX_ATTEMPTS:
@@ -270,13 +293,14 @@ def fail(held: Claim, error: dict[str, Any], *, retryable: bool) -> None:
         live = db.rows("lock_documents", documents=[held.document_id])
         if not db.run("bury", id=held.id, fence=held.fence, error=encoded):
             return
-        db.run("fail_version", document=held.document_id, version=held.version, error=encoded)
-        db.run("fail_document", document=held.document_id, version=held.version, error=encoded)
-        db.run("clear_stage", documents=[held.document_id], versions=[held.version])
-        live_version = live[0][1] if live else None
-        woken = db.run(
-            "wake_superseded", document=held.document_id, version=held.version, live_version=live_version or 0
-        )
+        clear([held])
+        woken = 0
+        if not held.is_reindex:
+            failed: dict[str, Any] = {"document": held.document_id, "version": held.version}
+            db.run("fail_version", **failed, error=encoded)
+            db.run("fail_document", **failed, error=encoded)
+            live_version = live[0][1] if live else None
+            woken = db.run("wake_superseded", **failed, live_version=live_version or 0)
     metrics.JOBS_ENDED.labels(outcome="dead").inc()
     logger.error("job %s is dead: %s", held.id, error["code"])
     if woken:
@@ -341,12 +365,14 @@ def beating(beat: Callable[[], None]) -> Iterator[None]:
 
 
 def retry(*, job_id: UUID) -> bool:
-    """Inside a scope: give a dead or cancelled job another try. False when it is in neither state."""
+    """Inside a scope: give a dead or cancelled job another try. False when it is in neither state, or when a later
+    reindex of the document is open."""
     _lock_document_of(job_id)
     again = db.rows("retry_dead", id=job_id)
-    for document, version in again:
-        db.run("forget_failure", document=document, version=version)
-        db.run("await_again", document=document, version=version, now=timezone.now())
+    for document, version, kind in again:
+        if kind == IngestionJob.Kind.INGEST:
+            db.run("forget_failure", document=document, version=version)
+            db.run("await_again", document=document, version=version, now=timezone.now())
         transaction.on_commit(lambda: wake(Stage.PREPARE))
     return bool(again)
 
@@ -355,9 +381,12 @@ def cancel(*, job_id: UUID) -> bool:
     """Inside a scope: end a job that has not ended; its document goes on as it was. False when it has ended."""
     _lock_document_of(job_id)
     ended = db.rows("cancel", id=job_id)
-    for document, version in ended:
+    for document, version, kind in ended:
         db.run("clear_stage", documents=[document], versions=[version])
-        db.run("withdraw", document=document, version=version)
+        if kind == IngestionJob.Kind.REINDEX:
+            db.run("clear_coming", documents=[document], versions=[version])
+        else:
+            db.run("withdraw", document=document, version=version)
     return bool(ended)
 
 
@@ -402,10 +431,11 @@ def forget() -> int:
 
 
 def wake(stage: str, *, times: int = 1) -> None:
-    """Tell a worker that there is work. A broker that cannot be reached is no error: the sweeper wakes again."""
+    """Tell a worker that there is work: of a stage, or `sweep` for the sweeper. A broker that cannot be reached is no
+    error: the sweeper wakes again."""
     try:
         for _ in range(times):
-            current_app.send_task(f"documents.{stage}", queue=stage, retry=False)
+            current_app.send_task(f"documents.{stage}", retry=False)
     except (BrokerError, RedisError, OSError) as error:
         logger.warning("no wake-up for %s, the sweeper will do it: %s", stage, error)
 

@@ -23,9 +23,11 @@ STAGE_SECONDS = Histogram(
 _STAGES = {"queued_ms": "wait", "parse_ms": "parse", "chunk_ms": "chunk", "embed_ms": "embed", "publish_ms": "publish"}
 
 
-def published(timings: Mapping[str, float]) -> None:
-    """Count a version that went live, by its job's timings."""
-    JOBS_ENDED.labels(outcome="published").inc()
+def published(timings: Mapping[str, float], *, again: bool) -> None:
+    """Count a version that went live, by its job's timings; again: in a new revision."""
+    JOBS_ENDED.labels(outcome="reindexed" if again else "published").inc()
+    if again:
+        return
     for name, stage in _STAGES.items():
         if name in timings:
             STAGE_SECONDS.labels(stage=stage).observe(timings[name] / 1000)

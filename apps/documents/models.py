@@ -1,7 +1,8 @@
 """What we know: collections, documents, their versions and chunks, embedding spaces, and the job ledger.
 
-Document, DocumentVersion, Blob, Chunk and StagedChunk are sharded by document (engines/). Offsets are Unicode code
-points of a version's normalised text, end-exclusive. Names are the contract of shared design; columns may grow.
+Document, DocumentVersion, VersionRevision, Blob, Chunk and StagedChunk are sharded by document (engines/). Offsets are
+Unicode code points of a version's normalised text, end-exclusive. Names are the contract of shared design; columns may
+grow.
 """
 
 from __future__ import annotations
@@ -27,10 +28,12 @@ __all__ = [
     "DocumentVersion",
     "EmbeddingSpace",
     "IngestionJob",
+    "Reindex",
     "Source",
     "SourceItem",
     "StagedChunk",
     "SyncRun",
+    "VersionRevision",
 ]
 
 
@@ -117,6 +120,7 @@ class Collection(models.Model):
     documents = models.BigIntegerField(default=0, editable=False)
     chunks = models.BigIntegerField(default=0, editable=False)
     tokens = models.BigIntegerField(default=0, editable=False)
+    indexed_with = models.CharField(max_length=64, blank=True, editable=False)  # reindex.fingerprint of the last run
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
 
@@ -128,7 +132,10 @@ class Collection(models.Model):
 
 
 class Document(models.Model):
-    """A source's identity. `version` is the latest accepted, `live_version` what retrieval serves."""
+    """A source's identity. `version` is the latest accepted, `live_version` what retrieval serves.
+
+    `live_revision`: how often the live version's content has been reindexed.
+    """
 
     class State(models.TextChoices):
         PENDING = "pending"
@@ -146,6 +153,7 @@ class Document(models.Model):
     metadata = models.JSONField(default=dict, blank=True)
     version = models.BigIntegerField()
     live_version = models.BigIntegerField(null=True)
+    live_revision = models.BigIntegerField(default=0, db_default=0)
     deleted_version = models.BigIntegerField(null=True)  # nothing at or below it may be published again
     pending_since = models.DateTimeField(null=True)
     content_sha256 = models.BinaryField(max_length=32)
@@ -171,7 +179,8 @@ class Document(models.Model):
 
 
 class DocumentVersion(models.Model):
-    """One accepted content of a document: written once, never changed after it was published.
+    """One accepted content of a document. After it was published only a reindex changes what was made of it: what it
+    replaces is kept as a VersionRevision, and `revision` rises.
 
     chunk_ids, starts and ends are parallel arrays in reading order: where each chunk of this version stands. They
     live here because an edit shifts the positions of every chunk below it, and chunk rows must not be touched.
@@ -185,6 +194,7 @@ class DocumentVersion(models.Model):
     tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, db_constraint=False, db_index=False)
     sha256 = models.BinaryField(max_length=32)
     media_type = models.CharField(max_length=200)
+    declared_type = models.CharField(max_length=200)  # what the client said, with its charset: for reading it anew
     filename = models.TextField(blank=True)
     bytes = models.BigIntegerField()
     blob_uri = models.TextField()
@@ -199,10 +209,37 @@ class DocumentVersion(models.Model):
     notes = models.JSONField(default=list)  # sentences for the curator: what could not be read
     parser = models.CharField(max_length=40, blank=True)
     chunker = models.CharField(max_length=80, blank=True)
+    revision = models.BigIntegerField(default=0, db_default=0)
     source_updated_at = models.DateTimeField(null=True)
     accepted_at = models.DateTimeField()
     published_at = models.DateTimeField(null=True)
     error = models.JSONField(null=True)
+
+
+class VersionRevision(models.Model):
+    """What a version was before a reindex, so that its citations stay verifiable; or what it will be after one.
+
+    `version` is the number under which the content was sent first. text NULL: the same as in the next higher revision,
+    or in the version's row. replaced_at NULL: the coming revision, written by prepare and put in place by publish.
+    """
+
+    pk = models.CompositePrimaryKey("document_id", "version", "revision")
+    document = models.ForeignKey(Document, on_delete=models.CASCADE, db_index=False)
+    version = models.BigIntegerField()
+    revision = models.BigIntegerField()
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, db_constraint=False, db_index=False)
+    media_type = models.CharField(max_length=200)
+    title = models.TextField(blank=True)
+    text = models.TextField(null=True)  # noqa: DJ001
+    characters = models.BigIntegerField()
+    chunk_ids = ArrayField(models.UUIDField(), null=True)
+    starts = ArrayField(models.IntegerField(), null=True)
+    ends = ArrayField(models.IntegerField(), null=True)
+    page_starts = ArrayField(models.IntegerField(), null=True)
+    notes = models.JSONField(default=list)
+    parser = models.CharField(max_length=40)
+    chunker = models.CharField(max_length=80)
+    replaced_at = models.DateTimeField(null=True)
 
 
 class Blob(models.Model):
@@ -217,7 +254,8 @@ class Blob(models.Model):
 
 
 class Chunk(models.Model):
-    """A passage. Live from the version that brought it until the version that retired it (NULL: still live).
+    """A passage. Live from the version that brought it until the version that retired it (NULL: still live); a reindex
+    retires it in its own version.
 
     The row of a chunk that survives an edit is not touched; its position in each version is in DocumentVersion.
     """
@@ -288,8 +326,13 @@ class IngestionJob(models.Model):
         NORMAL = 1
         LOW = 2
 
+    class Kind(models.TextChoices):
+        INGEST = "ingest"
+        REINDEX = "reindex"  # of the live version, whose number is that under which its content was sent first
+
     class Outcome(models.TextChoices):
         PUBLISHED = "published"
+        UNCHANGED = "unchanged"
         SUPERSEDED = "superseded"
         DELETED = "deleted"
 
@@ -298,6 +341,8 @@ class IngestionJob(models.Model):
     collection_id = models.UUIDField()
     document_id = models.UUIDField()  # no foreign key: on Citus the ledger is local and documents are distributed
     version = models.BigIntegerField()
+    kind = models.CharField(max_length=10, choices=Kind.choices, default=Kind.INGEST, db_default=Kind.INGEST)
+    reindex_id = models.UUIDField(null=True)  # the run that it belongs to
     bytes = models.BigIntegerField()  # of the original: small documents are worked on many at a time
     stage = models.CharField(max_length=10, choices=Stage.choices, default=Stage.PREPARE)
     state = models.CharField(max_length=10, choices=State.choices, default=State.QUEUED)
@@ -307,7 +352,8 @@ class IngestionJob(models.Model):
     worker = models.CharField(max_length=100, blank=True)
     lease_until = models.DateTimeField(null=True)
     not_before = models.DateTimeField()
-    base_version = models.BigIntegerField(null=True)  # the live version that the staged chunks were compared with
+    base_version = models.BigIntegerField(null=True)  # the live version that the staged chunks were compared with,
+    base_revision = models.BigIntegerField(null=True)  # and which revision of it
     outcome = models.CharField(max_length=12, choices=Outcome.choices, blank=True)
     error = models.JSONField(null=True)
     timings = models.JSONField(default=dict)
@@ -324,7 +370,71 @@ class IngestionJob(models.Model):
             models.Index(fields=["document_id", "version"], name="job_document"),
             models.Index(fields=["tenant", "state", "created_at"], name="job_tenant_state"),
             models.Index(fields=["collection_id", "finished_at"], name="job_progress"),
+            models.Index(
+                fields=["reindex_id", "state", "outcome"], name="job_reindex", condition=Q(reindex_id__isnull=False)
+            ),
+        ]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["document_id"],
+                name="job_one_reindex",
+                condition=Q(kind="reindex", state__in=["queued", "running"]),
+            )
         ]
 
     def __str__(self) -> str:
         return f"version {self.version} of {self.document_id}"
+
+
+class Reindex(models.Model):
+    """A run through a collection's live documents, which opens a job for each that is to be read and cut anew.
+
+    `cursor` is the last document looked at, in the order of ids. When the walk is through and has opened jobs, it is
+    walked once more for what was under way meanwhile; `queued_before` are the jobs of earlier walks. The counts of jobs
+    are kept when the run ends; until then they are in the ledger.
+    """
+
+    class Trigger(models.TextChoices):
+        MANUAL = "manual"
+        SETTINGS = "settings"
+        PARSER = "parser"
+        SCHEDULE = "schedule"
+
+    class State(models.TextChoices):
+        RUNNING = "running"
+        PAUSED = "paused"
+        DONE = "done"
+        CANCELLED = "cancelled"
+
+    OPEN = (State.RUNNING, State.PAUSED)
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, db_constraint=False, db_index=False)
+    collection = models.ForeignKey(Collection, on_delete=models.CASCADE, db_constraint=False, db_index=False)
+    everything = models.BooleanField(default=False)  # else only what another parser or chunker than today's has made
+    trigger = models.CharField(max_length=10, choices=Trigger.choices, default=Trigger.MANUAL)
+    slot = models.DateTimeField(null=True)  # a schedule's: its tick twice is one run
+    state = models.CharField(max_length=10, choices=State.choices, default=State.RUNNING)
+    target = models.CharField(max_length=64)  # reindex.fingerprint when it began
+    cursor = models.UUIDField(null=True)
+    looked_at = models.BigIntegerField(default=0)
+    queued = models.BigIntegerField(default=0)
+    queued_before = models.BigIntegerField(default=0)
+    done = models.BigIntegerField(default=0)
+    unchanged = models.BigIntegerField(default=0)
+    failed = models.BigIntegerField(default=0)
+    skipped = models.BigIntegerField(default=0)  # superseded, deleted or cancelled meanwhile
+    created_at = models.DateTimeField(auto_now_add=True)
+    finished_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["collection"], name="reindex_one_open", condition=Q(state__in=["running", "paused"])
+            ),
+            models.UniqueConstraint(fields=["collection", "slot"], name="reindex_slot"),
+        ]
+        indexes = [models.Index(fields=["collection", "created_at"], name="reindex_of_collection")]
+
+    def __str__(self) -> str:
+        return f"{self.trigger} of {self.created_at:%Y-%m-%d %H:%M}"

@@ -14,9 +14,12 @@ from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 from uuid import UUID, uuid5
 
-from . import db, ledger
+from django.db import transaction
+
+from . import db, ledger, metrics, revisions
 from .chunking import CHUNKERS, chunk
 from .errors import IngestError
 from .ledger import Claim
@@ -92,7 +95,8 @@ def _work(claims: list[Claim], *, wake: bool = True) -> int:
 
 
 def prepare(claims: Sequence[Claim]) -> None:
-    """Parse, chunk and stage versions of one collection in one transaction, then queue their jobs for embedding.
+    """Parse, chunk and stage versions of one collection in one transaction, then queue their jobs for embedding; new
+    versions, or live ones that are reindexed.
 
     A document that cannot be read fails by itself. Raises LostLease when other workers have all of the jobs.
     """
@@ -102,17 +106,22 @@ def prepare(claims: Sequence[Claim]) -> None:
         originals = _originals(_end_superseded(claims))
     texts, failed = parse_all(originals)
     if texts:
-        _stage_texts(texts, collection, failed, waited)
+        stage_texts = _stage_anew if claims[0].is_reindex else _stage_texts
+        stage_texts(texts, collection, failed, waited)
     fail(failed)
 
 
 def _end_superseded(claims: Sequence[Claim]) -> list[Claim]:
-    """End the jobs for which a newer version has been accepted; returns the others."""
-    superseded = {row[0] for row in db.rows("superseded", **ledger.versions_of(claims))}
+    """End the jobs for which a newer version has been accepted, and reindexes of what is live no more; returns the
+    others."""
+    if claims[0].is_reindex:
+        superseded = revisions.superseded(claims)
+    else:
+        superseded = {row[0] for row in db.rows("superseded", **ledger.versions_of(claims))}
     ended = [held for held in claims if held.document_id in superseded]
     if ended:
         owned = [each.held for each in ledger.own(ended)]
-        db.run("clear_stage", **ledger.versions_of(owned))
+        ledger.clear(owned)
         ledger.finish(owned, outcome=IngestionJob.Outcome.SUPERSEDED)
     return [held for held in claims if held.document_id not in superseded]
 
@@ -167,21 +176,77 @@ def _stage_texts(texts: list[Text], collection: Collection, failed: Failures, wa
         while some := list(islice(found, STAGE_ROWS)):
             stage(some)
         ready = [text for text in texts if text.held.id in counts]
-        chunk_ms = milliseconds(time.monotonic() - started)
         ledger.hand_over(
             [text.held for text in ready],
             stage=ledger.Stage.EMBED,
-            bases=[owned[text.held.id].live_version for text in ready],
-            timings=[
-                {
-                    "queued_ms": waited[text.held.id],
-                    "parse_ms": milliseconds(text.seconds),
-                    "chunk_ms": chunk_ms,
-                    "chunks": counts[text.held.id],
-                }
-                for text in ready
-            ],
+            bases=[owned[text.held.id].base for text in ready],
+            timings=_timings(ready, waited, counts, started),
         )
+
+
+def _stage_anew(texts: list[Text], collection: Collection, failed: Failures, waited: Mapping[UUID, float]) -> None:
+    """The same of reindexed versions, beside what is live; one that comes out as it is needs no more."""
+    started = time.monotonic()
+    with ledger.scope([text.held for text in texts], durable=False):
+        owned = {each.held.id: each for each in ledger.own([text.held for text in texts])}
+        claims = _end_superseded([each.held for each in owned.values()])  # once more, with the documents locked
+        texts = [text for text in texts if text.held in claims]
+        if not texts:
+            return
+        ledger.clear(claims)  # an earlier try may have staged something
+        live = live_chunks([held.document_id for held in claims])
+        stored = revisions.compare([text.held for text in texts], [text.parsed.text for text in texts])
+        counts: dict[UUID, int] = {}
+        changed: list[Text] = []
+        for text in texts:
+            now, coming = stored[text.held.document_id], owned[text.held.id].live_revision + 1
+            same = now.same_text and (now.title, now.page_starts) == (_title(text), page_starts(text.parsed))
+            found = cut_all([text], collection, live=live, counts=counts, failed=failed, revision=coming)
+            found = revisions.changed(found, now, same=same)
+            while some := list(islice(found, STAGE_ROWS)):
+                stage(some)
+                if text not in changed:
+                    changed.append(text)
+        _keep_coming(changed, collection, stored)
+        _end_unchanged([text for text in texts if text.held.id in counts and text not in changed], collection)
+        ledger.hand_over(
+            [text.held for text in changed],
+            stage=ledger.Stage.EMBED,
+            bases=[owned[text.held.id].base for text in changed],
+            timings=_timings(changed, waited, counts, started),
+        )
+
+
+def _timings(
+    texts: Sequence[Text], waited: Mapping[UUID, float], counts: Mapping[UUID, int], started: float
+) -> list[dict[str, float]]:
+    chunk_ms = milliseconds(time.monotonic() - started)
+    return [
+        {
+            "queued_ms": waited[text.held.id],
+            "parse_ms": milliseconds(text.seconds),
+            "chunk_ms": chunk_ms,
+            "chunks": counts[text.held.id],
+        }
+        for text in texts
+    ]
+
+
+def _keep_coming(texts: Sequence[Text], collection: Collection, stored: Mapping[UUID, revisions.Live]) -> None:
+    if texts:
+        db.run(
+            "keep_coming",
+            **_columns(texts, collection),
+            texts=[None if stored[text.held.document_id].same_text else text.parsed.text for text in texts],
+            characters=[len(text.parsed.text) for text in texts],
+        )
+
+
+def _end_unchanged(texts: Sequence[Text], collection: Collection) -> None:
+    if texts:
+        db.run("made_again", **_columns(texts, collection))
+        ledger.finish([text.held for text in texts], outcome=IngestionJob.Outcome.UNCHANGED)
+        transaction.on_commit(lambda: metrics.JOBS_ENDED.labels(outcome="unchanged").inc(len(texts)))
 
 
 def live_chunks(documents: Sequence[UUID]) -> Mapping[UUID, LiveChunks]:
@@ -199,13 +264,15 @@ def cut_all(
     live: Mapping[UUID, LiveChunks],
     counts: dict[UUID, int],
     failed: Failures,
+    revision: int = 0,
 ) -> Iterator[StagedChunk]:
     """The chunks of versions, one after another; their number goes to `counts` by job, a text without any to
     `failed`."""
     for text in texts:
         held = text.held
         alive = live[held.document_id]
-        for each in cut(text.parsed, collection, document_id=held.document_id, version=held.version, live=alive):
+        at: dict[str, Any] = {"document_id": held.document_id, "version": held.version, "revision": revision}
+        for each in cut(text.parsed, collection, **at, live=alive):
             counts[text.held.id] = each.ordinal + 1
             yield each
         if text.held.id not in counts:
@@ -213,10 +280,11 @@ def cut_all(
 
 
 def cut(
-    parsed: Parsed, collection: Collection, *, document_id: UUID, version: int, live: LiveChunks
+    parsed: Parsed, collection: Collection, *, document_id: UUID, version: int, live: LiveChunks, revision: int = 0
 ) -> Iterator[StagedChunk]:
     """The chunks of a version; one that is live already keeps its row and carries no text."""
     whole = parsed.text
+    name = f"{version}.{revision}" if revision else f"{version}"  # of two revisions no new chunks have the same ids
     embedder = embedder_for(collection.space)
     # What a model does not read it cannot find: no chunk is longer than it takes, whatever the collection says.
     limit = min(collection.chunking_max_tokens, embedder.max_tokens)
@@ -239,7 +307,7 @@ def cut(
             document_id=document_id,
             version=version,
             ordinal=ordinal,
-            chunk_id=same.popleft() if same else uuid5(document_id, f"{version}/{ordinal}"),
+            chunk_id=same.popleft() if same else uuid5(document_id, f"{name}/{ordinal}"),
             kept=kept,
             start=span.start,
             end=span.end,
@@ -252,17 +320,24 @@ def cut(
 
 def keep_texts(texts: Sequence[Text], collection: Collection) -> None:
     """Inside a scope: the versions' normalised texts, and what made them."""
-    db.run(
-        "keep_text",
+    db.run("keep_text", **_columns(texts, collection), texts=[text.parsed.text for text in texts])
+
+
+def _columns(texts: Sequence[Text], collection: Collection) -> dict[str, Any]:
+    """What the rows of versions and revisions have in common, as parameters of a query."""
+    return {
         **ledger.versions_of([text.held for text in texts]),
-        texts=[text.parsed.text for text in texts],
-        titles=[text.title or (text.parsed.title or "")[:500] for text in texts],
-        parsers=[text.parsed.parser for text in texts],
-        media_types=[text.parsed.media_type for text in texts],
-        page_starts=[_array(page_starts(text.parsed)) for text in texts],
-        notes=[json.dumps(text.parsed.notes) for text in texts],
-        chunker=chunker_fingerprint(collection),
-    )
+        "titles": [_title(text) for text in texts],
+        "parsers": [text.parsed.parser for text in texts],
+        "media_types": [text.parsed.media_type for text in texts],
+        "page_starts": [_array(page_starts(text.parsed)) for text in texts],
+        "notes": [json.dumps(text.parsed.notes) for text in texts],
+        "chunker": chunker_fingerprint(collection),
+    }
+
+
+def _title(text: Text) -> str:
+    return text.title or (text.parsed.title or "")[:500]
 
 
 def page_starts(parsed: Parsed) -> list[int] | None:
@@ -276,8 +351,9 @@ def page_starts(parsed: Parsed) -> list[int] | None:
 
 
 def _array(numbers: list[int] | None) -> str | None:
-    """As Postgres writes an array: lists of different lengths cannot be sent as one."""
-    return None if numbers is None else "{" + ",".join(map(str, numbers)) + "}"
+    """For string_to_array: lists of different lengths cannot be sent as one, and Citus updates no row by a cast to an
+    array."""
+    return None if numbers is None else ",".join(map(str, numbers))
 
 
 def stage(chunks: Sequence[StagedChunk]) -> None:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from django.db import transaction
 from django.utils import timezone
 
-from . import db, ledger, metrics
+from . import db, ledger, metrics, revisions
 from .collections import hold
 from .ledger import Claim, Owned
 from .models import Collection, IngestionJob
@@ -46,28 +46,30 @@ def swap(
     timings: Timings,
     started: float,
 ) -> dict[UUID, tuple[int, str]]:
-    """Inside a scope that owns the jobs: the swap itself, of documents of one collection.
+    """Inside a scope that owns the jobs, which are of one kind: the swap itself, of documents of one collection.
 
     1. A version that is not above the live or the deleted one has been superseded: nothing to do.
-    2. If another version went live since the chunks were compared, they are compared again (back to prepare).
-    3. Insert new chunks and vectors, retire old ones, place all, raise the live versions.
+    2. If another version, or another revision of it, went live since the chunks were compared, they are compared again
+       (back to prepare). So a reindex only ever replaces what it was made from.
+    3. Retire old chunks, insert new ones and vectors, place all, raise the live versions or revisions.
     4. Finish the jobs; bump the collection's epoch last, because every publish of the collection waits for that row.
 
     Returns (live version, state) of the documents that went live, by id. `started` is when publishing began
     (`time.monotonic`).
     """
     superseded = [
-        each.held for each in owned if each.held.version <= max(each.live_version or 0, each.deleted_version or 0)
+        each.held
+        for each in owned
+        if not each.held.is_reindex and each.held.version <= max(each.live_version or 0, each.deleted_version or 0)
     ]
     if superseded:
         db.run("clear_stage", **ledger.versions_of(superseded))
         ledger.finish(superseded, outcome=Outcome.SUPERSEDED, timings=[timings[held.id] for held in superseded])
     current = [each for each in owned if each.held not in superseded]
-    outdated = [each.held for each in current if each.live_version != each.held.base_version]
+    outdated = [each.held for each in current if each.base != (each.held.base_version, each.held.base_revision)]
     if outdated:
-        ledger.hand_over(
-            outdated, stage=ledger.Stage.PREPARE, bases=[None] * len(outdated), timings=[{}] * len(outdated)
-        )
+        nothing = [(None, None)] * len(outdated)
+        ledger.hand_over(outdated, stage=ledger.Stage.PREPARE, bases=nothing, timings=[{}] * len(outdated))
         transaction.on_commit(lambda: ledger.wake(ledger.Stage.PREPARE))
     ready = [each for each in current if each.held not in outdated]
     if not ready:
@@ -75,6 +77,15 @@ def swap(
     claims = [each.held for each in ready]
     at = ledger.versions_of(claims)
     table, now = collection.space.table, timezone.now()
+    updated = [each.held for each in ready if each.live_version]
+    retired = []
+    if updated:
+        kept = [row[0] for row in db.rows("kept_chunks", **ledger.versions_of(updated))]
+        retired = db.rows("retire_chunks", **ledger.versions_of(updated), kept=kept, now=now)
+    if retired:
+        db.run(
+            "retire_embeddings", table=table, documents=[row[0] for row in retired], chunks=[row[1] for row in retired]
+        )
     added = db.rows("insert_chunks", **at, collection=collection.id, language=collection.language, now=now)
     db.run(
         "insert_embeddings",
@@ -85,17 +96,11 @@ def swap(
         sha256s=list(vectors),
         embeddings=db.VectorArray(list(vectors.values()), collection.space.storage),
     )
-    updated = [each.held for each in ready if each.live_version]
-    retired = []
-    if updated:
-        kept = [row[0] for row in db.rows("kept_chunks", **ledger.versions_of(updated))]
-        retired = db.rows("retire_chunks", **ledger.versions_of(updated), kept=kept, now=now)
-    if retired:
-        db.run(
-            "retire_embeddings", table=table, documents=[row[0] for row in retired], chunks=[row[1] for row in retired]
-        )
+    if claims[0].is_reindex:
+        now_live = revisions.put_in_place(claims, now=now)
+    else:
+        now_live = {row[0]: row[1:] for row in db.rows("set_live", **at, now=now)}
     db.run("place_chunks", **at, now=now)
-    now_live = {row[0]: row[1:] for row in db.rows("set_live", **at, now=now)}
     if len(now_live) != len(claims):
         raise ledger.LostLease(", ".join(str(held.id) for held in claims if held.document_id not in now_live))
     db.run("clear_stage", **at)
@@ -110,5 +115,5 @@ def swap(
         tokens=sum(row[0] for row in added) - sum(row[2] for row in retired),
     )
     for held, own in zip(claims, ended, strict=True):
-        transaction.on_commit(partial(metrics.published, held.timings | own))
+        transaction.on_commit(partial(metrics.published, held.timings | own, again=held.is_reindex))
     return now_live

@@ -63,6 +63,7 @@ def show(found: Document) -> dict[str, Any]:
         "metadata": found.metadata,
         "version": found.version,
         "live_version": found.live_version,
+        "live_revision": found.live_revision,
         "state": found.state,
         "pending_since": found.pending_since,
         "error": found.error,
@@ -89,21 +90,53 @@ def version(document_id: UUID, number: int) -> DocumentVersion:
     return found
 
 
-def text(document_id: UUID, number: int, *, start: int | None, end: int | None) -> dict[str, Any]:
+def text(
+    document_id: UUID,
+    number: int,
+    *,
+    start: int | None,
+    end: int | None,
+    revision: int | None = None,
+    sha256: str | None = None,
+) -> dict[str, Any]:
     """A span of a version's normalised text with its sha256; an end past the text is cut to it.
 
-    Raises Problem 400 for start < 0 or start > end, 409 while the version has no text yet.
+    revision: the text as it was in it, else as it is now. sha256: as it was in the newest revision in which the span
+    has this digest. Raises Problem 400 for start < 0 or start > end, 404 where there is no such revision, 409 while the
+    version has no text yet.
     """
     found = version(document_id, number)
     if found.characters is None:
         raise Problem(409, "not_ready", "This version has not been parsed yet.")
-    first = 0 if start is None else start
-    last = found.characters if end is None else end
+    first, characters = start or 0, found.characters
+    if revision is not None and revision != found.revision:
+        kept = db.rows("revision_characters", document=document_id, version=number, revision=revision)
+        if not kept:
+            raise Problem(404, "not_found", "There is no such revision of this version.")
+        characters = kept[0][0]
+    last = characters if end is None else end
     if first < 0 or first > last:
         raise invalid("/start", "0 <= start <= end must hold.")
-    first, last = min(first, found.characters), min(last, found.characters)
-    span = db.rows("version_text", document=document_id, version=number, start=first, length=last - first)[0][0]
-    return {"text": span, "start": first, "end": last, "sha256": hashlib.sha256(span.encode()).hexdigest()}
+    if sha256 is not None:
+        at: dict[str, Any] = {"start": first, "length": last - first}
+        with_it = db.rows("revision_with", document=document_id, version=number, **at, sha256=sha256.lower())
+        if not with_it:
+            raise Problem(404, "not_found", "In no revision of this version does the span have this SHA-256.")
+        revision, characters = with_it[0]
+    first, last = min(first, characters), min(last, characters)
+    revision = found.revision if revision is None else revision
+    there = span(document_id, number, revision=revision, start=first, end=last)
+    content = there[0] if there else ""
+    digest = hashlib.sha256(content.encode()).hexdigest()
+    return {"text": content, "revision": revision, "start": first, "end": last, "sha256": digest}
+
+
+def span(document_id: UUID, number: int, *, revision: int, start: int, end: int) -> tuple[str, bool] | None:
+    """(characters start..end of a version's text as it was in a revision, is the document deleted?), or None where
+    there is no such version or revision."""
+    place: dict[str, Any] = {"document": document_id, "version": number, "revision": revision}
+    found = db.rows("version_text", **place, start=start, length=end - start)
+    return found[0] if found else None
 
 
 def chunks(document_id: UUID, number: int | None, *, after: int, limit: int) -> tuple[list[dict[str, Any]], int | None]:
@@ -116,10 +149,10 @@ def chunks(document_id: UUID, number: int | None, *, after: int, limit: int) -> 
         if live is None:
             return [], None
         number = live
-    version(document_id, number)
+    revision = version(document_id, number).revision
     found = db.rows("version_chunks", document=document_id, version=number, first=after, limit=limit)
     names = ("chunk_id", "ordinal", "start", "end", "text", "sha256", "heading_path", "tokens", "page")
-    rows = [dict(zip(names, row, strict=True)) for row in found]
+    rows = [dict(zip(names, row, strict=True)) | {"revision": revision} for row in found]
     return rows, (after + limit if len(rows) == limit else None)
 
 

@@ -99,8 +99,9 @@ def _retire(documents: Sequence[Document], *, at: Mapping[UUID, int]) -> None:
     retired = db.rows("retire_all_chunks", **held)
     ids = list(at)
     db.run("retire_all_embeddings", table=collection.space.table, documents=ids)
+    db.run("cancel_documents", documents=ids)  # before their stages, in the order of all who end jobs
     db.run("clear_document_stages", documents=ids)
-    db.run("cancel_documents", documents=ids)
+    db.run("clear_coming_of", documents=ids)
     db.run(
         "bump_epoch",
         collection=collection.id,

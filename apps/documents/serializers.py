@@ -8,9 +8,17 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from apps.access.models import SLUG
-from apps.access.serializers import IdField, ObjectField, StrictSerializer, TextField, WholeField, refuse_unbuilt
+from apps.access.serializers import (
+    FlagField,
+    IdField,
+    ObjectField,
+    StrictSerializer,
+    TextField,
+    WholeField,
+    refuse_unbuilt,
+)
 
-from .models import Collection, Document, DocumentVersion, IngestionJob, Source, SyncRun
+from .models import Collection, Document, DocumentVersion, IngestionJob, Reindex, Source, SyncRun
 
 MAX_URI = 2_000
 MAX_TITLE = 500
@@ -53,6 +61,11 @@ class CollectionCreateSerializer(CollectionPatchSerializer):
     name = TextField(max_length=200)
 
 
+class OpenReindexSerializer(serializers.Serializer):
+    id = serializers.UUIDField()
+    state = serializers.ChoiceField(choices=Reindex.OPEN)
+
+
 class CollectionSerializer(serializers.Serializer):
     """A collection as clients see it."""
 
@@ -71,6 +84,7 @@ class CollectionSerializer(serializers.Serializer):
     eta_seconds = serializers.IntegerField(
         allow_null=True, help_text="until the open jobs have ended, at that rate; null when none is open or none moves"
     )
+    reindex = OpenReindexSerializer(allow_null=True, help_text="the run that goes on or is paused")
     created_at = serializers.DateTimeField()
 
 
@@ -118,6 +132,7 @@ class DocumentSerializer(serializers.Serializer):
     metadata = serializers.DictField()
     version = serializers.IntegerField()
     live_version = serializers.IntegerField(allow_null=True)
+    live_revision = serializers.IntegerField(help_text="how often the live version has been reindexed")
     state = serializers.ChoiceField(choices=Document.State.choices)
     pending_since = serializers.DateTimeField(allow_null=True)
     error = serializers.DictField(allow_null=True)
@@ -147,6 +162,7 @@ class BulkResultSerializer(AcceptedSerializer):
 
 class VersionSerializer(serializers.Serializer):
     version = serializers.IntegerField()
+    revision = serializers.IntegerField(help_text="how often it has been reindexed")
     title = serializers.CharField()
     media_type = serializers.CharField()
     filename = serializers.CharField()
@@ -172,6 +188,7 @@ class VersionSerializer(serializers.Serializer):
 
 class TextSerializer(serializers.Serializer):
     text = serializers.CharField()
+    revision = serializers.IntegerField(help_text="of the version, that this text is of")
     start = serializers.IntegerField()
     end = serializers.IntegerField()
     sha256 = serializers.CharField()
@@ -179,6 +196,7 @@ class TextSerializer(serializers.Serializer):
 
 class ChunkSerializer(serializers.Serializer):
     chunk_id = serializers.UUIDField()
+    revision = serializers.IntegerField()
     ordinal = serializers.IntegerField()
     start = serializers.IntegerField()
     end = serializers.IntegerField()
@@ -197,6 +215,7 @@ class JobSerializer(serializers.Serializer):
     id = serializers.UUIDField()
     document_id = serializers.UUIDField()
     version = serializers.IntegerField()
+    kind = serializers.ChoiceField(choices=IngestionJob.Kind.choices)
     state = serializers.ChoiceField(choices=IngestionJob.State.choices)
     stage = serializers.ChoiceField(choices=IngestionJob.Stage.choices)
     outcome = serializers.CharField()
@@ -310,3 +329,34 @@ class SourceSerializer(serializers.Serializer):
     next_run_at = serializers.DateTimeField(allow_null=True)
     created_at = serializers.DateTimeField()
     updated_at = serializers.DateTimeField()
+
+
+class ReindexRequestSerializer(StrictSerializer):
+    """`POST /reindexes`."""
+
+    collection = TextField(max_length=64)
+    everything = FlagField(default=False, help_text="also what today's parsers and settings have made")
+
+
+class ReindexSerializer(serializers.Serializer):
+    """A run through a collection. `looked_at` are documents, the counts after it jobs: of each document one."""
+
+    id = serializers.UUIDField()
+    collection = serializers.CharField()
+    everything = serializers.BooleanField()
+    trigger = serializers.ChoiceField(choices=Reindex.Trigger.choices)
+    slot = serializers.DateTimeField(allow_null=True, help_text="of the schedule that started it")
+    state = serializers.ChoiceField(choices=Reindex.State.choices)
+    documents = serializers.IntegerField(help_text="live documents of the collection")
+    looked_at = serializers.IntegerField()
+    queued = serializers.IntegerField(help_text="jobs so far; each ends in one of the next five")
+    open = serializers.IntegerField()
+    done = serializers.IntegerField(help_text="documents that have a new revision")
+    unchanged = serializers.IntegerField(help_text="read and cut anew with the same result")
+    failed = serializers.IntegerField(help_text="dead letters; their documents are as they were")
+    skipped = serializers.IntegerField(help_text="superseded by a newer version, deleted or cancelled meanwhile")
+    eta_seconds = serializers.IntegerField(
+        allow_null=True, help_text="at the rate of the last minute; null when it does not run or nothing moves"
+    )
+    created_at = serializers.DateTimeField()
+    finished_at = serializers.DateTimeField(allow_null=True)

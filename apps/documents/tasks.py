@@ -9,7 +9,7 @@ from celery import shared_task
 from django.conf import settings
 from django.utils import timezone
 
-from . import db, embed, ledger, prepare
+from . import db, embed, ledger, prepare, reindex
 from .sources import runs, schedules, sync
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,8 @@ def start_scheduled() -> None:
 
 @shared_task(name="documents.sweep")
 def sweep() -> None:
-    """Wake workers for due work: what Redis lost, leases that ran out, retries whose time has come."""
+    """Wake workers for due work: what Redis lost, leases that ran out, retries whose time has come. Feed the reindexes
+    that go on."""
     due: dict[str, int] = {}
     for stage, _, _, count, _ in db.rows("overview"):
         due[stage] = due.get(stage, 0) + count
@@ -57,3 +58,11 @@ def sweep() -> None:
         if count:
             ledger.wake(stage)
     ledger.wake("sync", times=min(runs.due(), sync.AT_ONCE))
+    reindex.feed()
+
+
+@shared_task(name="documents.fingerprints")
+def reindex_outdated() -> None:
+    """Start a reindex of every collection that other parsers or settings than today's have read and cut."""
+    if started := reindex.start_outdated():
+        logger.info("reindexing %d collections", started)

@@ -1,6 +1,6 @@
 from django.urls import path
 
-from .views import bulk, collections, documents, jobs, sources
+from .views import bulk, collections, documents, jobs, reindexes, sources
 
 urlpatterns = [
     path("collections", collections.CollectionList.as_view()),
@@ -24,4 +24,9 @@ urlpatterns = [
     path("sources/<uuid:source_id>/cancel", sources.SourceCancel.as_view()),
     path("sources/<uuid:source_id>/runs", sources.SourceRuns.as_view()),
     path("sources/<uuid:source_id>/events", sources.SourceEvents.as_view(), name="source_events"),
+    path("reindexes", reindexes.ReindexList.as_view()),
+    path("reindexes/<uuid:run_id>", reindexes.ReindexDetail.as_view()),
+    path("reindexes/<uuid:run_id>/pause", reindexes.ReindexPause.as_view()),
+    path("reindexes/<uuid:run_id>/resume", reindexes.ReindexResume.as_view()),
+    path("reindexes/<uuid:run_id>/cancel", reindexes.ReindexCancel.as_view()),
 ]

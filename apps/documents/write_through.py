@@ -97,7 +97,8 @@ def _wait(accepted: Accepted) -> IngestionJob | None:
     document = accepted.document
     deadline = time.monotonic() + settings.WRITE_THROUGH_SECONDS
     with tenancy.scope(document.tenant_id):
-        job = accepted.job or IngestionJob.objects.filter(document_id=document.id).order_by("-version").first()
+        sent = IngestionJob.objects.filter(document_id=document.id, kind=IngestionJob.Kind.INGEST)
+        job = accepted.job or sent.order_by("-version").first()
     while job is not None:
         with tenancy.scope(document.tenant_id):
             job = IngestionJob.objects.filter(id=job.id).first()

@@ -192,6 +192,7 @@ def citation(marker: int, hit: Hit, span: Span) -> dict[str, Any]:
         "chunk_id": str(hit.chunk_id),
         "document_id": str(hit.document_id),
         "version": hit.version,
+        "revision": hit.revision,
         "start": hit.start + span.start,
         "end": hit.start + span.end,
         "quote": quote,

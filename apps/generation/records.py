@@ -120,6 +120,7 @@ def _passage_json(passage: Passage) -> dict[str, Any]:
         "chunk_id": hit.chunk_id,
         "document_id": hit.document_id,
         "version": hit.version,
+        "revision": hit.revision,
     }
     return place | {"start": hit.start, "end": hit.end, "sha256": hit.sha256}
 

@@ -7,7 +7,7 @@ from typing import Any
 from django.conf import settings
 from rest_framework import serializers
 
-from apps.access.serializers import StrictSerializer, TextField, WholeField, refuse_unbuilt
+from apps.access.serializers import FlagField, StrictSerializer, TextField, WholeField, refuse_unbuilt
 from apps.retrieval.serializers import MAX_QUERY
 
 from .types import AnswerRequest, Options
@@ -16,15 +16,6 @@ from .types import AnswerRequest, Options
 NOT_YET = ("filters", "as_of", "min_versions", "response_format", "conversation", "rerank")
 DEFAULT_K = 8
 MAX_TOKENS = 1_000_000
-
-
-class FlagField(serializers.BooleanField):
-    """A JSON boolean; unlike its parent it does not take a string or a number for one."""
-
-    def to_internal_value(self, data: Any) -> bool:
-        if not isinstance(data, bool):
-            raise serializers.ValidationError("Must be true or false.")
-        return data
 
 
 class NumberField(serializers.FloatField):
@@ -82,6 +73,7 @@ class CitationSerializer(serializers.Serializer):
     chunk_id = serializers.UUIDField()
     document_id = serializers.UUIDField()
     version = serializers.IntegerField()
+    revision = serializers.IntegerField(required=False, help_text="how often the version had been reindexed")
     start = serializers.IntegerField(help_text="code points of the version's text")
     end = serializers.IntegerField()
     quote = serializers.CharField()

@@ -5,18 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
+from uuid import UUID
 
-from django.db.models import BooleanField, ExpressionWrapper, Q
-from django.db.models.functions import Substr
-
-from apps.documents.models import DocumentVersion
+from apps.documents import queries
 
 
 def verify(citations: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Inside a tenant's scope: {marker, verified, reason?} of each citation, in order.
 
-    Verified: the version is stored, its document not deleted, and characters start..end of its text have the
-    citation's sha256. reason: version_missing, document_deleted or text_differs.
+    Verified: the version is stored, its document not deleted, and characters start..end of its text, in the revision
+    that was cited, have the citation's sha256. reason: version_missing, document_deleted or text_differs.
     """
     return [_judged(citation, _reason(citation)) for citation in citations]
 
@@ -31,17 +29,17 @@ def _reason(citation: Mapping[str, Any]) -> str | None:
     if start < 0 or end < start:
         return "text_differs"
     # One query each: it touches one shard, where a query for several would be routed to all of them.
-    found = (
-        DocumentVersion.objects.filter(document_id=citation["document_id"], version=citation["version"])
-        .annotate(
-            deleted=ExpressionWrapper(Q(document__deleted_at__isnull=False), output_field=BooleanField()),
-            span=Substr("text", start + 1, end - start),
-        )
-        .values_list("deleted", "span")
+    found = queries.span(
+        UUID(str(citation["document_id"])),
+        citation["version"],
+        revision=citation.get("revision", 0),  # of answers from before there were any
+        start=start,
+        end=end,
     )
-    for deleted, span in found:
-        if deleted:
-            return "document_deleted"
-        matches = hashlib.sha256((span or "").encode()).hexdigest() == citation["sha256"]
-        return None if matches and span == citation["quote"] else "text_differs"
-    return "version_missing"
+    if found is None:
+        return "version_missing"
+    span, deleted = found
+    if deleted:
+        return "document_deleted"
+    matches = hashlib.sha256((span or "").encode()).hexdigest() == citation["sha256"]
+    return None if matches and span == citation["quote"] else "text_differs"

@@ -176,6 +176,7 @@ def _hit(row: tuple[Any, ...], slugs: dict[UUID, str]) -> Hit:
         document_id,
         live,
         version,
+        revision,
         collection_id,
         source_uri,
         title,
@@ -187,12 +188,13 @@ def _hit(row: tuple[Any, ...], slugs: dict[UUID, str]) -> Hit:
         end,
         page_starts,
         page,
-    ) = row[:15]
-    score, dense, lexical = row[15:]
+    ) = row[:16]
+    score, dense, lexical = row[16:]
     return Hit(
         chunk_id=chunk_id,
         document_id=document_id,
         version=live,
+        revision=revision,
         collection=slugs[collection_id],
         source_uri=source_uri,
         title=title,

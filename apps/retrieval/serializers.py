@@ -29,6 +29,7 @@ class HitSerializer(serializers.Serializer):
     chunk_id = serializers.UUIDField()
     document_id = serializers.UUIDField()
     version = serializers.IntegerField()
+    revision = serializers.IntegerField(help_text="how often that version has been reindexed")
     collection = serializers.CharField()
     source_uri = serializers.CharField()
     title = serializers.CharField()

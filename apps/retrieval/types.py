@@ -37,6 +37,7 @@ class Scope:
 class Hit:
     """A chunk of a document's live version, with where it stands there: text == version text[start:end].
 
+    revision: how often that version has been reindexed; a later reindex may move the chunk or end it.
     page: where it starts, from 1, None for a format without pages; page_starts: where that page and the later ones
     that the chunk reaches begin, for `page_of`.
     """
@@ -44,6 +45,7 @@ class Hit:
     chunk_id: UUID
     document_id: UUID
     version: int
+    revision: int
     collection: str
     source_uri: str
     title: str

@@ -24,7 +24,7 @@ from tests.conftest import make_collection
 
 Put = Callable[..., Accepted]
 ROWS = 8_000
-SHARDED = ("blob", "chunk", "document", "documentversion", "stagedchunk")
+SHARDED = ("blob", "chunk", "document", "documentversion", "stagedchunk", "versionrevision")
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +62,7 @@ def test_a_document_and_all_that_hangs_on_it_live_on_one_node() -> None:
 
 
 def test_small_tables_stay_on_the_coordinator_but_are_known_to_citus() -> None:
-    tables = ["documents_collection", "documents_embeddingspace", "documents_ingestionjob"]
+    tables = ["documents_collection", "documents_embeddingspace", "documents_ingestionjob", "documents_reindex"]
     found = ask("SELECT table_name::text, citus_table_type FROM citus_tables WHERE table_name::text = ANY(%s)", tables)
     assert dict(found) == dict.fromkeys(tables, "local")
 

@@ -28,6 +28,7 @@ pytestmark = [
         *(
             "test_ledger.py",
             "test_erasure.py",
+            "test_reindex.py",
             "test_bulk.py::test_bad_lines_fail_alone",
             "test_load.py::test_a_folder_becomes_searchable_and_again_costs_nothing",
         ),

@@ -17,6 +17,7 @@ def hit(text: str, *, title: str = "Title", headings: tuple[str, ...] = (), star
         chunk_id=uuid5(SPACE, f"chunk {text}"),
         document_id=uuid5(SPACE, f"document {text}"),
         version=version,
+        revision=0,
         collection="docs",
         source_uri="file.md",
         title=title,

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from django import forms
-from django.contrib import admin
+from django.contrib import admin, messages
+from django.contrib.admin.utils import unquote
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator
 from django.db import connection
-from django.http import HttpRequest
-from unfold.decorators import display
+from django.http import HttpRequest, HttpResponseBase
+from unfold.decorators import action, display
+from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminSelectWidget
 
 from apps.access.admin import CuratorAdmin
+from apps.access.problems import Problem
 
-from .. import collections
+from .. import collections, reindex
 from ..chunking import MAX_TOKENS, MIN_TOKENS, validate
 from ..models import Collection, EmbeddingSpace
+from .reindexes import ALLOWED, ReindexForm, last_runs
 from .shown import DressedList, link, pending
 
 MAX_WINDOW_SECONDS = 86_400
@@ -117,6 +121,8 @@ class CollectionAdmin(CuratorAdmin):
     search_fields = ("name", "slug")
     ordering = ("name",)
     actions = None  # a collection is deleted alone, after its own question
+    actions_detail = ("reindex", "pause_reindex", "resume_reindex", "cancel_reindex")
+    change_form_outer_after_template = "admin/documents/collection/runs.html"
     prepopulated_fields = {"slug": ("name",)}
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[DressedList]:
@@ -149,7 +155,7 @@ class CollectionAdmin(CuratorAdmin):
         if obj is not None:
             counters = ("shown_documents", "chunks", "tokens", "pending", "epoch")
             groups.append(("What it holds", {"fields": (counters, ("created_at", "updated_at"))}))
-            groups[1][1]["description"] = "Holds for what is written from now on; live chunks stay as they are."
+            groups[1][1]["description"] = "After a change, live documents are cut anew in the background."
         return groups
 
     def get_readonly_fields(self, request: HttpRequest, obj: Collection | None = None) -> tuple[str, ...]:
@@ -180,3 +186,103 @@ class CollectionAdmin(CuratorAdmin):
         ]
         documents = sum(one.documents for one in objs)
         return held, {"collections": len(objs), "documents": documents}, set(), []
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> Any:
+        collection = self.get_object(request, unquote(object_id))
+        shown = {} if collection is None else {"runs": last_runs(collection)}
+        return super().change_view(request, object_id, form_url, shown | (extra_context or {}))
+
+    def has_act_permission(self, request: HttpRequest, obj: object = None) -> bool:
+        return request.user.has_perm("documents.change_collection")
+
+    def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[Any]:
+        """Only what the state of its open run allows."""
+        collection = self.get_object(request, str(object_id))
+        run = reindex.open_run(collection.pk) if collection else None
+        allowed = ALLOWED[run.state if run else None] if collection else set()
+        return [offered for offered in super().get_actions_detail(request, object_id) if offered.path in allowed]
+
+    @action(
+        description="Reindex",
+        permissions=["act"],
+        icon="refresh",
+        dialog={
+            "title": "Read and cut the documents anew?",
+            "description": "Those that another parser or other settings have made. What is live answers meanwhile.",
+            "form_class": ReindexForm,
+            "form_submit_text": "Reindex",
+        },
+    )
+    def reindex(self, request: HttpRequest, form: forms.Form, object_id: str) -> HttpResponseBase:
+        collection = self.get_object(request, object_id)
+        if collection is None:
+            return self.gone(request, object_id)
+        try:
+            reindex.request(collection=collection, everything=form.cleaned_data["everything"])
+        except Problem as problem:
+            messages.error(request, problem.sentence)
+        else:
+            self._note(request, collection, "Reindexing has begun.")
+        return self.back_to(object_id)
+
+    @action(
+        description="Pause reindexing",
+        permissions=["act"],
+        icon="pause",
+        dialog={
+            "title": "Pause reindexing?",
+            "description": "What is queued ends, no more is queued.",
+            "form_class": None,
+            "form_submit_text": "Pause",
+        },
+    )
+    def pause_reindex(self, request: HttpRequest, form: forms.Form, object_id: str) -> HttpResponseBase:
+        return self._act_on_run(request, object_id, reindex.pause, "Reindexing is paused.")
+
+    @action(
+        description="Resume reindexing",
+        permissions=["act"],
+        icon="play_arrow",
+        dialog={
+            "title": "Resume reindexing?",
+            "description": "It goes on where it stopped.",
+            "form_class": None,
+            "form_submit_text": "Resume",
+        },
+    )
+    def resume_reindex(self, request: HttpRequest, form: forms.Form, object_id: str) -> HttpResponseBase:
+        return self._act_on_run(request, object_id, reindex.resume, "Reindexing goes on.")
+
+    @action(
+        description="Cancel reindexing",
+        permissions=["act"],
+        icon="block",
+        variant=ActionVariant.DANGER,
+        dialog={
+            "title": "Cancel reindexing?",
+            "description": "What is queued ends; documents that have been done stay so.",
+            "form_class": None,
+            "form_submit_text": "Cancel reindexing",
+        },
+    )
+    def cancel_reindex(self, request: HttpRequest, form: forms.Form, object_id: str) -> HttpResponseBase:
+        return self._act_on_run(request, object_id, reindex.cancel, "Reindexing was cancelled.")
+
+    def _act_on_run(
+        self, request: HttpRequest, object_id: str, verb: Callable[..., bool], note: str
+    ) -> HttpResponseBase:
+        collection = self.get_object(request, object_id)
+        if collection is None:
+            return self.gone(request, object_id)
+        run = reindex.open_run(collection.pk)
+        if run is not None and verb(run_id=run.pk):
+            self._note(request, collection, note)
+        else:
+            messages.warning(request, "The state of the run does not allow it.")
+        return self.back_to(object_id)
+
+    def _note(self, request: HttpRequest, collection: Collection, note: str) -> None:
+        self.log_change(request, collection, note)
+        messages.success(request, note)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
 from django.http import HttpRequest
-from django.utils import timezone
-from django.utils.formats import localize
 
 from .. import queries
 from ..models import Document, DocumentVersion
-from .shown import failure, link, number, one_line
+from .shown import failure, link, number, one_line, when
 
 CHUNKS_PER_PAGE = 25
 VERSIONS_PER_PAGE = 10
@@ -63,8 +60,8 @@ def _versions(request: HttpRequest, document: Document) -> dict[str, Any]:
                 "–" if one.characters is None else _to_text(document, one.version, f"{one.characters} characters"),
                 "–" if one.chunk_count is None else one.chunk_count,  # type: ignore[attr-defined]
                 one.bytes,
-                _when(one.accepted_at),
-                _when(one.published_at),
+                when(one.accepted_at),
+                when(one.published_at),
                 failure(one.error) or "–",
             ]
             for one in shown
@@ -72,10 +69,6 @@ def _versions(request: HttpRequest, document: Document) -> dict[str, Any]:
         "first": before,
         "following": shown[-1].version if len(rows) > VERSIONS_PER_PAGE else None,
     }
-
-
-def _when(moment: datetime | None) -> str:
-    return "–" if moment is None else localize(timezone.localtime(moment))
 
 
 def _to_text(document: Document, version: int | None, text: str, start: int = 0, end: int = 0) -> str:

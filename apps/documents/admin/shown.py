@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from django.http import HttpRequest
 from django.template.loader import render_to_string
 from django.urls import reverse
+from django.utils import timezone
+from django.utils.formats import localize
 from django.utils.html import format_html
 from unfold.views import ChangeList
 
@@ -54,6 +57,10 @@ def one_line(text: str, at_most: int) -> str:
 def failure(error: dict[str, Any] | None) -> str:
     """The code and the sentence of a ledger's error."""
     return "" if not error else f"{error.get('code', 'failed')}: {error.get('detail', '')}"
+
+
+def when(moment: datetime | None) -> str:
+    return "–" if moment is None else localize(timezone.localtime(moment))
 
 
 def number(request: HttpRequest, name: str, default: int = 0, *, below: int = 2**31) -> int:

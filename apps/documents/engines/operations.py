@@ -50,7 +50,9 @@ class CreateShardedModel(CreateModel):
         model = to_state.apps.get_model(app_label, self.name)
         if not self.allow_migrate_model(schema_editor.connection.alias, model):
             return
-        create_sql, _ = schema_editor.table_sql(model)
+        create_sql, defaults = schema_editor.table_sql(model)
+        if defaults:  # the engine's statement has no parameters
+            create_sql %= tuple(map(schema_editor.quote_value, defaults))
         table = model._meta.db_table
         storage = [
             f'ALTER TABLE "{table}" ALTER COLUMN "{column}" SET STORAGE EXTERNAL' for column in self.uncompressed

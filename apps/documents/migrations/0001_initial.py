@@ -140,6 +140,7 @@ class Migration(migrations.Migration):
                 ("documents", models.BigIntegerField(default=0, editable=False)),
                 ("chunks", models.BigIntegerField(default=0, editable=False)),
                 ("tokens", models.BigIntegerField(default=0, editable=False)),
+                ("indexed_with", models.CharField(blank=True, editable=False, max_length=64)),
                 ("created_at", models.DateTimeField(auto_now_add=True)),
                 ("updated_at", models.DateTimeField(auto_now=True)),
                 (
@@ -154,7 +155,7 @@ class Migration(migrations.Migration):
                 ),
             ],
         ),
-        TenantWall("documents_collection"),
+        TenantWall("documents_collection", definer_reads=True),
         PlaceBeside("documents_collection"),
         CreateShardedModel(
             name="Document",
@@ -169,6 +170,7 @@ class Migration(migrations.Migration):
                 ("metadata", models.JSONField(blank=True, default=dict)),
                 ("version", models.BigIntegerField()),
                 ("live_version", models.BigIntegerField(null=True)),
+                ("live_revision", models.BigIntegerField(db_default=0, default=0)),
                 ("deleted_version", models.BigIntegerField(null=True)),
                 ("pending_since", models.DateTimeField(null=True)),
                 ("content_sha256", models.BinaryField(max_length=32)),
@@ -319,6 +321,7 @@ class Migration(migrations.Migration):
                 ("version", models.BigIntegerField()),
                 ("sha256", models.BinaryField(max_length=32)),
                 ("media_type", models.CharField(max_length=200)),
+                ("declared_type", models.CharField(max_length=200)),
                 ("filename", models.TextField(blank=True)),
                 ("bytes", models.BigIntegerField()),
                 ("blob_uri", models.TextField()),
@@ -345,6 +348,7 @@ class Migration(migrations.Migration):
                 ("notes", models.JSONField(default=list)),
                 ("parser", models.CharField(blank=True, max_length=40)),
                 ("chunker", models.CharField(blank=True, max_length=80)),
+                ("revision", models.BigIntegerField(db_default=0, default=0)),
                 ("source_updated_at", models.DateTimeField(null=True)),
                 ("accepted_at", models.DateTimeField()),
                 ("published_at", models.DateTimeField(null=True)),
@@ -369,6 +373,65 @@ class Migration(migrations.Migration):
                 ),
             ],
         ),
+        CreateShardedModel(
+            name="VersionRevision",
+            uncompressed=("text",),
+            fields=[
+                (
+                    "pk",
+                    models.CompositePrimaryKey(
+                        "document_id",
+                        "version",
+                        "revision",
+                        blank=True,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("version", models.BigIntegerField()),
+                ("revision", models.BigIntegerField()),
+                ("media_type", models.CharField(max_length=200)),
+                ("title", models.TextField(blank=True)),
+                ("text", models.TextField(null=True)),
+                ("characters", models.BigIntegerField()),
+                (
+                    "chunk_ids",
+                    django.contrib.postgres.fields.ArrayField(base_field=models.UUIDField(), null=True, size=None),
+                ),
+                (
+                    "starts",
+                    django.contrib.postgres.fields.ArrayField(base_field=models.IntegerField(), null=True, size=None),
+                ),
+                (
+                    "ends",
+                    django.contrib.postgres.fields.ArrayField(base_field=models.IntegerField(), null=True, size=None),
+                ),
+                (
+                    "page_starts",
+                    django.contrib.postgres.fields.ArrayField(base_field=models.IntegerField(), null=True, size=None),
+                ),
+                ("notes", models.JSONField(default=list)),
+                ("parser", models.CharField(max_length=40)),
+                ("chunker", models.CharField(max_length=80)),
+                ("replaced_at", models.DateTimeField(null=True)),
+                (
+                    "document",
+                    models.ForeignKey(
+                        db_index=False, on_delete=django.db.models.deletion.CASCADE, to="documents.document"
+                    ),
+                ),
+                (
+                    "tenant",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        to="access.tenant",
+                    ),
+                ),
+            ],
+        ),
         migrations.CreateModel(
             name="IngestionJob",
             fields=[
@@ -379,6 +442,16 @@ class Migration(migrations.Migration):
                 ("collection_id", models.UUIDField()),
                 ("document_id", models.UUIDField()),
                 ("version", models.BigIntegerField()),
+                (
+                    "kind",
+                    models.CharField(
+                        choices=[("ingest", "Ingest"), ("reindex", "Reindex")],
+                        db_default="ingest",
+                        default="ingest",
+                        max_length=10,
+                    ),
+                ),
+                ("reindex_id", models.UUIDField(null=True)),
                 ("bytes", models.BigIntegerField()),
                 (
                     "stage",
@@ -410,12 +483,14 @@ class Migration(migrations.Migration):
                 ("lease_until", models.DateTimeField(null=True)),
                 ("not_before", models.DateTimeField()),
                 ("base_version", models.BigIntegerField(null=True)),
+                ("base_revision", models.BigIntegerField(null=True)),
                 (
                     "outcome",
                     models.CharField(
                         blank=True,
                         choices=[
                             ("published", "Published"),
+                            ("unchanged", "Unchanged"),
                             ("superseded", "Superseded"),
                             ("deleted", "Deleted"),
                         ],
@@ -533,6 +608,106 @@ class Migration(migrations.Migration):
             model_name="ingestionjob",
             index=models.Index(fields=["collection_id", "finished_at"], name="job_progress"),
         ),
+        migrations.AddIndex(
+            model_name="ingestionjob",
+            index=models.Index(
+                condition=models.Q(("reindex_id__isnull", False)),
+                fields=["reindex_id", "state", "outcome"],
+                name="job_reindex",
+            ),
+        ),
+        migrations.AddConstraint(
+            model_name="ingestionjob",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("kind", "reindex"), ("state__in", ["queued", "running"])),
+                fields=("document_id",),
+                name="job_one_reindex",
+            ),
+        ),
         TenantWall("documents_ingestionjob", definer_reads=True),
         PlaceBeside("documents_ingestionjob"),
+        migrations.CreateModel(
+            name="Reindex",
+            fields=[
+                (
+                    "id",
+                    models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False),
+                ),
+                ("everything", models.BooleanField(default=False)),
+                (
+                    "trigger",
+                    models.CharField(
+                        choices=[
+                            ("manual", "Manual"),
+                            ("settings", "Settings"),
+                            ("parser", "Parser"),
+                            ("schedule", "Schedule"),
+                        ],
+                        default="manual",
+                        max_length=10,
+                    ),
+                ),
+                ("slot", models.DateTimeField(null=True)),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("running", "Running"),
+                            ("paused", "Paused"),
+                            ("done", "Done"),
+                            ("cancelled", "Cancelled"),
+                        ],
+                        default="running",
+                        max_length=10,
+                    ),
+                ),
+                ("target", models.CharField(max_length=64)),
+                ("cursor", models.UUIDField(null=True)),
+                ("looked_at", models.BigIntegerField(default=0)),
+                ("queued", models.BigIntegerField(default=0)),
+                ("queued_before", models.BigIntegerField(default=0)),
+                ("done", models.BigIntegerField(default=0)),
+                ("unchanged", models.BigIntegerField(default=0)),
+                ("failed", models.BigIntegerField(default=0)),
+                ("skipped", models.BigIntegerField(default=0)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                ("finished_at", models.DateTimeField(null=True)),
+                (
+                    "collection",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        to="documents.collection",
+                    ),
+                ),
+                (
+                    "tenant",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        to="access.tenant",
+                    ),
+                ),
+            ],
+        ),
+        migrations.AddConstraint(
+            model_name="reindex",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("state__in", ["running", "paused"])),
+                fields=("collection",),
+                name="reindex_one_open",
+            ),
+        ),
+        migrations.AddConstraint(
+            model_name="reindex",
+            constraint=models.UniqueConstraint(fields=("collection", "slot"), name="reindex_slot"),
+        ),
+        migrations.AddIndex(
+            model_name="reindex",
+            index=models.Index(fields=["collection", "created_at"], name="reindex_of_collection"),
+        ),
+        TenantWall("documents_reindex", definer_reads=True),
+        PlaceBeside("documents_reindex"),
     ]

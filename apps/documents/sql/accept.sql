@@ -40,14 +40,14 @@ ON CONFLICT (id) DO UPDATE SET
     erased_at = NULL,
     updated_at = EXCLUDED.updated_at
 WHERE d.version < EXCLUDED.version
-RETURNING d.id, d.live_version
+RETURNING d.id, d.live_version, d.live_revision
 
 -- name: insert_versions
 INSERT INTO documents_documentversion
-    (document_id, version, tenant_id, sha256, media_type, filename, bytes, blob_uri, title, notes, parser, chunker,
-     source_updated_at, accepted_at)
-SELECT d.id, v.version, d.tenant_id, v.sha256, v.media_type, v.filename, v.bytes, 'pg:' || d.id || '/' || v.version,
-       v.title, '[]', '', '', v.source_updated_at, %(now)s
+    (document_id, version, tenant_id, sha256, media_type, declared_type, filename, bytes, blob_uri, title, notes, parser,
+     chunker, source_updated_at, accepted_at)
+SELECT d.id, v.version, d.tenant_id, v.sha256, v.media_type, v.media_type, v.filename, v.bytes,
+       'pg:' || d.id || '/' || v.version, v.title, '[]', '', '', v.source_updated_at, %(now)s
 FROM documents_document d
 JOIN unnest(%(documents)b::uuid[], %(versions)b::bigint[], %(sha256s)b::bytea[], %(media_types)b::text[],
             %(filenames)b::text[], %(sizes)b::bigint[], %(titles)b::text[], %(source_updated_ats)b::timestamptz[])
@@ -74,11 +74,12 @@ RETURNING d.version, d.live_version
 -- name: repeat_version
 -- The version row of content that was sent again under a higher number.
 INSERT INTO documents_documentversion
-    (document_id, version, tenant_id, sha256, media_type, filename, bytes, blob_uri, same_as, title, text, characters,
-     chunk_ids, starts, ends, page_starts, notes, parser, chunker, source_updated_at, accepted_at, published_at)
-SELECT document_id, %(version)s, tenant_id, sha256, media_type, filename, bytes, blob_uri, coalesce(same_as, version),
-       title, text, characters, chunk_ids, starts, ends, page_starts, notes, parser, chunker, %(source_updated_at)s,
-       %(now)s,
+    (document_id, version, tenant_id, sha256, media_type, declared_type, filename, bytes, blob_uri, same_as, title, text,
+     characters, chunk_ids, starts, ends, page_starts, notes, parser, chunker, revision, source_updated_at, accepted_at,
+     published_at)
+SELECT document_id, %(version)s, tenant_id, sha256, media_type, declared_type, filename, bytes, blob_uri,
+       coalesce(same_as, version), title, text, characters, chunk_ids, starts, ends, page_starts, notes, parser, chunker,
+       revision, %(source_updated_at)s, %(now)s,
        CASE WHEN published_at IS NOT NULL THEN %(now)s::timestamptz END
 FROM documents_documentversion
 WHERE document_id = %(id)s AND version = %(same_as)s

@@ -12,7 +12,8 @@ FROM unnest(%(ids)b::uuid[], %(documents)b::uuid[], %(versions)b::bigint[], %(si
 -- name: claim
 -- Take the next due job of a stage, queued or with a lease that has run out, and with it others of its priority, if all
 -- are small and at their first try: one that has killed its worker comes alone. Identifiers only, no content.
-SELECT id, tenant_id, collection_id, document_id, version, base_version, bytes, attempts, fence, created_at, timings
+SELECT id, tenant_id, collection_id, document_id, version, kind, base_version, base_revision, bytes, attempts, fence,
+       created_at, timings
 FROM ledger_claim(%(stage)s, %(worker)s, make_interval(secs => %(lease)s), %(limit)s,
                   %(small)s, %(only_small)s, %(lowest)s::smallint, %(job)s)
 
@@ -36,10 +37,11 @@ WHERE j.state = 'running' ORDER BY j.id FOR UPDATE OF j
 -- name: hand_over
 -- The next stage may take the job; attempts count per stage.
 UPDATE documents_ingestionjob j SET
-    stage = %(stage)s, state = 'queued', attempts = 0, lease_until = NULL, not_before = now(), base_version = held.base,
-    timings = j.timings || held.timings
-FROM unnest(%(ids)b::uuid[], %(fences)b::bigint[], %(bases)b::bigint[], %(timings)b::jsonb[])
-     AS held (id, fence, base, timings)
+    stage = %(stage)s, state = 'queued', attempts = 0, lease_until = NULL, not_before = now(),
+    base_version = held.base, base_revision = held.base_revision, timings = j.timings || held.timings
+FROM unnest(%(ids)b::uuid[], %(fences)b::bigint[], %(bases)b::bigint[], %(base_revisions)b::bigint[],
+            %(timings)b::jsonb[])
+     AS held (id, fence, base, base_revision, timings)
 WHERE j.id = held.id AND j.fence = held.fence AND j.state = 'running'
 
 -- name: finish
@@ -88,16 +90,20 @@ UPDATE documents_ingestionjob SET
 WHERE id = (
     SELECT id FROM documents_ingestionjob
     WHERE document_id = %(document)s AND version < %(version)s AND version > %(live_version)s
-      AND state = 'done' AND outcome = 'superseded'
+      AND state = 'done' AND outcome = 'superseded' AND kind = 'ingest'
     ORDER BY version DESC LIMIT 1
 )
 
 -- name: retry_dead
--- A person asks for another try of a dead or cancelled job.
-UPDATE documents_ingestionjob SET
+-- A person asks for another try of a dead or cancelled job. A document has one open reindex.
+UPDATE documents_ingestionjob j SET
     state = 'queued', stage = 'prepare', attempts = 0, error = NULL, finished_at = NULL, not_before = now()
 WHERE id = %(id)s AND state IN ('dead', 'cancelled')
-RETURNING document_id, version
+  AND NOT (kind = 'reindex' AND EXISTS (
+      SELECT 1 FROM documents_ingestionjob o
+      WHERE o.document_id = j.document_id AND o.kind = 'reindex' AND o.state IN ('queued', 'running')
+  ))
+RETURNING document_id, version, kind
 
 -- name: await_again
 -- The document of a job that is tried again is pending again, and its version has not failed so far.
@@ -112,7 +118,7 @@ WHERE document_id = %(document)s AND (version = %(version)s OR same_as = %(versi
 -- Only work that has not ended can be cancelled; a running worker finds out at its next write.
 UPDATE documents_ingestionjob SET state = 'cancelled', lease_until = NULL, finished_at = now()
 WHERE id = %(id)s AND state IN ('queued', 'running')
-RETURNING document_id, version
+RETURNING document_id, version, kind
 
 -- name: withdraw
 -- A cancelled version is nobody's wait any more: the live one goes on serving, and says that it is not the newest.
@@ -142,5 +148,6 @@ SELECT stage, state, jobs, due, oldest_seconds FROM ledger_overview()
 -- name: progress
 SELECT collection_id, count(*) FILTER (WHERE finished_at IS NULL), count(*) FILTER (WHERE finished_at IS NOT NULL)
 FROM documents_ingestionjob
-WHERE collection_id = ANY(%(collections)b) AND (finished_at IS NULL OR finished_at > now() - interval '1 minute')
+WHERE collection_id = ANY(%(collections)b) AND kind = 'ingest'
+  AND (finished_at IS NULL OR finished_at > now() - interval '1 minute')
 GROUP BY collection_id

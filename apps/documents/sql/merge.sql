@@ -38,10 +38,11 @@ DELETE FROM load_document WHERE id <> ALL(%(ids)b)
 
 -- name: merge_versions
 INSERT INTO documents_documentversion
-    (document_id, version, tenant_id, sha256, media_type, filename, bytes, blob_uri, title, text, characters, chunk_ids,
-     starts, ends, page_starts, notes, parser, chunker, source_updated_at, accepted_at, published_at)
-SELECT id, version, %(tenant)s, sha256, parsed_media_type, filename, bytes, blob_uri, title, text, characters, chunk_ids,
-       starts, ends, page_starts, notes, parser, %(chunker)s, source_updated_at, %(now)s, %(now)s
+    (document_id, version, tenant_id, sha256, media_type, declared_type, filename, bytes, blob_uri, title, text,
+     characters, chunk_ids, starts, ends, page_starts, notes, parser, chunker, source_updated_at, accepted_at,
+     published_at)
+SELECT id, version, %(tenant)s, sha256, parsed_media_type, media_type, filename, bytes, blob_uri, title, text,
+       characters, chunk_ids, starts, ends, page_starts, notes, parser, %(chunker)s, source_updated_at, %(now)s, %(now)s
 FROM load_document
 
 -- name: merge_blobs

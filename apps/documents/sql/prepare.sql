@@ -5,15 +5,18 @@ FROM documents_documentversion v JOIN {held} ON v.document_id = held.document_id
 WHERE v.version > held.version AND v.error IS NULL AND v.same_as IS DISTINCT FROM held.version
 
 -- name: versions
-SELECT v.document_id, v.media_type, v.filename, v.title
+SELECT v.document_id, v.declared_type, v.filename, v.title
 FROM documents_documentversion v JOIN {held} ON v.document_id = held.document_id AND v.version = held.version
 
 -- name: live_chunks
--- What the new version is compared with.
-SELECT c.document_id, c.chunk_id, c.sha256, c.heading_path
-FROM documents_chunk c
-WHERE c.document_id = ANY(%(documents)b) AND c.retired_in_version IS NULL
-ORDER BY c.document_id, c.chunk_id
+-- What the new version is compared with, in reading order: of equal chunks each keeps its place.
+SELECT d.id, c.chunk_id, c.sha256, c.heading_path
+FROM documents_document d
+JOIN documents_documentversion v ON v.document_id = d.id AND v.version = d.live_version
+CROSS JOIN LATERAL unnest(v.chunk_ids) WITH ORDINALITY AS p (chunk_id, ordinal)
+JOIN documents_chunk c ON c.document_id = d.id AND c.chunk_id = p.chunk_id AND c.retired_in_version IS NULL
+WHERE d.id = ANY(%(documents)b)
+ORDER BY d.id, p.ordinal
 
 -- name: blobs
 -- The original bytes, part by part.
@@ -25,7 +28,7 @@ ORDER BY b.document_id, b.part
 -- The normalised text, once: also for the higher numbers under which the same content was sent again.
 UPDATE documents_documentversion v SET
     text = held.text, characters = length(held.text), title = held.title, parser = held.parser, chunker = %(chunker)s,
-    media_type = held.media_type, page_starts = held.page_starts::int[], notes = held.notes::jsonb
+    media_type = held.media_type, page_starts = string_to_array(held.page_starts, ',')::int[], notes = held.notes::jsonb
 FROM unnest(%(documents)b::uuid[], %(versions)b::bigint[], %(texts)b::text[], %(titles)b::text[], %(parsers)b::text[],
             %(media_types)b::text[], %(page_starts)b::text[], %(notes)b::text[])
      AS held (document_id, version, text, title, parser, media_type, page_starts, notes)

@@ -1,5 +1,5 @@
 -- name: lock_documents
-SELECT id, live_version, deleted_version FROM documents_document
+SELECT id, live_version, live_revision, deleted_version FROM documents_document
 WHERE id = ANY(%(documents)b) ORDER BY id FOR UPDATE
 
 -- name: insert_chunks
@@ -26,11 +26,11 @@ SELECT s.chunk_id FROM documents_stagedchunk s JOIN {held} ON s.document_id = he
 WHERE s.kept
 
 -- name: retire_chunks
--- The ids that stay are sent: joined with the stage, of whose size Postgres knows nothing, each live chunk would be
--- compared with each staged one.
+-- Before the new ones come, which a reindex brings under the same version. The ids that stay are sent: joined with the
+-- stage, of whose size Postgres knows nothing, each live chunk would be compared with each staged one.
 UPDATE documents_chunk c SET retired_in_version = held.version, retired_at = %(now)s
 FROM {held}
-WHERE c.document_id = held.document_id AND c.retired_in_version IS NULL AND c.live_from_version < held.version
+WHERE c.document_id = held.document_id AND c.retired_in_version IS NULL
   AND c.chunk_id <> ALL(%(kept)b::uuid[])
 RETURNING c.document_id, c.chunk_id, c.tokens
 
@@ -42,7 +42,7 @@ WHERE e.document_id = r.document_id AND e.chunk_id = r.chunk_id AND e.live
 -- name: place_chunks
 -- Where each chunk stands in this version; also under the higher numbers of the same content.
 UPDATE documents_documentversion v SET
-    chunk_ids = p.chunk_ids, starts = p.starts, ends = p.ends, published_at = %(now)s
+    chunk_ids = p.chunk_ids, starts = p.starts, ends = p.ends, published_at = coalesce(v.published_at, %(now)s)
 FROM (
     SELECT s.document_id, s.version, array_agg(s.chunk_id ORDER BY s.ordinal) AS chunk_ids,
            array_agg(s.start ORDER BY s.ordinal) AS starts, array_agg(s."end" ORDER BY s.ordinal) AS ends
@@ -56,6 +56,7 @@ WHERE v.document_id = p.document_id AND (v.version = p.version OR v.same_as = p.
 -- highest number under which this content was accepted.
 UPDATE documents_document d SET
     live_version = v.live,
+    live_revision = 0,
     title = CASE WHEN d.title = '' THEN v.title ELSE d.title END,
     state = CASE WHEN d.version = v.live THEN 'live' WHEN d.state = 'failed' THEN 'stale' ELSE d.state END,
     pending_since = CASE WHEN d.version = v.live THEN NULL ELSE d.pending_since END,

@@ -29,3 +29,6 @@ UPDATE {table} SET live = false WHERE document_id = ANY(%(documents)b) AND live
 
 -- name: clear_document_stages
 DELETE FROM documents_stagedchunk WHERE document_id = ANY(%(documents)b)
+
+-- name: clear_coming_of
+DELETE FROM documents_versionrevision WHERE document_id = ANY(%(documents)b) AND replaced_at IS NULL

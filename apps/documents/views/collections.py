@@ -53,7 +53,7 @@ class CollectionDetail(TenantView):
     def patch(self, request: Request, slug: str) -> Response:
         """Change a collection's settings.
 
-        Documents that are there already keep the chunks they have.
+        Documents that are there already are cut anew in the background when the chunking changes (`reindex`).
         """
         values = self.validated(CollectionPatchSerializer)
         with self.scope():

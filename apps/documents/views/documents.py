@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from urllib.parse import quote, urlencode
 from uuid import UUID
@@ -33,6 +34,7 @@ from ..serializers import (
 from ..submission import from_request
 
 AT_LEAST_ONE = {"type": "integer", "minimum": 1}
+SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
 
 _SUBMISSION = {
@@ -199,17 +201,33 @@ class VersionDetail(TenantView):
 
 
 class VersionText(TenantView):
-    query_names = {"GET": ("start", "end")}
+    query_names = {"GET": ("start", "end", "revision", "sha256")}
 
     @extend_schema(
-        parameters=[OpenApiParameter(name, {"type": "integer", "minimum": 0}) for name in ("start", "end")],
+        parameters=[
+            *(OpenApiParameter(name, {"type": "integer", "minimum": 0}) for name in ("start", "end")),
+            OpenApiParameter(
+                "revision", {"type": "integer", "minimum": 0}, description="as it was then; else as it is now"
+            ),
+            OpenApiParameter(
+                "sha256", description="as it was in the newest revision in which the span has this SHA-256, in hex"
+            ),
+        ],
         responses=TextSerializer,
     )
     def get(self, request: Request, document_id: UUID, version: int) -> Response:
-        """Get the normalised text of a version, or a part of it in code points, with its SHA-256."""
-        start, end = self.query_number("start"), self.query_number("end")
+        """Get the normalised text of a version, or a part of it in code points, with its SHA-256.
+
+        A reindex may replace the text by a newer parser's: what a citation points to is found by its `revision`, or by
+        its `sha256`.
+        """
+        start, end, revision = (self.query_number(name) for name in ("start", "end", "revision"))
+        sha256 = request.query_params.get("sha256")
+        if sha256 is not None and (revision is not None or not SHA256.fullmatch(sha256)):
+            raise invalid("/sha256", "sha256 is 64 hexadecimal digits, and goes without revision.")
         with self.scope():
-            return Response(queries.text(document_id, version, start=start, end=end))
+            found = queries.text(document_id, version, start=start, end=end, revision=revision, sha256=sha256)
+            return Response(found)
 
 
 class ChunkList(TenantView):

@@ -18,7 +18,7 @@ best AS MATERIALIZED (
     SELECT document_id, chunk_id, score, dense_score, lexical_score FROM ranked
     ORDER BY score DESC, chunk_id LIMIT %(fetch)s
 )
-SELECT b.chunk_id, b.document_id, d.live_version, d.version, d.collection_id, d.source_uri, d.title, d.metadata,
+SELECT b.chunk_id, b.document_id, d.live_version, d.version, d.live_revision, d.collection_id, d.source_uri, d.title, d.metadata,
        c.heading_path, c.text, encode(c.sha256, 'hex'), v.starts[p.ordinal], v.ends[p.ordinal],
        v.page_starts[width_bucket(v.starts[p.ordinal], v.page_starts)
                      :width_bucket(v.ends[p.ordinal] - 1, v.page_starts)],

@@ -13,8 +13,8 @@ from django.test import Client
 from django.urls import reverse
 
 from apps.access.models import Tenant
-from apps.documents import collections
-from apps.documents.models import Chunk, Collection, Document, IngestionJob
+from apps.documents import collections, reindex
+from apps.documents.models import Chunk, Collection, Document, IngestionJob, Reindex
 from tests.support.desk import Ingest, collection_form, in_tenant, text_of, url
 
 
@@ -176,3 +176,48 @@ def test_jobs_are_retried_and_cancelled(desk: Client, tenant: Tenant, dead_job: 
     assert desk.get(path).status_code == 200 and state() == "cancelled"  # a link alone does nothing
     done = desk.post(path, {"_form_submitted": "on"})
     assert done["HX-Redirect"] == url("change", IngestionJob, dead_job.pk) and state() == "queued"
+
+
+def test_reindexing_is_begun_paused_resumed_and_cancelled_at_the_collections_page(
+    desk: Client, tenant: Tenant, document: Document
+) -> None:
+    page = url("change", Collection, document.collection_id)
+
+    def act(action: str, **form: str) -> str:
+        path = reverse(f"admin:documents_collection_{action}", args=[document.collection_id])
+        assert path in text_of(desk.get(page)), "offered"
+        assert desk.get(path).status_code == 200  # a link alone does nothing
+        assert desk.post(path, {"_form_submitted": "on"} | form)["HX-Redirect"] == page
+        return text_of(desk.get(page))
+
+    def states() -> list[tuple[str, bool]]:
+        return in_tenant(
+            tenant, lambda: list(Reindex.objects.order_by("created_at").values_list("state", "everything"))
+        )
+
+    assert "Looked at" not in text_of(desk.get(page)) and states() == []
+    shown = act("reindex", everything="on")
+    assert "Reindexing has begun." in shown and "manual, everything" in shown and "0 of 1" in shown
+    assert states() == [("running", True)]
+    for missing in ("reindex", "resume_reindex"):
+        assert reverse(f"admin:documents_collection_{missing}", args=[document.collection_id]) not in shown
+    again = reverse("admin:documents_collection_reindex", args=[document.collection_id])
+    assert desk.post(again, {"_form_submitted": "on"})["HX-Redirect"] == page
+    assert "being reindexed already" in text_of(desk.get(page)) and len(states()) == 1
+    assert "Reindexing is paused." in act("pause_reindex") and states() == [("paused", True)]
+    assert "Reindexing goes on." in act("resume_reindex") and states() == [("running", True)]
+    assert "Reindexing was cancelled." in act("cancel_reindex") and states() == [("cancelled", True)]
+    act("reindex")
+    assert states()[1:] == [("running", False)]
+    act("cancel_reindex")
+    noted = in_tenant(tenant, lambda: list(LogEntry.objects.values_list("change_message", flat=True)))
+    assert "Reindexing was cancelled." in noted
+
+
+def test_changed_chunking_is_followed_by_a_run(desk: Client, tenant: Tenant, document: Document) -> None:
+    page = url("change", Collection, document.collection_id)
+    assert "cut anew in the background" in text_of(desk.get(page))
+    assert desk.post(page, collection_form(chunking_max_tokens=64)).status_code == 302
+    assert in_tenant(tenant, lambda: Reindex.objects.get().trigger) == "settings"
+    assert "running" in text_of(desk.get(page))
+    in_tenant(tenant, lambda: reindex.cancel(run_id=Reindex.objects.get().pk))

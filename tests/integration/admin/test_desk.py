@@ -17,7 +17,7 @@ from django.urls import reverse
 from apps.access import tenancy
 from apps.access.models import ApiKey, Tenant, User
 from apps.documents.admin.dashboard import dashboard
-from apps.documents.models import Collection, Document, EmbeddingSpace, IngestionJob, Source, SyncRun
+from apps.documents.models import Collection, Document, EmbeddingSpace, IngestionJob, Reindex, Source, SyncRun
 from tests.support.desk import MODELS, PASSWORD, in_tenant, make_curator, sign_in, text_of, url
 
 SOURCE_ACTIONS = ("sync_now", "sync_empty", "cancel", "remove")
@@ -112,8 +112,8 @@ def test_another_tenants_objects_cannot_be_acted_on(
     for model, action in listed:
         form = {"action": action, "_selected_action": str(owned[model]), "post": "yes"}
         assert theirs.post(url("changelist", model), form).status_code in (200, 302)
-    single = ((IngestionJob, "retry_one"), (ApiKey, "revoke_one"), *((Source, name) for name in SOURCE_ACTIONS))
-    for model, action in single:
+    single = ((IngestionJob, "retry_one"), (ApiKey, "revoke_one"), (Collection, "reindex"))
+    for model, action in (*single, *((Source, name) for name in SOURCE_ACTIONS)):
         path = reverse(f"admin:{model._meta.label_lower.replace('.', '_')}_{action}", args=[owned[model]])
         assert theirs.post(path, {"_form_submitted": "on"}).status_code == 302
     assert theirs.post(url("delete", Collection, owned[Collection]), {"post": "yes"}).status_code == 302
@@ -121,6 +121,7 @@ def test_another_tenants_objects_cannot_be_acted_on(
     assert in_tenant(tenant, lambda: IngestionJob.objects.get(pk=owned[IngestionJob]).state) == "dead"
     assert in_tenant(tenant, lambda: ApiKey.objects.get(pk=owned[ApiKey]).revoked_at) is None
     assert in_tenant(tenant, Source.objects.count) == 1 and in_tenant(tenant, SyncRun.objects.count) == 0
+    assert not in_tenant(tenant, Reindex.objects.exists)
 
 
 def test_a_wrong_password_opens_no_tenant(curator: User, tenant: Tenant, other_tenant: Tenant) -> None:
