@@ -23,7 +23,8 @@ _MAX_UNREADABLE_SHARE = 0.5
 _STAMP = 25  # characters: fewer on a page that is a picture are a page number or a scanner's stamp
 _PICTURE_SHARE = 0.5  # of the page that a picture covers when the page is one
 # A word with a sign in its middle or a small letter before a capital: common where OCR has failed, rare in any text.
-_ODD_WORD = re.compile(r"\w*(?:[^\W\d_][^\w\s.'’,/@:;&)(-]+\w|[^\W\d_][$£€%*+=<>«»^~|]|[a-z][A-Z]{1,2}\b)\w*")
+_ODD = re.compile(r"[^\W\d_](?:[^\w\s.'’,/@:;&)(-]+\w|[$£€%*+=<>«»^~|])|[a-z][A-Z]{1,2}\b")
+_ODD_WORD = re.compile(rf"\w*(?:{_ODD.pattern})\w*")
 _ODD_SIGNS, _LEAST_ODD_SIGNS = "«»*^~|<>=£$%+&", 0.005  # of the characters
 _MAX_ODD_SHARE = 0.03  # of the words
 _SCAN_DPI, _SCAN_PIXELS = 300, 5000  # resolution, and the longest side
@@ -130,7 +131,8 @@ class _Reader:
 def _is_debris(text: str, lines: list[Line]) -> bool:
     if sum(map(text.count, _ODD_SIGNS)) < _LEAST_ODD_SIGNS * len(text):  # nearly all pages: the rest takes its time
         return False
-    odd = len(_ODD_WORD.findall("\n".join([line.text for line in lines])))
+    # To look for what is odd takes a seventh of looking for the words around it.
+    odd = sum(len(_ODD_WORD.findall(line.text)) for line in lines if _ODD.search(line.text))
     return odd > _MAX_ODD_SHARE * (text.count(" ") + len(lines))
 
 
