@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice, repeat
 
 from apps.documents.parsing.normalise import clean
 from apps.documents.parsing.types import MAX_NOTES, Block, Parsed
@@ -14,6 +14,8 @@ _BLANK_EDGES = re.compile(r"\A(?:[^\S\n]*\n)+|\s+\Z")
 DEEPEST_HEADING = 6
 LONG_TABLE = 20  # rows
 _NAME_LENGTH = 60  # characters of a column's name
+_BATCH = 32  # rows
+_CELL_END, _ROW_END = "\x1f", "\x1e"  # control characters, of which `clean` leaves none
 _VALUE = re.compile(r"[-+(]?[\d.,:/ %$€£-]+\)?")
 
 
@@ -33,25 +35,38 @@ def is_header(row: Sequence[str]) -> bool:
     )
 
 
-def _trimmed(row: Sequence[str]) -> list[str]:
-    line = "|".join(row)
-    tidy = line.isprintable() and line == line.strip() and not any(gap in line for gap in ("  ", "| ", " |"))
-    cells = list(row) if tidy else [inline(cell) for cell in row]
-    while cells and not cells[-1]:
-        cells.pop()
-    return cells
+def _trimmed(rows: Iterable[Sequence[str]]) -> Iterator[list[str]]:
+    """The rows with each cell as `inline` gives it, without empty cells at the end; [] for a row without text.
+
+    Many rows are tidied as one string where their only white space is blanks.
+    """
+    coming = iter(rows)
+    while batch := list(islice(coming, _BATCH)):
+        text = _ROW_END.join(map(_CELL_END.join, batch))
+        bare = text.replace(_CELL_END, "").replace(_ROW_END, "")
+        ends = sum(max(1, len(row)) for row in batch) - 1
+        if bare.isprintable() and len(text) - len(bare) == ends:  # no cell holds a mark of ours
+            while "  " in text:
+                text = text.replace("  ", " ")
+            for end in (_CELL_END, _ROW_END):
+                text = text.replace(" " + end, end).replace(end + " ", end)
+            lines = text.strip(" ").split(_ROW_END)
+        else:
+            lines = [_CELL_END.join(map(inline, row)) for row in batch]
+        for line in map(str.rstrip, lines, repeat(_CELL_END)):
+            yield line.split(_CELL_END) if line else []
 
 
-def _line(cells: Sequence[str]) -> str:
-    return " | ".join(cells)
-
-
-def _named(leads: Sequence[str], cells: Sequence[str]) -> str:
-    """A row whose cells carry their columns' names ("name: "); empty ones are left out."""
-    if len(leads) == len(cells) and all(cells):
-        return " | ".join(map(str.__add__, leads, cells))
-    named = [lead + cell for lead, cell in zip(leads, cells, strict=False) if cell]
-    return " | ".join(named + [cell for cell in cells[len(leads) :] if cell])
+def _named(names: Sequence[str], rows: Iterable[list[str]]) -> Iterator[str]:
+    """Rows whose cells carry their columns' names ("name: "); empty ones are left out."""
+    leads = [name + ": " for name in names]
+    whole = " | ".join(lead.replace("%", "%%") + "%s" for lead in leads)
+    for cells in rows:
+        if len(cells) == len(leads) and "" not in cells:
+            yield whole % tuple(cells)
+        else:
+            named = [lead + cell for lead, cell in zip(leads, cells, strict=False) if cell]
+            yield " | ".join(named + [cell for cell in cells[len(leads) :] if cell])
 
 
 class Builder:
@@ -97,15 +112,13 @@ class Builder:
         A table of more than LONG_TABLE rows is cut into several chunks, and a row far from the header says little: its
         cells then carry their columns' names ("price: 9.50 | stock: 4") where the first row looks like a header.
         """
-        coming = (_trimmed(row) for row in rows)
+        coming = _trimmed(rows)
         first = [row for row in islice(coming, LONG_TABLE + 1) if row]
+        lines: Iterable[str]
         if len(first) > LONG_TABLE and is_header(first[0]):
-            leads = [name + ": " for name in first[0]]
-            lines = [_line(first[0]), *(_named(leads, row) for row in first[1:])]
-            lines += (_named(leads, row) for row in coming if row)
+            lines = chain([" | ".join(first[0])], _named(first[0], chain(first[1:], filter(None, coming))))
         else:
-            lines = [_line(row) for row in first]
-            lines += (_line(row) for row in coming if row)
+            lines = map(" | ".join, chain(first, filter(None, coming)))
         self.add("table", "\n".join(lines))
 
     def note(self, text: str) -> None:

@@ -18,6 +18,9 @@ from typing import Any
 from apps.documents.parsing import formats, isolate, ocr, wire
 from apps.documents.parsing.types import Parsed, ParseError
 
+# Objects: a tree of a million is searched for garbage a few times while it grows, not a thousand times.
+_COLLECT_AFTER = (50_000, 20, 20)
+
 
 def main() -> None:
     """Lock the process in, say hello, then answer one request after another until stdin ends."""
@@ -54,6 +57,7 @@ def main() -> None:
 
     ocr.before_each = go_on
     gc.freeze()
+    gc.set_threshold(*_COLLECT_AFTER)
     answers.write(wire.pack({"ok": True, "isolation": achieved}))
     answers.flush()
     while (request := wire.receive(sys.stdin.buffer)) is not None:

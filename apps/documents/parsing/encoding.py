@@ -10,6 +10,7 @@ from __future__ import annotations
 import codecs
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable
 from functools import lru_cache
 from itertools import islice
@@ -48,7 +49,8 @@ _BINARY_MAGIC = (
     (b"%!PS-", "a PostScript program"),
     (b"SQLite format 3\x00", "an SQLite database"),
 )
-_CONTROL = re.compile(rb"[\x01-\x08\x0e-\x1a\x1c-\x1f]")
+_MAGIC = tuple(magic for magic, _ in _BINARY_MAGIC)
+_CONTROLS = bytes([*range(1, 9), *range(0x0E, 0x1B), *range(0x1C, 0x20)])
 _MAX_CONTROL_SHARE = 0.02
 # Shares of zeros among every other byte: over the first it is UTF-16 of a Latin script, not ASCII records ended by NUL;
 # under the second it is no UTF-16, whose white space and digits alone are more in any script.
@@ -81,13 +83,14 @@ _EAST_ASIAN = frozenset({"CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "FU
 _LATIN = frozenset({"LATIN", "FEMININE", "MASCULINE", "MICRO"})  # ª º µ are letters among Latin ones
 _OUTSIDE_ASCII = re.compile(r"[^\x00-\x7f]")
 _LATIN_RUN = re.compile("[\u00c0-\u024f]{5,}")  # no language writes five accented letters in a row
-_ASCII = re.compile(rb"[\x00-\x7f]")
-_BROKEN = re.compile("[\udc80-\udcff]")  # a byte that is not UTF-8, as "surrogateescape" keeps it
+_ASCII = bytes(range(128))
 
 
 def binary_kind(data: bytes) -> str | None:
     """Name the well-known binary format that `data` starts with ("a ZIP archive"), or None."""
-    return next((name for magic, name in _BINARY_MAGIC if data.startswith(magic)), None)
+    if not data.startswith(_MAGIC):
+        return None
+    return next(name for magic, name in _BINARY_MAGIC if data.startswith(magic))
 
 
 def codec_of(label: str | None) -> str | None:
@@ -125,7 +128,7 @@ def decode(data: bytes, *, declared: Iterable[str | None] = ()) -> str:
         codec = "iso2022_kr" if b"\x1b$)C" in head else "iso2022_jp_2"
         if (text := _strict(data, codec)) is not None and "\x00" not in text:
             return text
-    if len(_CONTROL.findall(head)) > max(2, _MAX_CONTROL_SHARE * len(head)):
+    if _count(head, _CONTROLS) > max(2, _MAX_CONTROL_SHARE * len(head)):
         raise ParseError("unsupported", "The content is binary, not text.")
     if (nul := data.find(b"\x00")) >= 0:
         raise ParseError("undecodable", f"Byte {nul} is NUL, and the content is not UTF-16 or UTF-32.")
@@ -143,6 +146,11 @@ def decode(data: bytes, *, declared: Iterable[str | None] = ()) -> str:
         return text
     detail = f"The text is not UTF-8 from byte {wrong} (0x{data[wrong]:02X}) on, and no other encoding fits it."
     raise ParseError("undecodable", detail)
+
+
+def _count(data: bytes, of: bytes) -> int:
+    """How many bytes of `data` are among `of`."""
+    return len(data) - len(data.translate(None, of))
 
 
 def _strict(data: bytes, codec: str) -> str | None:
@@ -176,7 +184,7 @@ def _wide(data: bytes, declared: list[str]) -> str | None:
     candidates = [codec for codec in declared if codec.startswith(_WITHOUT_ORDER)]
     candidates += ["utf-32-le", "utf-32-be"]
     narrow = head.replace(b"\x00", b"")
-    is_text = len(_CONTROL.findall(narrow)) <= _MAX_CONTROL_SHARE * len(narrow)
+    is_text = _count(narrow, _CONTROLS) <= _MAX_CONTROL_SHARE * len(narrow)
     is_text = is_text and (max(big, little) < _FEW_ZEROS or _is_8_bit(narrow))
     if max(big, little) > _LATIN_ZEROS or not is_text:
         candidates += ["utf-16-le", "utf-16-be"] if little >= big else ["utf-16-be", "utf-16-le"]
@@ -189,7 +197,7 @@ def _wide(data: bytes, declared: list[str]) -> str | None:
 
 def _is_8_bit(narrow: bytes) -> bool:
     """Is this, its zeros dropped, text of one byte per ASCII character? Kana in UTF-16 have most bytes in ASCII too."""
-    return len(_ASCII.findall(narrow)) > _MAX_KANA_SHARE * len(narrow) or _utf8_share(narrow, 0) >= _NEARLY
+    return _count(narrow, _ASCII) > _MAX_KANA_SHARE * len(narrow) or _utf8_share(narrow, 0) >= _NEARLY
 
 
 def _unlikely(text: str) -> int:
@@ -203,8 +211,8 @@ def _unlikely(text: str) -> int:
 def _utf8_share(data: bytes, at: int) -> float:
     """Share (0..1) of the bytes outside ASCII around byte `at` that stand in valid UTF-8; 1 where there are none."""
     window = data[max(0, at - SAMPLE) : at + SAMPLE]
-    outside = len(window) - len(_ASCII.findall(window))
-    broken = len(_BROKEN.findall(window.decode("utf-8", "surrogateescape")))
+    outside = len(window) - _count(window, _ASCII)
+    broken = len(window) - len(window.decode("utf-8", "ignore").encode())
     return 1 - broken / outside if outside else 1.0
 
 
@@ -265,7 +273,9 @@ def _oddity(text: str, *, least: int) -> tuple[float, bool]:
     found = [match.start() for match in islice(_OUTSIDE_ASCII.finditer(text), JUDGED)]
     if len(found) < least or len({text[at] for at in found}) < min(least, _DISTINCT):
         return 1.0, False
-    odd = sum(_is_odd(text[max(0, at - 1) : at], text[at], text[at + 1 : at + 2]) for at in found)
+    # The same few neighbourhoods come again and again.
+    places = Counter((text[max(0, at - 1) : at], text[at], text[at + 1 : at + 2]) for at in found)
+    odd = sum(times for place, times in places.items() if _is_odd(*place))
     odd += sum(len(run.group()) for run in _LATIN_RUN.finditer(text))
     return odd / len(found), sum(text[at].isupper() for at in found) * 2 > len(found)
 

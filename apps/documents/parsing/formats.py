@@ -221,11 +221,14 @@ FORMATS: tuple[Format, ...] = (
     _row("text", "plain", "text/plain text/x-log", ".txt .text .log .tex", text=True),
 )
 _PLAIN = FORMATS[-1]
+_SNIFFED = tuple((fmt, fmt.sniff) for fmt in FORMATS if fmt.sniff)
+_BY_TYPE = {media_type: fmt for fmt in reversed(FORMATS) for media_type in fmt.media_types}
+_BY_SUFFIX = {suffix: fmt for fmt in reversed(FORMATS) for suffix in fmt.suffixes}
 
 
 def by_media_type(media_type: str) -> Format | None:
     """The row of a media type, given in lower case without parameters."""
-    return next((fmt for fmt in FORMATS if media_type in fmt.media_types), None)
+    return _BY_TYPE.get(media_type)
 
 
 def known(media_type: str) -> Format:
@@ -254,10 +257,10 @@ def detect(data: bytes, *, media_type: str | None, filename: str | None) -> tupl
     charset = charset_match.group(1) if charset_match else None
     by_type = None if declared in _GENERIC else by_media_type(declared)
     suffix = _suffix(filename)
-    by_name = next((fmt for fmt in FORMATS if suffix in fmt.suffixes), None)
+    by_name = _BY_SUFFIX.get(suffix)
 
-    for fmt in FORMATS:
-        if fmt.sniff and fmt.sniff(data):
+    for fmt, sniff in _SNIFFED:
+        if sniff(data):
             if fmt.container:
                 called = (by_type, by_name)
                 fmt = next((each for each in called if each and each.container == fmt.container), fmt)
@@ -299,7 +302,7 @@ def _undeclared(data: bytes) -> Format:
 
 
 def _suffix(filename: str | None) -> str:
-    name = re.split(r"[/\\]", filename or "")[-1].lower()
+    name = (filename or "").replace("\\", "/").rpartition("/")[2].lower()
     dot = name.rfind(".")
     return name[dot:] if dot > 0 else ""
 

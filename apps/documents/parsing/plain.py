@@ -10,7 +10,7 @@ from apps.documents.parsing.types import Block, Parsed
 
 FINGERPRINT = "plain/2"
 
-_SEPARATOR = re.compile(r"\n[^\S\n]*(?:\n[^\S\n]*)+")
+_SEPARATOR = re.compile(r"\n\s*\n[^\S\n]*")
 
 
 def parse(data: bytes, *, media_type: str, charset: str | None) -> Parsed:

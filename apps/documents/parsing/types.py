@@ -7,13 +7,13 @@ without importing a single parsing library.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 KINDS = ("heading", "paragraph", "list", "table", "code")
 MAX_NOTES, NOTE_LENGTH = 20, 200
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
+class Block(NamedTuple):
     """One structural piece of a normalised text.
 
     `start` and `end` are offsets in Unicode code points, end-exclusive. Blocks of one document ascend

@@ -11,6 +11,7 @@ import json
 import struct
 import sys
 from array import array
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -50,9 +51,8 @@ def spill(meta: Meta, body: bytes, path: Path) -> tuple[Meta, bytes]:
 def encode_parsed(parsed: Parsed) -> tuple[Meta, bytes]:
     """Blocks as packed 32-bit integers followed by the text as UTF-8."""
     kinds = {kind: number for number, kind in enumerate(KINDS)}
-    packed = array("i")
-    for block in parsed.blocks:
-        packed.extend((kinds[block.kind], block.start, block.end, block.level, block.page or 0))
+    numbers = ((kinds[kind], start, end, level, page or 0) for kind, start, end, level, page in parsed.blocks)
+    packed = array("i", chain.from_iterable(numbers))
     meta = {
         "ok": True,
         "blocks": len(parsed.blocks),
@@ -70,13 +70,14 @@ def decode_parsed(meta: Meta, body: bytes) -> Parsed:
     try:
         packed = array("i")
         edge = int(meta["blocks"]) * _ITEM * packed.itemsize
-        packed.frombytes(body[:edge])
-        text = body[edge:].decode("utf-8")
+        whole = memoryview(body)
+        packed.frombytes(whole[:edge])
+        text = str(whole[edge:], "utf-8")
         blocks: list[Block] = []
-        last = 0
-        for at in range(0, len(packed), _ITEM):
-            kind, start, end, level, page = packed[at : at + _ITEM]
-            if not (last <= start < end <= len(text) and 0 <= kind < len(KINDS) and 0 <= level <= 6):
+        last, length = 0, len(text)
+        numbers = iter(packed)
+        for kind, start, end, level, page in zip(*[numbers] * _ITEM, strict=True):
+            if not (last <= start < end <= length and 0 <= kind < len(KINDS) and 0 <= level <= 6):
                 raise ValueError("blocks out of order")
             blocks.append(Block(KINDS[kind], start, end, level, page or None))
             last = end

@@ -7,6 +7,7 @@ they were written.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 from apps.documents.parsing.build import DEEPEST_HEADING, INVISIBLE, Builder, inline
@@ -39,6 +40,7 @@ def _pad(depth: int) -> str:
     return _PADS[min(depth, DEEPEST_INDENT)]
 
 
+@lru_cache(1024)
 def _shown(name: str) -> str:
     return name if name.isidentifier() else inline(name)
 
@@ -77,7 +79,10 @@ def _write_nested(out: list[str], lead: str, value: list[Any], depth: int) -> No
     for item in value:
         if members:
             name, member = item
-            _write(out, f"{lead}{_shown(name)}:", member, depth + 1)
+            if isinstance(member, str) and member.isprintable():  # most: a line
+                out.append(f"{lead}{_shown(name)}: {member.strip()}".rstrip())
+            else:
+                _write(out, f"{lead}{_shown(name)}:", member, depth + 1)
         else:
             _write(out, lead + "- ", item, depth + 1)
         lead = pad
@@ -94,6 +99,8 @@ def _scalar(value: Any) -> str:
 def add(built: Builder, rows: Iterable[str]) -> None:
     """One block of lines, of the kind that the chunker keeps together best: a paragraph, or code for many lines."""
     text = "\n".join(rows).rstrip()
+    if not text:
+        return
     if not text.replace("\n", "").isprintable():
         text = INVISIBLE.sub("", clean(text)).rstrip()
     whole = len(text) <= SHORT or len(text) > PROSE * (text.count("\n") + 1)

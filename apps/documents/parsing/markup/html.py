@@ -7,6 +7,7 @@ ten thousand nested tags cost a list entry each and never a Python stack frame.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
@@ -59,9 +60,11 @@ def parse(data: bytes, *, media_type: str, charset: str | None) -> Parsed:
     if root is None:
         raise ParseError("malformed", "The HTML content has no root element.")
     layout = _layout_containers(tree)
-    writer = _walk(root, layout, skip_noise=True)
+    marked = {node.mem_id for node in tree.css("[hidden], [style], [role]")}
+    read = clean if "&#" in source else str  # a character reference can name a control
+    writer = _walk(root, layout, marked, read, skip_noise=True)
     if not writer.built:
-        writer = _walk(root, layout, skip_noise=False)
+        writer = _walk(root, layout, marked, read, skip_noise=False)
     title = tree.css_first("head > title") or tree.css_first("h1")
     return writer.built.parsed(media_type=media_type, parser=FINGERPRINT, title=title.text() if title else None)
 
@@ -81,22 +84,32 @@ def _layout_containers(tree: LexborHTMLParser) -> set[int]:
     return layout
 
 
-def _walk(root: LexborNode, layout: set[int], *, skip_noise: bool) -> _Writer:
-    """Depth-first over the tree with an explicit stack of open elements."""
+def _walk(
+    root: LexborNode, layout: set[int], marked: set[int], read: Callable[[str], str], *, skip_noise: bool
+) -> _Writer:
+    """Depth-first over the tree with an explicit stack of open elements.
+
+    `marked` are the elements with an attribute that may hide them; `read` is applied to each text.
+    """
     writer = _Writer(layout)
+    enter, leave, text = writer.enter, writer.leave, writer.text
     node: LexborNode | None = root
     open_elements: list[tuple[LexborNode, str]] = []
     while node is not None:
         child: LexborNode | None = None
         if node.is_text_node:
-            writer.text(clean(node.text_content or ""))  # again: a character reference can name a control
+            text(read(node.text_content or ""))
         elif node.is_element_node:
             tag = node.tag or ""
-            if not _is_dropped(node, tag, skip_noise):
-                writer.enter(node, tag)
+            if (
+                tag not in _DROPPED
+                and not (skip_noise and tag in _NOISE)
+                and not (node.mem_id in marked and _is_hidden(node, skip_noise))
+            ):
+                enter(node, tag)
                 child = node.child
                 if child is None:
-                    writer.leave(tag)
+                    leave(tag)
                 else:
                     open_elements.append((node, tag))
         if child is not None:
@@ -105,25 +118,28 @@ def _walk(root: LexborNode, layout: set[int], *, skip_noise: bool) -> _Writer:
         following = node.next
         while following is None and open_elements:
             node, tag = open_elements.pop()
-            writer.leave(tag)
+            leave(tag)
             following = node.next if open_elements else None
         node = following if open_elements else None
     writer.finish()
     return writer
 
 
-def _is_dropped(node: LexborNode, tag: str, skip_noise: bool) -> bool:
-    if tag in _DROPPED:
-        return True
+def _is_hidden(node: LexborNode, skip_noise: bool) -> bool:
     attributes = node.attributes
-    if not attributes:
-        return skip_noise and tag in _NOISE
     if "hidden" in attributes:
         return True
     style = attributes.get("style")
     if style and "display:none" in style.replace(" ", "").lower():
         return True
-    return skip_noise and (tag in _NOISE or attributes.get("role") in _NOISE_ROLES)
+    return skip_noise and attributes.get("role") in _NOISE_ROLES
+
+
+def _collapsed(line: str) -> str:
+    plain = line.replace("\n", " ").replace("\t", " ").replace("\u00a0", " ")
+    if plain.isprintable():  # most: blanks are its only white space, and nothing in it is invisible
+        return " ".join(plain.split())
+    return _SPACE.sub(" ", INVISIBLE.sub("", line)).strip()
 
 
 class _Writer:
@@ -221,9 +237,9 @@ class _Writer:
         """The collected inline text with HTML white space collapsed; <br> is a newline outside tables."""
         if not self._inline:
             return ""
-        raw = INVISIBLE.sub("", "".join(self._inline))
+        raw = "".join(self._inline)
         self._inline = []
-        lines = [_SPACE.sub(" ", line).strip() for line in raw.split("\x0b")]
+        lines = map(_collapsed, raw.split("\x0b"))
         return "\n".join(line for line in lines if line)
 
     def _close_line(self) -> None:

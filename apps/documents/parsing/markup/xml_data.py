@@ -37,6 +37,8 @@ def value(element: Element, *, ids: bool = True) -> Any:
         attributes = [pair for pair in attributes if pair[0] != "id"]
     if not len(element) or is_mixed(element):
         text = _text(element)
+        if not attributes:
+            return text
     elif (text := date(element) or "") == "":
         members = outline.Members(attributes)
         members += [(local(kid), found) for kid in element if (found := value(kid, ids=ids))]
@@ -59,7 +61,8 @@ def date(element: Element) -> str | None:
 
 def _attributes(element: Element) -> list[tuple[str, str]]:
     """Attributes without a namespace: those with one are for programs (xsi:type, xml:lang, xlink:href)."""
-    return [(name, found.strip()) for name, found in element.items() if name[0] != "{" and found.strip()]
+    found = element.items()
+    return [(name, value.strip()) for name, value in found if name[0] != "{" and value.strip()] if found else found
 
 
 def _text(element: Element) -> str:

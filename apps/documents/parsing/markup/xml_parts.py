@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 from apps.documents.parsing.markup import xml_data
 from apps.documents.parsing.markup import xml_names as names
-from apps.documents.parsing.markup.xml_tree import Element, is_mixed, local, words
+from apps.documents.parsing.markup.xml_tree import NAMES, Element, is_mixed, local, words
 
 
 def name_of(element: Element) -> str:
     """Its name in small letters: vocabularies that were SGML once have capitals."""
-    return local(element).lower()
+    return _lower(local(element))
+
+
+_lower = lru_cache(NAMES)(str.lower)
 
 
 def marker_of(label: str) -> str:

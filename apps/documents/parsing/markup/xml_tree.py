@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from html.entities import html5
 from typing import Any
 
@@ -16,6 +17,7 @@ from apps.documents.parsing.types import ParseError
 Element = Any  # lxml has no types
 
 MAX_ENTITY, MAX_ENTITIES = 500, 1_000_000  # characters of an entity that is filled in, and of all of them
+NAMES = 1024  # of elements that are kept as they are shown
 _HEAD = 1024
 _DOCTYPE_WITHIN = 64 * 1024
 _DECLARATION = re.compile(r"\s*<\?xml\s[^>]{0,400}?\?>")
@@ -128,7 +130,11 @@ def _filled(text: str, declared: dict[str, str], notes: list[str]) -> str:
 
 def local(element: Element) -> str:
     """The element's name without its namespace."""
-    tag = element.tag
+    return _local(element.tag)
+
+
+@lru_cache(NAMES)
+def _local(tag: Any) -> str:
     return tag[tag.rfind("}") + 1 :] if isinstance(tag, str) else ""
 
 

@@ -187,7 +187,8 @@ def _pieces(head: list[Row], rest: Iterator[Row]) -> Iterator[str | Iterator[Row
     titles = next((at for at, row in enumerate(head) if widths[at] > 1 or not row[first]), 0)
     if titles:
         yield "\n".join(map("".join, head[:titles]))
-    yield (row if any(row[:first]) else row[first:] for row in chain(head[titles:], rest))
+    rows = chain(head[titles:], rest)
+    yield (row if any(row[:first]) else row[first:] for row in rows) if first else rows
 
 
 _SHOWN: dict[type, Callable[[Any], str]] = {

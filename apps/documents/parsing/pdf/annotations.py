@@ -20,6 +20,7 @@ _COMMENTS = frozenset(
         *(pdfium.FPDF_ANNOT_STRIKEOUT, pdfium.FPDF_ANNOT_STAMP, pdfium.FPDF_ANNOT_INK, pdfium.FPDF_ANNOT_CARET),
     }
 )
+_TOLD = _BOXES | _COMMENTS | {pdfium.FPDF_ANNOT_WIDGET}  # most are links
 
 
 def annotation_lines(page: pypdfium2.PdfPage) -> list[str]:
@@ -39,9 +40,9 @@ def annotation_lines(page: pypdfium2.PdfPage) -> list[str]:
 
 
 def _line(annotation: Any) -> str:
-    if pdfium.FPDFAnnot_GetFlags(annotation) & pdfium.FPDF_ANNOT_FLAG_HIDDEN:
-        return ""
     kind = pdfium.FPDFAnnot_GetSubtype(annotation)
+    if kind not in _TOLD or pdfium.FPDFAnnot_GetFlags(annotation) & pdfium.FPDF_ANNOT_FLAG_HIDDEN:
+        return ""
     if kind == pdfium.FPDF_ANNOT_WIDGET:
         value = _value(annotation, b"V")
         name = _value(annotation, b"TU") or _value(annotation, b"T")

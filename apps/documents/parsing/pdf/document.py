@@ -23,7 +23,8 @@ _MAX_UNREADABLE_SHARE = 0.5
 _STAMP = 25  # characters: fewer on a page that is a picture are a page number or a scanner's stamp
 _PICTURE_SHARE = 0.5  # of the page that a picture covers when the page is one
 # A word with a sign in its middle or a small letter before a capital: common where OCR has failed, rare in any text.
-_ODD_WORD = re.compile(r"\w*(?:[^\W\d_][^\w\s.'’,/@:;&)(-]+\w|[^\W\d_][$£€%*+=<>«»^~|]|[a-z][A-Z]{1,2}\b)\w*")
+_ODD = re.compile(r"[^\W\d_](?:[^\w\s.'’,/@:;&)(-]+\w|[$£€%*+=<>«»^~|])|[a-z][A-Z]{1,2}\b")
+_ODD_WORD = re.compile(rf"\w*(?:{_ODD.pattern})\w*")
 _ODD_SIGNS, _LEAST_ODD_SIGNS = "«»*^~|<>=£$%+&", 0.005  # of the characters
 _MAX_ODD_SHARE = 0.03  # of the words
 _SCAN_DPI, _SCAN_PIXELS = 300, 5000  # resolution, and the longest side
@@ -68,6 +69,7 @@ class _Reader:
         self._read: list[int] = []  # by OCR
         self._debris: list[int] = []  # their text layer is bad, and there is nothing better
         self._why = ocr.MISSING
+        self._letters = self._unreadable = 0
 
     def read(self) -> None:
         """Raises ParseError when there is nothing to show for it."""
@@ -76,19 +78,17 @@ class _Reader:
             try:
                 page = self._document[number - 1]
                 try:
-                    self.lines += self._page(page, number)
+                    self._add(self._page(page, number))
                 finally:
                     page.close()
             except pypdfium2.PdfiumError:
                 self._failed.append(number)
         if len(self._failed) == count:
             raise ParseError("corrupt", "The PDF has no page that can be opened.")
-        letters = sum(len(line.text) for line in self.lines)
-        if not letters:
+        if not self._letters:
             reason = f"its pages are pictures, and {self._why}" if self._unread else "its pages are blank"
             raise ParseError("empty", f"The PDF has no text: {reason}.")
-        unreadable = sum(len(_UNREADABLE.findall(line.text)) for line in self.lines if not line.text.isascii())
-        if unreadable > _MAX_UNREADABLE_SHARE * letters:
+        if self._unreadable > _MAX_UNREADABLE_SHARE * self._letters:
             raise ParseError("malformed", "The PDF's fonts carry no Unicode meaning; its text cannot be read.")
 
     def notes(self) -> list[str]:
@@ -101,12 +101,18 @@ class _Reader:
         )
         return [sentence.format(_pages(numbers)) for numbers, sentence in told if numbers]
 
+    def _add(self, lines: list[Line]) -> None:
+        text = "".join([line.text for line in lines])
+        self._letters += len(text)
+        self._unreadable += 0 if text.isascii() else len(_UNREADABLE.findall(text))
+        self.lines += lines
+
     def _page(self, page: pypdfium2.PdfPage, number: int) -> list[Line]:
         lines = page_lines(page, number)
-        letters = sum(len(line.text) for line in lines)
-        stamped = letters < _STAMP
+        text = "".join([line.text for line in lines])
+        stamped = len(text) < _STAMP
         beside = [Line(text, number, opens=True) for text in annotation_lines(page)]
-        if not (stamped or _is_debris(lines)) or not _is_picture(page):
+        if not (stamped or _is_debris(text, lines)) or not _is_picture(page):
             return lines + beside
         if ocr.engine() is None:
             (self._unread if stamped else self._debris).append(number)
@@ -122,13 +128,12 @@ class _Reader:
         return (lines + read if stamped else read or lines) + beside
 
 
-def _is_debris(lines: list[Line]) -> bool:
-    text = "".join(line.text for line in lines)
+def _is_debris(text: str, lines: list[Line]) -> bool:
     if sum(map(text.count, _ODD_SIGNS)) < _LEAST_ODD_SIGNS * len(text):  # nearly all pages: the rest takes its time
         return False
-    words = sum(line.text.count(" ") + 1 for line in lines)
-    odd = sum(len(_ODD_WORD.findall(line.text)) for line in lines)
-    return odd > _MAX_ODD_SHARE * words
+    # To look for what is odd takes a seventh of looking for the words around it.
+    odd = sum(len(_ODD_WORD.findall(line.text)) for line in lines if _ODD.search(line.text))
+    return odd > _MAX_ODD_SHARE * (text.count(" ") + len(lines))
 
 
 def _is_picture(page: pypdfium2.PdfPage) -> bool:

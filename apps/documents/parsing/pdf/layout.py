@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from itertools import groupby, pairwise
+from collections import defaultdict
+from itertools import groupby
+from operator import attrgetter, sub
 from statistics import median
 
 from apps.documents.parsing.build import Builder
@@ -22,14 +23,18 @@ def assemble(lines: list[Line]) -> Builder:
     pitches = _pitches(lines)
     rows = _rows_of_tables(lines, pitches)
     groups: list[list[Line]] = []
+    previous, was_row = None, False
     for number, line in enumerate(lines):
-        previous = lines[number - 1] if number else None
-        within = number in rows and number - 1 in rows and not line.opens
-        if previous is None or (
-            not within and (number in rows or number - 1 in rows or _starts_block(previous, line, pitches))
-        ):
-            groups.append([])
-        groups[-1].append(line)
+        in_row = number in rows
+        if in_row or was_row:
+            starts = line.opens or not (in_row and was_row)
+        else:
+            starts = previous is None or _starts_block(previous, line, pitches)
+        if starts:
+            groups.append([line])
+        else:
+            groups[-1].append(line)
+        previous, was_row = line, in_row
     tables = {id(lines[number]) for number in rows}
     levels = _heading_levels(lines, [group for group in groups if id(group[0]) not in tables])
     built = Builder()
@@ -46,11 +51,12 @@ def assemble(lines: list[Line]) -> Builder:
 
 def _pitches(lines: list[Line]) -> dict[int, float]:
     """Usual distance between consecutive baselines, per page, in points."""
-    gaps: dict[int, list[float]] = {}
-    for above, below in pairwise(lines):
-        if above.page == below.page and 0.5 < above.y - below.y < 100:
-            gaps.setdefault(above.page, []).append(above.y - below.y)
-    return {page: median(values) for page, values in gaps.items()}
+    pitches: dict[int, float] = {}
+    for page, on_page in groupby(lines, key=attrgetter("page")):
+        heights = [line.y for line in on_page]
+        if gaps := [gap for gap in map(sub, heights, heights[1:]) if 0.5 < gap < 100]:
+            pitches[page] = median(gaps)
+    return pitches
 
 
 def _rows_of_tables(lines: list[Line], pitches: dict[int, float]) -> set[int]:
@@ -100,10 +106,10 @@ def _starts_block(previous: Line, line: Line, pitches: dict[int, float]) -> bool
 
 def _heading_levels(lines: list[Line], groups: list[list[Line]]) -> dict[float, int]:
     """Type size -> heading level 1..6, largest first; empty when sizes do not tell headings apart."""
-    weight: Counter[float] = Counter()
-    for size, run in groupby(lines, key=lambda line: line.size):
-        weight[size] += sum(len(line.text) for line in run)
-    body = weight.most_common(1)[0][0] if weight else 0.0
+    weight: dict[float, int] = defaultdict(int)
+    for line in lines:
+        weight[line.size] += len(line.text)
+    body = max(weight, key=weight.__getitem__) if weight else 0.0
     if body <= 0:
         return {}
     heads = [group for group in groups if _looks_like_heading(group, body)]
@@ -114,7 +120,8 @@ def _heading_levels(lines: list[Line], groups: list[list[Line]]) -> dict[float, 
 
 
 def _looks_like_heading(group: list[Line], body: float) -> bool:
-    if len(group) > 3 or any(line.size < _HEADING_SCALE * body for line in group):
+    least = _HEADING_SCALE * body
+    if len(group) > 3 or group[0].size < least or any(line.size < least for line in group):
         return False
     length = sum(len(line.text) for line in group)
     return 3 <= length <= _HEADING_LENGTH and any(char.isalpha() for line in group for char in line.text)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ _WIDE = 0.62
 _GAP = 1.2  # type sizes between two cells; a word space is 0.25, stretched in justified text up to 0.8
 _MOST_SPACES = 60  # in a line that is looked at for cells
 
+_SPACES = re.compile(" +")
 _SOFT_HYPHEN = re.compile("\ufffe(?=(.?))", re.DOTALL)
 
 
@@ -45,31 +47,53 @@ def page_lines(page: pypdfium2.PdfPage, number: int) -> list[Line]:
         raw = textpage.get_text_range()
         handle = textpage.raw
         # PDFium counts UTF-16 units of the text and characters of the page, which differ where a character has no text.
-        narrow = raw.isascii() or not any(char > "\uffff" for char in raw)
+        narrow = len(raw.encode("utf-16-le", "surrogatepass")) == 2 * len(raw)
         same = narrow and pdfium.FPDFText_CountChars(handle) == len(raw)
-        unit = 0
         lines: list[Line] = []
-        for piece in raw.split("\n"):
-            stripped = piece.strip()
-            if stripped and (text := _readable(stripped)):
-                index = unit + (0 if piece[0] == stripped[0] else len(piece) - len(piece.lstrip()))
-                if not same:
-                    index = pdfium.FPDFText_GetCharIndexFromTextIndex(handle, index)
-                if index >= 0 and pdfium.FPDFText_GetCharOrigin(handle, index, _X, _Y):
-                    y, size = _Y.value, _visible_size(handle, index)
-                    lines.append(Line(text, number, y, size, not lines, _cells(handle, stripped, index, size)))
-                else:
-                    lines.append(Line(text, number, opens=not lines))
-            unit += len(piece) + 1 if narrow else len(piece.encode("utf-16-le", "surrogatepass")) // 2 + 1
+        for text, at in _pieces(raw, narrow):
+            readable = text if text.isascii() and text.isprintable() else _readable(text)
+            if not readable:
+                continue
+            index = at if same else pdfium.FPDFText_GetCharIndexFromTextIndex(handle, at)
+            if index >= 0 and _origin(handle, index, _X_REF, _Y_REF):
+                y, size = _Y.value, _visible_size(handle, index)
+                cells = _cells(handle, text, index, size) if " " in text else ()
+                lines.append(Line(readable, number, y, size, not lines, cells))
+            else:
+                lines.append(Line(readable, number, opens=not lines))
         return lines
     finally:
         textpage.close()
 
 
+def _pieces(raw: str, narrow: bool) -> Iterator[tuple[str, int]]:
+    """Each line that is not blank, stripped, and at how many UTF-16 units it begins."""
+    at = 0
+    for piece in raw.split("\n"):
+        if text := piece.strip():
+            yield text, at if piece[0] == text[0] else at + len(piece) - len(piece.lstrip())
+        at += (len(piece) if narrow else len(piece.encode("utf-16-le", "surrogatepass")) // 2) + 1
+
+
+def _untyped(function: Any, result: type = ctypes.c_int) -> Any:
+    """A function of PDFium for arguments that are C values already: checking their types takes longer than the call."""
+    return ctypes.PYFUNCTYPE(result)(ctypes.cast(function, ctypes.c_void_p).value or 0)
+
+
+_origin, _matrix = _untyped(pdfium.FPDFText_GetCharOrigin), _untyped(pdfium.FPDFText_GetMatrix)
+_font_size = _untyped(pdfium.FPDFText_GetFontSize, ctypes.c_double)
+_char_box = _untyped(pdfium.FPDFText_GetCharBox)
+_X, _Y = ctypes.c_double(), ctypes.c_double()  # where the last character asked for stands
+_LEFT, _RIGHT, _BOTTOM, _TOP = (ctypes.c_double() for _ in range(4))  # of the last box asked for
+_MATRIX = pdfium.FS_MATRIX()
+_X_REF, _Y_REF, _MATRIX_REF = map(ctypes.byref, (_X, _Y, _MATRIX))
+_LEFT_REF, _RIGHT_REF, _BOTTOM_REF, _TOP_REF = map(ctypes.byref, (_LEFT, _RIGHT, _BOTTOM, _TOP))
+
+
 def _visible_size(handle: Any, index: int) -> float:
     """Type size in points as it appears: producers often set size 1 and scale through the text matrix."""
-    size: float = pdfium.FPDFText_GetFontSize(handle, index)
-    if not pdfium.FPDFText_GetMatrix(handle, index, _MATRIX):
+    size: float = _font_size(handle, index)
+    if not _matrix(handle, index, _MATRIX_REF):
         return size
     tilt, height = _MATRIX.c, _MATRIX.d
     return round(size * (height if tilt == 0.0 and height > 0 else (tilt * tilt + height * height) ** 0.5), 1)
@@ -80,32 +104,23 @@ def _cells(handle: Any, text: str, index: int, size: float) -> tuple[tuple[float
 
     Two or more, or none.
     """
-    left, length = _X.value, len(text)
-    if " " not in text or not _box(handle, index + length - 1):
+    if not _char_box(handle, index + len(text) - 1, _LEFT_REF, _RIGHT_REF, _BOTTOM_REF, _TOP_REF):
         return ()
-    if _RIGHT.value - left < _WIDE * size * length or text.count(" ") > _MOST_SPACES or not text.isprintable():
+    left = _X.value
+    if _RIGHT.value - left < _WIDE * size * len(text) or text.count(" ") > _MOST_SPACES or not text.isprintable():
         return ()
     cells = []
     start, edge = 0, left
-    for match in re.finditer(" +", text):
-        if not _box(handle, index + match.start() - 1):
+    for match in _SPACES.finditer(text):
+        if not _char_box(handle, index + match.start() - 1, _LEFT_REF, _RIGHT_REF, _BOTTOM_REF, _TOP_REF):
             return ()
         before = _RIGHT.value
-        if not _box(handle, index + match.end()):
+        if not _char_box(handle, index + match.end(), _LEFT_REF, _RIGHT_REF, _BOTTOM_REF, _TOP_REF):
             return ()
         if _LEFT.value - before > _GAP * size:
             cells.append((edge, text[start : match.start()]))
             start, edge = match.end(), _LEFT.value
     return (*cells, (edge, text[start:])) if cells else ()
-
-
-_X, _Y = ctypes.c_double(), ctypes.c_double()  # where the last character asked for stands
-_LEFT, _RIGHT, _BOTTOM, _TOP = (ctypes.c_double() for _ in range(4))  # of the last `_box`
-_MATRIX = pdfium.FS_MATRIX()
-
-
-def _box(handle: Any, index: int) -> bool:
-    return bool(pdfium.FPDFText_GetCharBox(handle, index, _LEFT, _RIGHT, _BOTTOM, _TOP))
 
 
 def _readable(line: str) -> str:
