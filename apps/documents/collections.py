@@ -13,12 +13,12 @@ from django.utils import timezone
 
 from apps.access.problems import Problem, invalid
 
-from . import db, reindex
+from . import db, reindex, schedules
 from .chunking import validate
 from .models import Collection, Document, EmbeddingSpace, Source, SourceItem, SyncRun
-from .sources import schedules
 
 PLAIN = ("name", "description", "language")
+GROUPS = ("chunking", "consistency", "reindexing")
 
 
 def find(slug: str, *, writing: bool = False) -> Collection:
@@ -56,6 +56,7 @@ def create(*, tenant_id: UUID, slug: str, **values: Any) -> Collection:
             collection.save(force_insert=True)
     except IntegrityError:
         raise Problem(409, "slug_taken", f"There is a collection {slug!r} already.")
+    _schedule(collection)
     return collection
 
 
@@ -66,7 +67,12 @@ def change(*, collection: Collection, values: dict[str, Any]) -> Collection:
     if not Collection.objects.filter(id=collection.id).update(**changed, updated_at=timezone.now()):
         raise Problem(404, "unknown_collection", f"There is no collection {collection.slug!r}.")
     reindex.start_if_outdated(collection, trigger=reindex.Trigger.SETTINGS)
+    _schedule(collection)
     return collection
+
+
+def _schedule(collection: Collection) -> None:
+    schedules.keep(schedules.COLLECTION.format(collection.id), collection.reindexing_schedule)
 
 
 def remove(*, collection: Collection) -> None:
@@ -74,7 +80,7 @@ def remove(*, collection: Collection) -> None:
     if not Collection.objects.select_for_update().filter(pk=collection.pk).first():  # waits for those who hold it
         return
     sources = list(Source.objects.filter(collection=collection).values_list("id", flat=True))
-    schedules.drop(sources)
+    schedules.forget([schedules.COLLECTION.format(collection.id), *map(schedules.SOURCE.format, sources)])
     for held in (SourceItem, SyncRun):
         held.objects.filter(source__in=sources).delete()
     Source.objects.filter(id__in=sources).delete()
@@ -146,6 +152,10 @@ def show(collection: Collection) -> dict[str, Any]:
         "pending": going.pending,
         "indexed_per_minute": going.per_minute,
         "eta_seconds": going.eta_seconds,
+        "reindexing": {
+            "schedule": collection.reindexing_schedule or None,
+            "everything": collection.reindexing_everything,
+        },
         "reindex": {"id": run.id, "state": run.state} if run else None,
         "created_at": collection.created_at,
     }
@@ -153,7 +163,8 @@ def show(collection: Collection) -> dict[str, Any]:
 
 def _assigned(values: dict[str, Any]) -> list[str]:
     names = [name for name in PLAIN if name in values]
-    names += [f"{group}_{name}" for group in ("chunking", "consistency") for name in values.get(group, {})]
+    names += [f"{group}_{name}" for group in GROUPS for name in values.get(group, {})]
+    names += ["reindexing_slot"] if "reindexing_schedule" in names else []
     return names + (["space"] if "space" in values else [])
 
 
@@ -161,9 +172,14 @@ def _assign(collection: Collection, values: dict[str, Any]) -> None:
     for name in PLAIN:
         if name in values:
             setattr(collection, name, values[name])
-    for group in ("chunking", "consistency"):
+    before = collection.reindexing_schedule
+    for group in GROUPS:
         for name, value in values.get(group, {}).items():
             setattr(collection, f"{group}_{name}", value)
+    schedule = schedules.checked(collection.reindexing_schedule or "", pointer="/reindexing/schedule")
+    collection.reindexing_schedule = schedule
+    if schedule != before:
+        collection.reindexing_slot = timezone.now()
     if "space" in values:
         space = EmbeddingSpace.objects.filter(slug=values["space"]).first()
         if space is None:

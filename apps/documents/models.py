@@ -120,6 +120,9 @@ class Collection(models.Model):
     documents = models.BigIntegerField(default=0, editable=False)
     chunks = models.BigIntegerField(default=0, editable=False)
     tokens = models.BigIntegerField(default=0, editable=False)
+    reindexing_schedule = models.CharField(max_length=100, blank=True)  # crontab, UTC; empty: when something changes
+    reindexing_everything = models.BooleanField(default=False)
+    reindexing_slot = models.DateTimeField(null=True, editable=False)  # the last time that was given a run
     indexed_with = models.CharField(max_length=64, blank=True, editable=False)  # reindex.fingerprint of the last run
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)

@@ -6,6 +6,7 @@ from typing import Any
 
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
+from rest_framework.fields import empty
 
 from apps.access.models import SLUG
 from apps.access.serializers import (
@@ -33,6 +34,17 @@ def _fits_an_index(uri: str) -> None:
         raise serializers.ValidationError(f"At most {MAX_URI} bytes in UTF-8.")
 
 
+class ScheduleField(TextField):
+    """A crontab; null is none, and becomes an empty text."""
+
+    def __init__(self, **options: Any) -> None:
+        told = 'crontab in UTC, as in "0 3 * * *"; null or empty: none'
+        super().__init__(**{"max_length": 100, "allow_blank": True, "allow_null": True, "help_text": told} | options)
+
+    def run_validation(self, data: Any = empty) -> Any:
+        return super().run_validation(data) or ""
+
+
 class ChunkingSerializer(StrictSerializer):
     strategy = serializers.ChoiceField(choices=Collection.Strategy.choices, required=False)
     max_tokens = WholeField(min_value=16, max_value=8192, required=False)
@@ -47,12 +59,20 @@ class ConsistencySerializer(StrictSerializer):
     window_seconds = WholeField(min_value=0, max_value=86_400, required=False)
 
 
+class ReindexingSerializer(StrictSerializer):
+    schedule = ScheduleField(required=False)
+    everything = FlagField(
+        required=False, help_text="by schedule, read all documents anew, not only what other parsers or settings made"
+    )
+
+
 class CollectionPatchSerializer(StrictSerializer):
     name = TextField(max_length=200, required=False)
     description = TextField(max_length=10_000, required=False, allow_blank=True)
     language = TextField(max_length=40, required=False)
     chunking = ChunkingSerializer(required=False)
     consistency = ConsistencySerializer(required=False)
+    reindexing = ReindexingSerializer(required=False)
     space = TextField(max_length=40, required=False, help_text="slug of an embedding space")
 
 
@@ -75,6 +95,7 @@ class CollectionSerializer(serializers.Serializer):
     language = serializers.CharField()
     chunking = ChunkingSerializer()
     consistency = ConsistencySerializer()
+    reindexing = ReindexingSerializer()
     space = serializers.CharField()
     epoch = serializers.IntegerField()
     documents = serializers.IntegerField(help_text="live documents")
@@ -247,14 +268,8 @@ class SourcePatchSerializer(StrictSerializer):
 
     name = TextField(max_length=200, required=False)
     settings = ObjectField(required=False, help_text="of its kind; replaced as a whole")
-    schedule = TextField(
-        max_length=100,
-        required=False,
-        allow_blank=True,
-        allow_null=True,
-        help_text='crontab in UTC, as in "0 3 * * *"; null or empty: by hand alone',
-    )
-    enabled = serializers.BooleanField(required=False)
+    schedule = ScheduleField(required=False)
+    enabled = FlagField(required=False)
 
 
 class SourceCreateSerializer(SourcePatchSerializer):
@@ -266,9 +281,7 @@ class SourceCreateSerializer(SourcePatchSerializer):
 class SyncRequestSerializer(StrictSerializer):
     """`POST /sources/{id}/sync`."""
 
-    empty_it = serializers.BooleanField(
-        default=False, help_text="a source that holds nothing any more may be taken at its word"
-    )
+    empty_it = FlagField(default=False, help_text="a source that holds nothing any more may be taken at its word")
 
 
 class EventSerializer(StrictSerializer):

@@ -9,8 +9,8 @@ from celery import shared_task
 from django.conf import settings
 from django.utils import timezone
 
-from . import db, embed, ledger, prepare, reindex
-from .sources import runs, schedules, sync
+from . import db, embed, ledger, prepare, reindex, schedules
+from .sources import runs, sync
 
 logger = logging.getLogger(__name__)
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from django.db import connection
 from django.utils import timezone
@@ -14,8 +15,9 @@ from django_celery_beat.models import PeriodicTask
 
 from apps.access import tenancy
 from apps.access.models import Tenant
-from apps.documents.models import Collection, Source, SyncRun
-from apps.documents.sources import schedules, verbs
+from apps.documents import schedules
+from apps.documents.models import Collection, Reindex, Source, SyncRun
+from apps.documents.sources import verbs
 from tests.conftest import make_collection
 from tests.support.processes import Workers, wait_for
 
@@ -129,3 +131,28 @@ def test_schedules_of_all_tenants_are_started(source: Source, other_tenant: Tena
         move_back(each, days=2)
     schedules.start_due()
     assert len(scheduled(source)) == 1 and len(scheduled(other)) == 1
+
+
+def test_a_collection_is_reindexed_by_its_schedule(client: httpx.Client, collection: Collection) -> None:
+    path = f"/api/v1/collections/{collection.slug}"
+    assert client.get(path).json()["reindexing"] == {"schedule": None, "everything": False}
+    changed = client.patch(path, json={"reindexing": {"schedule": "0  3 * * 0", "everything": True}}).json()
+    assert changed["reindexing"] == {"schedule": "0 3 * * 0", "everything": True}
+    assert PeriodicTask.objects.filter(name=f"reindex {collection.id}", task=schedules.TASK).exists()
+    schedules.start_due()
+    with tenancy.scope(collection.tenant_id):
+        assert not Reindex.objects.exists()
+        Collection.objects.filter(id=collection.id).update(reindexing_slot=timezone.now() - timedelta(days=30))
+    assert client.patch(path, json={"name": "Renamed"}).json()["reindexing"]["schedule"] == "0 3 * * 0"
+    for _ in range(2):
+        schedules.start_due()
+    with tenancy.scope(collection.tenant_id):
+        run = Reindex.objects.get()
+        assert (run.trigger, run.everything) == ("schedule", True) and run.slot is not None
+    refused = client.patch(path, json={"reindexing": {"schedule": "0 3 * *"}})
+    assert refused.status_code == 400 and refused.json()["errors"][0]["pointer"] == "/reindexing/schedule"
+    assert client.patch(path, json={"reindexing": {"schedule": None}}).json()["reindexing"]["schedule"] is None
+    assert not PeriodicTask.objects.filter(name=f"reindex {collection.id}").exists()
+    client.patch(path, json={"reindexing": {"schedule": "0 3 * * 0"}})
+    assert client.delete(path).status_code == 204
+    assert not PeriodicTask.objects.filter(name=f"reindex {collection.id}").exists()

@@ -55,6 +55,7 @@ def collection_form(**changes: Any) -> dict[str, Any]:
         "chunking_heading_level": 2,
         "consistency_mode": "write_back",
         "consistency_window_seconds": 30,
+        "reindexing_schedule": "",
         "space": EmbeddingSpace.objects.order_by("created_at")[0].pk,
     } | changes
 

@@ -19,7 +19,7 @@ from unfold.widgets import UnfoldAdminSelectWidget
 from apps.access.admin import CuratorAdmin
 from apps.access.problems import Problem
 
-from .. import collections, reindex
+from .. import collections, reindex, schedules
 from ..chunking import MAX_TOKENS, MIN_TOKENS, validate
 from ..models import Collection, EmbeddingSpace
 from .reindexes import ALLOWED, ReindexForm, last_runs
@@ -29,6 +29,7 @@ MAX_WINDOW_SECONDS = 86_400
 SETTINGS = ("name", "description", "language")
 CHUNKING = ("strategy", "max_tokens", "overlap_tokens", "heading_level")
 CONSISTENCY = ("mode", "window_seconds")
+REINDEXING = ("schedule", "everything")
 
 
 def _languages() -> list[tuple[str, str]]:
@@ -54,6 +55,7 @@ class CollectionForm(forms.ModelForm):
             *SETTINGS,
             *(f"chunking_{name}" for name in CHUNKING),
             *(f"consistency_{name}" for name in CONSISTENCY),
+            *(f"reindexing_{name}" for name in REINDEXING),
             "space",
         )
         labels = {
@@ -63,6 +65,8 @@ class CollectionForm(forms.ModelForm):
             "chunking_heading_level": "Heading level",
             "consistency_mode": "Mode",
             "consistency_window_seconds": "Window in seconds",
+            "reindexing_schedule": "Schedule",
+            "reindexing_everything": "Everything",
             "space": "Embedding space",
         }
         help_texts = {
@@ -75,6 +79,10 @@ class CollectionForm(forms.ModelForm):
             "chunking_heading_level": "For the strategy heading: 1 to 6; no chunk crosses such a heading.",
             "consistency_mode": "write_back: a write is answered at once. write_through: when it can be found.",
             "consistency_window_seconds": "How long a search may give the old version of a changed document.",
+            "reindexing_schedule": "A crontab in UTC, as in 0 3 * * 0: Sundays at three. Empty: when the chunking or a"
+            " parser changes.",
+            "reindexing_everything": "By schedule, read all documents anew; else those that other parsers or settings"
+            " have made.",
         }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -102,6 +110,10 @@ class CollectionForm(forms.ModelForm):
             except ValueError as error:
                 # The message begins with the setting that it is about.
                 self.add_error(f"chunking_{str(error).split()[0]}", str(error))
+        try:
+            schedules.checked(values.get("reindexing_schedule") or "", pointer="")
+        except Problem as problem:
+            self.add_error("reindexing_schedule", problem.sentence)
         return values
 
     def as_values(self) -> dict[str, Any]:
@@ -110,6 +122,7 @@ class CollectionForm(forms.ModelForm):
         values: dict[str, Any] = {name: clean[name] for name in SETTINGS}
         values["chunking"] = {name: clean[f"chunking_{name}"] for name in CHUNKING}
         values["consistency"] = {name: clean[f"consistency_{name}"] for name in CONSISTENCY}
+        values["reindexing"] = {name: clean[f"reindexing_{name}"] for name in REINDEXING}
         return values | ({"space": clean["space"].slug} if "space" in clean else {})
 
 
@@ -151,6 +164,7 @@ class CollectionAdmin(CuratorAdmin):
             ("Chunking", {"fields": (tuple(f"chunking_{name}" for name in CHUNKING),)}),
             ("Search", {"fields": (("language", "space"),)}),
             ("Consistency", {"fields": (tuple(f"consistency_{name}" for name in CONSISTENCY),)}),
+            ("Reindexing", {"fields": (tuple(f"reindexing_{name}" for name in REINDEXING),)}),
         ]
         if obj is not None:
             counters = ("shown_documents", "chunks", "tokens", "pending", "epoch")

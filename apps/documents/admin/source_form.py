@@ -16,11 +16,12 @@ from unfold.widgets import (
     UnfoldBooleanWidget,
 )
 
+from .. import schedules
 from ..connectors import folder, s3
 from ..connectors.types import SourceError
 from ..connectors.web_settings import WebSettings
 from ..models import Source
-from ..sources import kinds, schedules
+from ..sources import kinds
 from .shown import one_line
 
 Kind = Source.Kind

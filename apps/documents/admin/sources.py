@@ -23,8 +23,9 @@ from unfold.widgets import UnfoldBooleanWidget
 from apps.access.admin import CuratorAdmin
 from apps.access.problems import Problem
 
+from .. import schedules
 from ..models import Source, SourceItem
-from ..sources import kinds, runs, schedules, verbs
+from ..sources import kinds, runs, verbs
 from . import source_runs
 from .shown import DressedList, as_uuid, failure, link
 from .source_form import OF_KIND, ROWS, SETTINGS, SourceForm

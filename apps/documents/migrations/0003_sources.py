@@ -39,9 +39,13 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
 $$
 """
 SCHEDULES = """
-CREATE FUNCTION source_schedules() RETURNS TABLE (tenant_id uuid, id uuid, schedule varchar, slot timestamptz)
+CREATE FUNCTION schedules()
+RETURNS TABLE (kind text, tenant_id uuid, id uuid, schedule varchar, slot timestamptz)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
-    SELECT s.tenant_id, s.id, s.schedule, s.slot FROM documents_source s WHERE s.enabled AND s.schedule <> ''
+    SELECT 'source', s.tenant_id, s.id, s.schedule, s.slot FROM documents_source s WHERE s.enabled AND s.schedule <> ''
+    UNION ALL
+    SELECT 'collection', c.tenant_id, c.id, c.reindexing_schedule, c.reindexing_slot FROM documents_collection c
+    WHERE c.reindexing_schedule <> ''
 $$
 """
 WATCHED = """
@@ -258,7 +262,7 @@ class Migration(migrations.Migration):
         PlaceBeside(*TABLES),
         migrations.RunSQL([CLAIM], ["DROP FUNCTION sync_claim"]),
         migrations.RunSQL([DUE], ["DROP FUNCTION sync_due"]),
-        migrations.RunSQL([SCHEDULES], ["DROP FUNCTION source_schedules"]),
+        migrations.RunSQL([SCHEDULES], ["DROP FUNCTION schedules"]),
         migrations.RunSQL([WATCHED], ["DROP FUNCTION source_watched"]),
         migrations.RunSQL([FORGET], ["DROP FUNCTION sync_forget"]),
     ]

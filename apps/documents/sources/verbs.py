@@ -12,10 +12,10 @@ from django.utils import timezone
 
 from apps.access.problems import Problem, invalid
 
-from .. import collections, remove
+from .. import collections, remove, schedules
 from ..connectors.types import SourceError
 from ..engines import engine_for
-from . import kinds, runs, schedules
+from . import kinds, runs
 from .models import Source, SourceItem, SyncRun
 
 STATES = SyncRun.State
@@ -67,7 +67,7 @@ def delete(*, source: Source, documents: bool) -> None:
     items = SourceItem.objects.filter(source=source)
     held = items.filter(document_id__isnull=False).values_list("document_id", flat=True) if documents else []
     ids = [each for each in held if each is not None]
-    schedules.drop([source.id])
+    schedules.forget([schedules.SOURCE.format(source.id)])
     items.delete()
     SyncRun.objects.filter(source=source).delete()
     Source.objects.filter(id=source.id).delete()
@@ -149,14 +149,7 @@ def _assign(source: Source, *, settings: Mapping[str, Any] | None, schedule: str
     if schedule is not None and schedule != source.schedule:
         if schedule and source.kind not in kinds.SCANNED:
             raise invalid("/schedule", "A feed has no schedule: its events are sent.")
-        try:
-            source.schedule = " ".join(schedule.split())
-            source.slot = None
-            if source.schedule:
-                schedules.parse(source.schedule)
-                source.slot = timezone.now()
-        except ValueError as error:
-            raise invalid("/schedule", str(error))
+        source.schedule, source.slot = schedules.checked(schedule, pointer="/schedule"), timezone.now()
 
 
 def _save(source: Source, *, new: bool) -> None:
@@ -170,4 +163,4 @@ def _save(source: Source, *, new: bool) -> None:
             source.save(force_insert=new, update_fields=fields)
     except IntegrityError:
         raise problem
-    schedules.keep(source)
+    schedules.keep(schedules.SOURCE.format(source.id), source.schedule, enabled=source.enabled)

@@ -103,7 +103,7 @@ SELECT sync_due()
 SELECT sync_forget(%(before)s)
 
 -- name: schedules
-SELECT tenant_id, id, schedule, slot FROM source_schedules()
+SELECT kind, tenant_id, id, schedule, slot FROM schedules()
 
 -- name: watched
 SELECT tenant_id, id FROM source_watched()

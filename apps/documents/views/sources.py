@@ -72,7 +72,6 @@ class SourceList(TenantView):
         are sent. What each takes as `settings` is told in the how-to about sources.
         """
         values = self.validated(SourceCreateSerializer)
-        values["schedule"] = values.get("schedule") or ""
         with self.scope():
             made = verbs.create(tenant_id=self.caller.tenant_id, **{"settings": {}, **values})
             return Response(verbs.show(made), status=201)
@@ -99,8 +98,6 @@ class SourceDetail(TenantView):
         next sync.
         """
         values = self.validated(SourcePatchSerializer)
-        if "schedule" in values:
-            values["schedule"] = values["schedule"] or ""
         with self.scope():
             return Response(verbs.show(verbs.change(source=verbs.find(source_id), values=values)))
 

@@ -35,6 +35,7 @@ def test_a_collection_is_made_in_the_curators_tenant(desk: Client, tenant: Tenan
         ({"chunking_strategy": "magic"}, "chunking_strategy"),
         ({"language": "klingon"}, "language"),
         ({"consistency_window_seconds": 10**6}, "consistency_window_seconds"),
+        ({"reindexing_schedule": "every day"}, "reindexing_schedule"),
         ({"slug": "No Slug"}, "slug"),
         ({"slug": "docs"}, "slug"),
         ({"name": "a\x00b"}, "name"),
