@@ -236,7 +236,9 @@ def _repeat(write: _Write, now: datetime) -> Accepted | Problem:
             source_updated_at=submission.source_updated_at,
             now=now,
         )
-    given = {"title": submission.title, "metadata": submission.metadata, "source_uri": submission.source_uri}
+    # An empty title stands for the one that the content has; plain text has none.
+    title = None if submission.title == "" and before.media_type != "text/plain" else submission.title
+    given = {"title": title, "metadata": submission.metadata, "source_uri": submission.source_uri}
     changes = {name: value for name, value in given.items() if value is not None and value != getattr(before, name)}
     if changes:
         Document.objects.filter(id=before.id).update(**changes, updated_at=now)

@@ -285,7 +285,11 @@ class SyncRequestSerializer(StrictSerializer):
 
 
 class EventSerializer(StrictSerializer):
-    """A line of `POST /sources/{id}/events`."""
+    """A line of `POST /sources/{id}/events`.
+
+    An upsert is the whole state: if what it leaves out stayed as it was, a late event would leave other traces than the
+    same event in time.
+    """
 
     op = serializers.ChoiceField(choices=["upsert", "delete"])
     source_uri = TextField(max_length=MAX_URI, validators=[_fits_an_index])
@@ -302,7 +306,7 @@ class EventSerializer(StrictSerializer):
         content = sorted(attrs.keys() & {"text", "title", "metadata", "media_type", "source_updated_at"})
         if attrs["op"] == "delete" and content:
             raise serializers.ValidationError({content[0]: ["A delete carries no content."]})
-        return attrs
+        return attrs if attrs["op"] == "delete" else {"title": "", "metadata": {}} | attrs
 
 
 class SyncRunSerializer(serializers.Serializer):

@@ -43,10 +43,10 @@ def send(client: httpx.Client, lines: Iterable[bytes], **headers: str) -> list[d
     return [json.loads(each) for each in response.text.splitlines()]
 
 
-def begin(web: Server, api_key: str) -> http.client.HTTPConnection:
+def begin(web: Server, api_key: str, path: str = BULK) -> http.client.HTTPConnection:
     """A request whose body is sent piece by piece."""
     connection = http.client.HTTPConnection("127.0.0.1", web.port, timeout=30)
-    connection.putrequest("POST", BULK)
+    connection.putrequest("POST", path)
     for name, value in (NDJSON | {"X-API-Key": api_key, "Transfer-Encoding": "chunked"}).items():
         connection.putheader(name, value)
     connection.endheaders()

@@ -73,8 +73,8 @@ class Process:
 class Server:
     """uvicorn, ready to answer; `url` is its base."""
 
-    def __init__(self, data: Path, **environment: str) -> None:
-        self.port = free_port()
+    def __init__(self, data: Path, *, port: int = 0, **environment: str) -> None:
+        self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         argv = ("uvicorn", "ragsite.asgi:application", "--port", str(self.port), "--no-access-log")
         self.running = Process(data, "web", *argv, **environment)

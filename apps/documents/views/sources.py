@@ -17,6 +17,7 @@ from apps.access.rendering import AlwaysJson
 from apps.access.views import PAGED, TenantView
 
 from .. import remove
+from ..accept import Submission
 from ..models import Collection, Source, SyncRun
 from ..serializers import (
     BulkResultSerializer,
@@ -106,7 +107,7 @@ class SourceDetail(TenantView):
         responses={204: None},
     )
     def delete(self, request: Request, source_id: UUID) -> Response:
-        """Delete a source; its documents stay, or go with it."""
+        """Delete a source; its documents stay, or go with it, unless it is a feed."""
         documents = request.query_params.get("documents", "keep")
         if documents not in ("keep", "delete"):
             raise invalid("/documents", "documents is one of keep, delete.")
@@ -164,8 +165,8 @@ class SourceEvents(TenantView):
 
         `version` orders the events of a `source_uri`: a log position, or the row's own counter. Events may come late,
         twice and in any order; one that is not above the version that is known is answered with 409 `stale_version` and
-        changes nothing. Answered like `POST /documents/bulk`; a delete with 200, and `unchanged` where it had been
-        deleted before.
+        changes nothing. An upsert is all there is of a document: a title or metadata that it leaves out are gone.
+        Answered like `POST /documents/bulk`; a delete with 200, and `unchanged` where it had been deleted before.
         """
         with self.scope():
             source = verbs.find(source_id)
@@ -178,22 +179,22 @@ class SourceEvents(TenantView):
 
 def _take(collection: Collection, lines: list[Line], results: Results) -> None:
     checker = EventSerializer()
-    good: list[tuple[int, dict[str, Any]]] = []
+    good: list[tuple[int, Submission | dict[str, Any]]] = []  # an upsert, or what a delete names
     for number, line in lines:
         try:
-            good.append((number, checker.run_validation(load_line(content_of(line)))))
+            event = checker.run_validation(load_line(content_of(line)))
+            upsert = event.pop("op") == "upsert"
+            good.append((number, from_values({"collection": collection.slug, **event})[2] if upsert else event))
         except Exception as error:
             results.refuse([number], error)
-    for op, same in groupby(good, key=lambda each: each[1].pop("op")):
-        events = list(same)
-        if op == "delete":
-            for number, event in events:
+    for is_delete, same in groupby(good, key=lambda each: isinstance(each[1], dict)):
+        numbers, events = zip(*same, strict=True)
+        if is_delete:
+            for number, event in zip(numbers, events, strict=True):
                 _delete(collection, number, event, results)
             continue
-        numbers = [number for number, _ in events]
         try:
-            submissions = [from_values({"collection": collection.slug, **event})[2] for _, event in events]
-            put(collection, numbers, submissions, None, results)
+            put(collection, numbers, events, None, results)
         except Exception as error:
             results.refuse(numbers, error)
 
