@@ -475,6 +475,25 @@ def test_pause_stops_the_feeder_and_resume_goes_on_where_it_stopped(collection: 
     assert_whole(collection, documents=12)
 
 
+def test_the_ledger_keeps_the_jobs_of_an_open_run_for_its_counts(collection: Collection, ingest: Put) -> None:
+    ingest(collection, "A text.")
+    run_id = start(collection, everything=True).id
+    reindex.feed()
+    prepare.drain()
+    with tenancy.scope(collection.tenant_id):
+        reindex.pause(run_id=run_id)
+        IngestionJob.objects.update(finished_at="2020-01-01T00:00:00Z")
+    ledger.forget()
+    assert run_of(collection)["unchanged"] == 1
+    with tenancy.scope(collection.tenant_id):
+        assert [job.kind for job in IngestionJob.objects.all()] == ["reindex"]
+        reindex.cancel(run_id=run_id)
+    ledger.forget()
+    assert run_of(collection)["unchanged"] == 1
+    with tenancy.scope(collection.tenant_id):
+        assert not IngestionJob.objects.exists()
+
+
 def test_cancel_ends_open_jobs_and_nothing_starts_by_itself_again(collection: Collection, ingest: Put) -> None:
     for number in range(6):
         ingest(collection, f"Document {number}. " * 30, source_uri=f"d{number}")

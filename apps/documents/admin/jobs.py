@@ -28,14 +28,17 @@ CANCELLED = (State.QUEUED, State.RUNNING)
 @admin.register(IngestionJob)
 class IngestionJobAdmin(CuratorAdmin):
     list_display = ("shown", "version", "shown_state", "stage", "attempts", "code", "age")
-    list_filter = ("state", "stage", "outcome")
+    list_filter = ("state", "kind", "stage", "outcome")
     search_fields = ("worker",)
     search_help_text = "A document's or a job's id, or a worker's name"
     ordering = ("-created_at",)
     actions = ("retry", "cancel")
     actions_detail = ("retry_one", "cancel_one")
     fieldsets = (
-        (None, {"fields": (("document", "version"), ("shown_state", "stage", "outcome", "priority"), "problem")}),
+        (
+            None,
+            {"fields": (("document", "version"), ("shown_state", "kind", "stage", "outcome", "priority"), "problem")},
+        ),
         ("Work", {"fields": (("attempts", "worker"), ("not_before", "lease_until"), "timings")}),
         ("When", {"fields": (("created_at", "finished_at", "age"), "id")}),
     )
