@@ -418,7 +418,7 @@ def test_an_order_that_is_broken_deletes_nothing(collection: Collection, folder:
     source = make(collection, path=str(folder))
     run(source)
     scan = kinds.scan
-    monkeypatch.setattr(kinds, "scan", lambda *given: reversed(list(scan(*given))))
+    monkeypatch.setattr(kinds, "scan", lambda *given: (each for each in reversed(list(scan(*given)))))
     assert counts(run(source)) == {"found": 3, "unchanged": 3}
     assert len(known(source)) == 3 and all(each.deleted_at is None for each in documents(source).values())
 
@@ -437,6 +437,40 @@ def test_a_scan_that_breaks_off_deletes_nothing(collection: Collection, folder: 
         assert run(source).error == {"code": "unreadable", "detail": "The disk is broken."}
     assert all(each.deleted_at is None for each in documents(source).values())
     assert counts(run(source)) == {"found": 3, "unchanged": 3}
+
+
+def test_what_was_read_before_a_scan_broke_off_is_not_read_again(
+    collection: Collection, folder: Path, monkeypatch: Any
+) -> None:
+    def broken(*given: Any) -> Iterator[Any]:
+        yield from list(scan(*given))[:2]
+        raise SourceError("unreadable", "The disk is broken.")
+
+    source, scan = make(collection, path=str(folder)), kinds.scan
+    with monkeypatch.context() as patched:
+        patched.setattr(kinds, "scan", broken)
+        assert run(source).state == "failed"
+    assert set(known(source)) == {"page0.md", "page1.md"}
+    assert counts(run(source)) == {"found": 3, "new": 1, "unchanged": 2}
+
+
+def test_a_collection_that_is_deleted_meanwhile_ends_the_run(
+    collection: Collection, folder: Path, monkeypatch: Any
+) -> None:
+    from apps.documents import collections
+
+    def deleting(*given: Any) -> Iterator[Any]:
+        yield from list(scan(*given))
+        with tenancy.scope(collection.tenant_id):
+            collections.remove(collection=collection)
+
+    source, scan = make(collection, path=str(folder)), kinds.scan
+    held = runs.claim(request(source).id)
+    assert held is not None
+    monkeypatch.setattr(kinds, "scan", deleting)
+    sync.work(held)
+    with tenancy.scope(collection.tenant_id):
+        assert not Document.objects.exists() and not SourceItem.objects.exists() and not SyncRun.objects.exists()
 
 
 def test_a_deleted_collection_takes_its_sources_along(tenant: Tenant, folder: Path) -> None:

@@ -30,6 +30,7 @@ class S3Server:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.demand_no_keys()  # whether keys are checked is a setting of all servers of this process
         self._server.stop()
 
     def _client(self, service: str) -> Any:

@@ -9,7 +9,7 @@ import base64
 import hashlib
 import hmac
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -36,9 +36,9 @@ def check(kind: str, given: Mapping[str, Any], *, before: Source | None = None) 
         case Kind.FOLDER:
             return folder.check(dict(given), _roots()), None
         case Kind.S3:
-            kept = {} if before is None or given.get(SECRET) else _opened(before)
-            if kept and given.get("access_key") == before.settings.get("access_key"):  # type: ignore[union-attr]
-                given = {**given, **kept}
+            key = given.get("access_key")
+            if before is not None and key and key == before.settings.get("access_key") and not given.get(SECRET):
+                given = {**given, **_opened(before)}
             checked = s3.check(dict(given))
             secret = checked.pop(SECRET)
             return checked, _sealed(secret) if secret else None
@@ -49,7 +49,7 @@ def check(kind: str, given: Mapping[str, Any], *, before: Source | None = None) 
     return {}, None
 
 
-def scan(source: Source, known: Mapping[str, State]) -> Iterator[Found]:
+def scan(source: Source, known: Mapping[str, State]) -> Generator[Found, None, None]:
     """What the source holds now. Raises SourceError."""
     given = ({SECRET: ""} if source.kind == Kind.S3 else {}) | source.settings | _opened(source)
     most = settings.MAX_DOCUMENT_BYTES
@@ -57,12 +57,13 @@ def scan(source: Source, known: Mapping[str, State]) -> Iterator[Found]:
         given["max_bytes"] = min(given["max_bytes"], most)
     match source.kind:
         case Kind.FOLDER:
-            return folder.scan(given, known, roots=_roots())
+            yield from folder.scan(given, known, roots=_roots())
         case Kind.S3:
-            return s3.scan(given, known, guard=_guard, ambient=settings.SOURCE_S3_CREDENTIALS)
+            yield from s3.scan(given, known, guard=_guard, ambient=settings.SOURCE_S3_CREDENTIALS)
         case Kind.WEB:
-            return web.scan(given, known, allowed=settings.SOURCE_PRIVATE_HOSTS, max_bytes=most)
-    raise SourceError("invalid", "A feed is not read: its events are sent.")
+            yield from web.scan(given, known, allowed=settings.SOURCE_PRIVATE_HOSTS, max_bytes=most)
+        case _:
+            raise SourceError("invalid", "A feed is not read: its events are sent.")
 
 
 def _roots() -> list[Path]:

@@ -14,6 +14,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 from uuid import UUID
@@ -25,7 +26,7 @@ from apps.access.problems import Problem, is_conflict
 
 from .. import db, ledger, remove
 from ..accept import Accepted, Submission, accept_many
-from ..connectors.types import Fetched, SourceError, State
+from ..connectors.types import Fetched, Found, SourceError, State
 from ..engines import engine_for
 from ..erasure import erased_name
 from ..errors import LostLease, describe
@@ -97,13 +98,22 @@ def work(run: Run) -> None:
     """One run, to its end: what goes wrong is written to it, and the worker lives."""
     try:
         with runs.leased(run):
-            _Sync(run).run()
+            _attempt(run)
     except LostLease:
         logger.warning("run %s was cancelled, or is in other hands by now", run.id)
+
+
+def _attempt(run: Run) -> None:
+    try:
+        _Sync(run).run()
+    except LostLease:
+        raise
     except Stopped:
         runs.put_back(run, None, delay=0, forgiven=1)
     except SourceError as error:
         runs.failed(run, {"code": error.code, "detail": error.detail}, again=error.code in RETRIED)
+    except Problem as problem:  # the collection is gone, or the ledger is full
+        runs.failed(run, {"code": problem.code, "detail": problem.sentence}, again=problem.status_code == 503)
     except Exception as error:
         described, again = describe(error)
         if described["code"] == "internal":
@@ -135,23 +145,31 @@ class _Sync:
         self._known: Known = InOrder(**ids) if source.kind in kinds.ORDERED else AllAtOnce(**ids)
 
     def run(self) -> None:
-        for found in kinds.scan(self._source, self._known):
-            self._stay()
-            self._counts.found += 1
-            before = self._known.see(found.key)
-            if found.fetch is not None:
-                self._read(found.key, before is not None, found.fetch)
-            else:
-                self._counts.unchanged += 1
-                if found.state != before:
-                    self._moved.append((found.key, found.state))
-            if self._is_full():
-                self._flush()
+        try:
+            with closing(kinds.scan(self._source, self._known)) as scan:
+                for found in scan:
+                    self._look_at(found)
+        except SourceError:
+            self._flush()  # what has been read need not be read again
+            raise
         for _ in self._known.rest_is_missing():
             self._flush()
         self._flush()
         self._remove()
         runs.end(self._run, "done")
+
+    def _look_at(self, found: Found) -> None:
+        self._stay()
+        self._counts.found += 1
+        before = self._known.see(found.key)
+        if found.fetch is not None:
+            self._read(found.key, before is not None, found.fetch)
+        else:
+            self._counts.unchanged += 1
+            if found.state != before:
+                self._moved.append((found.key, found.state))
+        if self._is_full():
+            self._flush()
 
     def _stay(self) -> None:
         """Raises where somebody else has the run, or the worker is ending."""
