@@ -64,9 +64,10 @@ class S3Server:
         """From now on keys and signatures are checked, those of `admin` too: a key and secret that may do all."""
         if self._keys is None:
             iam = self._client("iam")
-            iam.create_user(UserName="reader")
-            iam.put_user_policy(UserName="reader", PolicyName="all", PolicyDocument=json.dumps(EVERYTHING))
-            key = iam.create_access_key(UserName="reader")["AccessKey"]
+            name = f"reader-{uuid4().hex[:12]}"  # users, too, are of all servers of this process
+            iam.create_user(UserName=name)
+            iam.put_user_policy(UserName=name, PolicyName="all", PolicyDocument=json.dumps(EVERYTHING))
+            key = iam.create_access_key(UserName=name)["AccessKey"]
             self._keys = key["AccessKeyId"], key["SecretAccessKey"]
         httpx.post(f"{self.url}/moto-api/reset-auth", content=b"0").raise_for_status()
         return self._keys
