@@ -16,6 +16,8 @@ from .engines import engine_for
 from .models import Collection, IngestionJob
 from .write_through import is_live
 
+TRIES = 3  # where others change the same documents
+
 Result = Accepted | Problem
 Outcome = str | Problem  # merge.MERGED or merge.UNCHANGED
 
@@ -98,13 +100,18 @@ def _size(submission: Submission) -> int:
 
 def _accept(collection: Collection, group: Sequence[Submission], *, hold: bool, wake: bool = True) -> list[Result]:
     """Of the first few, at least one: `accept_many`, or each alone where that fails for them all."""
-    try:
-        with tenancy.scope(collection.tenant_id, replan=engine_for(connection).batch == 1):
-            return accept_many(collection=collection, submissions=group, hold=hold, wake=wake)
-    except Exception as error:
-        away = isinstance(error, OperationalError | InterfaceError) and not is_conflict(error)
-        if away or len(group) == 1:
-            return [as_problem(error)] * len(group)
+    for attempt in range(1, TRIES + 1):
+        try:
+            with tenancy.scope(collection.tenant_id, replan=engine_for(connection).batch == 1):
+                return accept_many(collection=collection, submissions=group, hold=hold, wake=wake)
+        except Exception as error:
+            conflict = is_conflict(error)
+            if conflict and attempt < TRIES:
+                continue  # it was rolled back in favour of other work on the same documents
+            away = isinstance(error, OperationalError | InterfaceError) and not conflict
+            if away or len(group) == 1:
+                return [as_problem(error)] * len(group)
+            break
     return [_accept(collection, [each], hold=hold)[0] for each in group]
 
 

@@ -25,6 +25,7 @@ pytestmark = [
     "name",
     [
         *("cluster.py", "test_ingest.py", "test_wall.py", "test_documents_api.py", "test_races.py", "test_kills.py"),
+        *("test_sync.py", "test_schedules.py", "test_feed.py"),
         *(
             "test_ledger.py",
             "test_erasure.py",
