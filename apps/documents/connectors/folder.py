@@ -10,7 +10,7 @@ import os
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from apps.documents.connectors.patterns import Patterns, checked
-from apps.documents.connectors.types import Fetched, Found, SourceError, State
+from apps.documents.connectors.types import Fetched, Found, Lookup, SourceError, State
 
 NAMES = {"path", "include", "exclude", "max_bytes", "watch"}
 MAX_BYTES = 100 * 2**20
@@ -62,7 +62,7 @@ def check(settings: dict[str, Any], roots: Sequence[Path]) -> dict[str, Any]:
     }
 
 
-def scan(settings: dict[str, Any], known: Mapping[str, State], *, roots: Sequence[Path]) -> Iterator[Found]:
+def scan(settings: dict[str, Any], known: Lookup, *, roots: Sequence[Path]) -> Iterator[Found]:
     """The files of the folder, in the order of their keys. Left out: hidden files and folders, links to folders, links
     that lead out of the folder, pipes and devices.
 

@@ -30,7 +30,7 @@ from botocore.exceptions import (
 from botocore.session import Session
 
 from apps.documents.connectors.patterns import Patterns, checked
-from apps.documents.connectors.types import Fetched, Found, SourceError, State
+from apps.documents.connectors.types import Fetched, Found, Lookup, SourceError, State
 
 TEXTS = {"bucket", "prefix", "endpoint", "region", "access_key", "secret_key"}
 NAMES = TEXTS | {"path_style", "include", "exclude", "max_bytes"}
@@ -86,9 +86,7 @@ def check(settings: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def scan(
-    settings: dict[str, Any], known: Mapping[str, State], *, guard: Guard, ambient: bool = False
-) -> Iterator[Found]:
+def scan(settings: dict[str, Any], known: Lookup, *, guard: Guard, ambient: bool = False) -> Iterator[Found]:
     """The objects of the bucket in the order of the listing, which is held one page (1,000 keys) at a time. Left out:
     the empty objects that end in "/", which stand for folders.
 

@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 #: What a connector wants to remember of an item until the next scan: small, and JSON (an ETag, a size, links).
 State = dict[str, Any]
+
+
+class Lookup(Protocol):
+    """What is known of items, asked for by key; a dict is one."""
+
+    def get(self, key: str, /) -> State | None: ...
 
 
 @dataclass(frozen=True, slots=True)

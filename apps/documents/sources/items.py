@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
@@ -16,7 +16,7 @@ from ..connectors.types import State
 PAGE = 1_000
 
 
-class InOrder(Mapping[str, State]):
+class InOrder:
     """For a connector that lists in the order of keys: a page of what is known is in memory, however many there are.
 
     `missing` collects the keys that the scan has passed by. A connector that breaks the order is answered rightly, by a
@@ -32,13 +32,8 @@ class InOrder(Mapping[str, State]):
         self.missing: list[str] = []
         self.returned: list[str] = []  # keys that had been passed by and came after all
 
-    def __getitem__(self, key: str) -> State:
-        found = self._find(key)
-        if found is None:
-            raise KeyError(key)
-        return found
-
-    def _find(self, key: str) -> State | None:
+    def get(self, key: str) -> State | None:
+        """What is known of it, as the connector asks."""
         if key == self._at[0]:
             return self._at[1]
         if key < self._at[0]:
@@ -53,7 +48,7 @@ class InOrder(Mapping[str, State]):
 
     def see(self, key: str) -> State | None:
         """The scan has found this one; what is known of it."""
-        return self._find(key)
+        return self.get(key)
 
     def rest_is_missing(self) -> Iterator[None]:
         """The scan is complete: page by page, all that is known and has not been found goes to `missing`."""
@@ -73,36 +68,21 @@ class InOrder(Mapping[str, State]):
         with tenancy.scope(self._tenant_id):
             return _decoded(db.rows(name, source=self._source_id, **parameters))
 
-    def __iter__(self) -> Iterator[str]:
-        raise NotImplementedError("known by key alone, in order")
 
-    def __len__(self) -> int:
-        raise NotImplementedError("known by key alone, in order")
-
-
-class AllAtOnce(Mapping[str, State]):
+class AllAtOnce(dict[str, State]):
     """For a connector that has no order, and few enough items: all that is known, in memory."""
 
     def __init__(self, *, tenant_id: UUID, source_id: UUID) -> None:
         with tenancy.scope(tenant_id):
-            self._known = dict(_decoded(db.rows("items_after", source=source_id, after="", limit=2**31)))
-        self._unseen = set(self._known)
+            super().__init__(_decoded(db.rows("items_after", source=source_id, after="", limit=2**31)))
+        self._unseen = set(self)
         self.missing: list[str] = []
         self.returned: list[str] = []
-
-    def __getitem__(self, key: str) -> State:
-        return self._known[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._known)
-
-    def __len__(self) -> int:
-        return len(self._known)
 
     def see(self, key: str) -> State | None:
         """The scan has found this one; what is known of it."""
         self._unseen.discard(key)
-        return self._known.get(key)
+        return self.get(key)
 
     def rest_is_missing(self) -> Iterator[None]:
         """The scan is complete: all that is known and has not been found goes to `missing`."""

@@ -19,7 +19,8 @@ from django.conf import settings
 
 from ..connectors import folder, s3, web
 from ..connectors.addresses import Allowed, parse
-from ..connectors.types import Found, SourceError, State
+from ..connectors.types import Found, SourceError
+from .items import AllAtOnce, Known
 from .models import Source
 
 Kind = Source.Kind
@@ -49,7 +50,7 @@ def check(kind: str, given: Mapping[str, Any], *, before: Source | None = None) 
     return {}, None
 
 
-def scan(source: Source, known: Mapping[str, State]) -> Generator[Found, None, None]:
+def scan(source: Source, known: Known) -> Generator[Found, None, None]:
     """What the source holds now. Raises SourceError."""
     given = ({SECRET: ""} if source.kind == Kind.S3 else {}) | source.settings | _opened(source)
     most = settings.MAX_DOCUMENT_BYTES
@@ -61,6 +62,7 @@ def scan(source: Source, known: Mapping[str, State]) -> Generator[Found, None, N
         case Kind.S3:
             yield from s3.scan(given, known, guard=_guard, ambient=settings.SOURCE_S3_CREDENTIALS)
         case Kind.WEB:
+            assert isinstance(known, AllAtOnce)  # a crawl also asks what else there was
             yield from web.scan(given, known, allowed=settings.SOURCE_PRIVATE_HOSTS, max_bytes=most)
         case _:
             raise SourceError("invalid", "A feed is not read: its events are sent.")

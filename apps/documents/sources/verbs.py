@@ -61,8 +61,8 @@ def change(*, source: Source, values: Mapping[str, Any]) -> Source:
 def delete(*, source: Source, documents: bool) -> None:
     """The source and all that is remembered of it; its documents stay unless `documents`.
 
-    With very many documents give the source an empty scan first: this is one transaction. Raises Problem 409 for the
-    documents of a feed, of which nothing is remembered.
+    One transaction, however many there are. Raises Problem 409 for the documents of a feed, of which nothing is
+    remembered.
     """
     if documents and source.kind not in kinds.SCANNED:
         raise Problem(409, "wrong_kind", "Which documents came from a feed is not known: send their deletes first.")
