@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import IntegrityError, connection, transaction
-from django.db.models import Q
+from django.db.models import Count, Q
 from django.utils import timezone
 
 from apps.access.problems import Problem, invalid
@@ -99,7 +99,11 @@ def show(source: Source) -> dict[str, Any]:
     ended = next((run for run in newest if run.finished_at is not None), None)
     going = next((run for run in newest if run.state == STATES.RUNNING), None)
     waiting = next((run for run in newest if run.state == STATES.QUEUED), None)
-    items = SourceItem.objects.filter(source=source)
+    counted = SourceItem.objects.filter(source=source).aggregate(
+        items=Count("key", filter=Q(document_id__isnull=False)),
+        failed_items=Count("key", filter=Q(error__isnull=False)),
+    )
+    open_run = going or waiting
     return {
         "id": source.id,
         "kind": source.kind,
@@ -108,10 +112,9 @@ def show(source: Source) -> dict[str, Any]:
         "settings": source.settings,
         "schedule": source.schedule or None,
         "enabled": source.enabled,
-        "items": items.filter(document_id__isnull=False).count(),
-        "failed_items": items.filter(error__isnull=False).count(),
+        **counted,
         "last_run": None if ended is None else show_run(ended),
-        "open_run": None if (going or waiting) is None else show_run(going or waiting),  # type: ignore[arg-type]
+        "open_run": None if open_run is None else show_run(open_run),
         "next_run_at": next_run_at(source),
         "created_at": source.created_at,
         "updated_at": source.updated_at,
