@@ -19,6 +19,7 @@ from apps.access.problems import Problem, invalid
 
 from . import db, ledger, metrics
 from .collections import hold as hold_collection
+from .edit import apply
 from .engines import engine_for
 from .erasure import erased_name, is_erased
 from .models import Collection, Document, IngestionJob
@@ -236,15 +237,13 @@ def _repeat(write: _Write, now: datetime) -> Accepted | Problem:
             source_updated_at=submission.source_updated_at,
             now=now,
         )
-    # An empty title stands for the one that the content has; plain text has none.
-    title = None if submission.title == "" and before.media_type != "text/plain" else submission.title
-    given = {"title": title, "metadata": submission.metadata, "source_uri": submission.source_uri}
-    changes = {name: value for name, value in given.items() if value is not None and value != getattr(before, name)}
-    if changes:
-        Document.objects.filter(id=before.id).update(**changes, updated_at=now)
+    given = {"title": submission.title, "metadata": submission.metadata, "source_uri": submission.source_uri}
+    stored = {"title": before.given_title, "metadata": before.metadata, "source_uri": before.source_uri}
+    changes = {name: value for name, value in given.items() if value is not None and value != stored[name]}
     if changes or submission.version is not None:
-        db.run("bump_epoch", collection=before.collection_id, documents=0, chunks=0, tokens=0)
         before = Document.objects.get(id=before.id)
+        apply(before, changes, now=now)
+        before.refresh_from_db()
     metrics.DOCUMENTS_ACCEPTED.labels(result="unchanged").inc()
     return Accepted(before, None)
 
@@ -266,6 +265,7 @@ def _upsert(collection: Collection, writes: Sequence[_Write], now: datetime) -> 
             tenant=[each.tenant_id for each in documents],
             collection=[each.collection_id for each in documents],
             source_uri=[each.source_uri for each in documents],
+            given_title=[each.given_title for each in documents],
             title=[each.title for each in documents],
             metadata=[json.dumps(each.metadata) for each in documents],
             version=[each.version for each in documents],
@@ -286,11 +286,14 @@ def _upsert(collection: Collection, writes: Sequence[_Write], now: datetime) -> 
 
 
 def _draft(write: _Write, collection: Collection, now: datetime) -> Document:
-    """What the document will be; what a submission leaves out stays as it is."""
+    """What the document will be; what a submission leaves out stays as it is. Where no title is given, that of the old
+    content stays until the new one is live."""
     submission, before = write.submission, write.before
-    title, metadata, source_uri = submission.title, submission.metadata, write.source_uri
+    given_title, metadata, source_uri = submission.title, submission.metadata, write.source_uri
+    title = given_title or ""
     if before is not None:
-        title = before.title if title is None else title
+        given_title = before.given_title if given_title is None else given_title
+        title = given_title or (before.title if before.live_version else "")
         metadata = before.metadata if metadata is None else metadata
         if submission.source_uri is None and not is_erased(before):
             source_uri = before.source_uri
@@ -299,7 +302,8 @@ def _draft(write: _Write, collection: Collection, now: datetime) -> Document:
         tenant_id=collection.tenant_id,
         collection=collection,
         source_uri=source_uri,
-        title=title or "",
+        given_title=given_title or "",
+        title=title,
         metadata=metadata or {},
         version=write.version,
         content_sha256=write.digest,
@@ -317,7 +321,6 @@ def _insert_versions(writes: Sequence[_Write], now: datetime) -> None:
         media_types=[write.submission.media_type for write in writes],
         filenames=[write.submission.filename for write in writes],
         sizes=[write.size for write in writes],
-        titles=[write.submission.title or "" for write in writes],
         source_updated_ats=[write.submission.source_updated_at for write in writes],
         now=now,
     )

@@ -28,12 +28,27 @@ from .erasure import erased_name
 from .models import Collection
 from .parsing import Parsed, ParseError
 from .parsing.sandbox import parse_sandboxed
-from .prepare import StagedChunk, chunker_fingerprint, cut, page_starts
+from .prepare import StagedChunk, chunker_fingerprint, cut, page_starts, title_of
 from .spaces import column_type
 
 MERGED, UNCHANGED = "accepted", "unchanged"
 DOCUMENT_TYPES = (
-    *("uuid", "text", "text", "jsonb", "int8", "bytea", "text", "text", "int8", "bytea", "text", "int8", "text"),
+    *(
+        "uuid",
+        "text",
+        "text",
+        "text",
+        "jsonb",
+        "int8",
+        "bytea",
+        "text",
+        "text",
+        "int8",
+        "bytea",
+        "text",
+        "int8",
+        "text",
+    ),
     *("text", "text", "uuid[]", "int4[]", "int4[]", "int4[]", "jsonb", "timestamptz"),
 )
 CHUNK_TYPES = ("uuid", "uuid", "int8", "text", "bytea", "int4", "text[]", "bytea")  # a vector comes as its bytes
@@ -160,7 +175,8 @@ def _document_row(new: _New) -> tuple[Any, ...]:
     return (
         new.id,
         new.name,
-        submission.title or (parsed.title or "")[:500],
+        submission.title or "",
+        title_of(parsed),
         submission.metadata or {},
         submission.version or 1,
         new.sha256,

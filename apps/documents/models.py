@@ -137,6 +137,7 @@ class Collection(models.Model):
 class Document(models.Model):
     """A source's identity. `version` is the latest accepted, `live_version` what retrieval serves.
 
+    `title` is what is shown: `given_title` where a client or curator gave one, else the live version's own.
     `live_revision`: how often the live version's content has been reindexed.
     """
 
@@ -152,6 +153,7 @@ class Document(models.Model):
     tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, db_constraint=False, db_index=False)
     collection = models.ForeignKey(Collection, on_delete=models.CASCADE, db_constraint=False, db_index=False)
     source_uri = models.TextField()
+    given_title = models.TextField(blank=True, default="", db_default="")
     title = models.TextField(blank=True)
     metadata = models.JSONField(default=dict, blank=True)
     version = models.BigIntegerField()

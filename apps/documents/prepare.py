@@ -45,7 +45,6 @@ class Original:
     data: bytes
     media_type: str
     filename: str
-    title: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,6 @@ class Text:
 
     held: Claim
     parsed: Parsed
-    title: str
     seconds: float
 
 
@@ -146,7 +144,7 @@ def parse_all(originals: list[Original]) -> tuple[list[Text], Failures]:
         except ParseError as error:
             failed.append((original.held, error))
         else:
-            texts.append(Text(original.held, parsed, original.title, time.monotonic() - started))
+            texts.append(Text(original.held, parsed, time.monotonic() - started))
         del original
     return texts, failed
 
@@ -200,7 +198,7 @@ def _stage_anew(texts: list[Text], collection: Collection, failed: Failures, wai
         changed: list[Text] = []
         for text in texts:
             now, coming = stored[text.held.document_id], owned[text.held.id].live_revision + 1
-            same = now.same_text and (now.title, now.page_starts) == (_title(text), page_starts(text.parsed))
+            same = now.same_text and (now.title, now.page_starts) == (title_of(text.parsed), page_starts(text.parsed))
             found = cut_all([text], collection, live=live, counts=counts, failed=failed, revision=coming)
             found = revisions.changed(found, now, same=same)
             while some := list(islice(found, STAGE_ROWS)):
@@ -327,7 +325,7 @@ def _columns(texts: Sequence[Text], collection: Collection) -> dict[str, Any]:
     """What the rows of versions and revisions have in common, as parameters of a query."""
     return {
         **ledger.versions_of([text.held for text in texts]),
-        "titles": [_title(text) for text in texts],
+        "titles": [title_of(text.parsed) for text in texts],
         "parsers": [text.parsed.parser for text in texts],
         "media_types": [text.parsed.media_type for text in texts],
         "page_starts": [_array(page_starts(text.parsed)) for text in texts],
@@ -336,8 +334,9 @@ def _columns(texts: Sequence[Text], collection: Collection) -> dict[str, Any]:
     }
 
 
-def _title(text: Text) -> str:
-    return text.title or (text.parsed.title or "")[:500]
+def title_of(parsed: Parsed) -> str:
+    """The content's own title, "" for none."""
+    return (parsed.title or "")[:500]
 
 
 def page_starts(parsed: Parsed) -> list[int] | None:

@@ -184,7 +184,7 @@ class BulkResultSerializer(AcceptedSerializer):
 class VersionSerializer(serializers.Serializer):
     version = serializers.IntegerField()
     revision = serializers.IntegerField(help_text="how often it has been reindexed")
-    title = serializers.CharField()
+    title = serializers.CharField(help_text="the content's own, empty where it has none")
     media_type = serializers.CharField()
     filename = serializers.CharField()
     bytes = serializers.IntegerField()

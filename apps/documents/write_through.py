@@ -50,7 +50,7 @@ def run(work: Sequence[tuple[Accepted, Submission]], *, collection: Collection) 
 def _original(held: Claim, submission: Submission) -> Original:
     submission.content.seek(0)
     content = submission.content.read()
-    return Original(held, content, submission.media_type, submission.filename, submission.title or "")
+    return Original(held, content, submission.media_type, submission.filename)
 
 
 def _here(originals: list[Original], collection: Collection) -> dict[UUID, tuple[int, str]]:

@@ -170,6 +170,11 @@ HISTORIES: list[list[Event]] = [
         upsert("", 4, "# New\n\nText.", media_type="text/markdown"),
         upsert("", 6, "# New\n\nText.", media_type="text/markdown", metadata={"c": 3}),
     ],
+    [
+        upsert("", 1, "# Own\n\nText.", media_type="text/markdown", title="Given"),
+        upsert("", 2, "# Own\n\nText.", media_type="text/markdown"),
+        upsert("", 3, "# Other\n\nText.", media_type="text/markdown"),
+    ],
 ]
 
 
@@ -197,12 +202,13 @@ def test_every_order_of_a_history_ends_as_the_right_one(
     assert len(found) == len(named)
     for name, _ in named:
         assert found[name] == found[name.split("/")[0] + "/0"], name
-    assert [found[f"{number}/0"] for number in range(5)] == [
+    assert [found[f"{number}/0"] for number in range(6)] == [
         (4, 4, "live", "", {}, ["One."]),
         (4, None, "deleted"),
         (4, 4, "live", "Four", {}, ["Same."]),
         (8, 8, "live", "", {}, ["Eight."]),
         (6, 6, "live", "New", {"c": 3}, found["4/0"][5]),
+        (3, 3, "live", "Other", {}, found["5/0"][5]),
     ]
     with tenancy.scope(collection.tenant_id):
         counted = Collection.objects.get(id=collection.id)

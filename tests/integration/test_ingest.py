@@ -15,6 +15,7 @@ from apps.access import tenancy
 from apps.access.problems import Problem
 from apps.documents import embed, ledger, prepare, remove
 from apps.documents.accept import Accepted
+from apps.documents.edit import edit
 from apps.documents.models import Chunk, Collection, Document, DocumentVersion, IngestionJob, StagedChunk
 from apps.retrieval.search import search
 from apps.retrieval.types import SearchQuery
@@ -99,6 +100,45 @@ def test_same_content_sent_again_while_pending_goes_live_under_the_higher_number
         document = Document.objects.get(id=first.document.id)
         assert (document.state, document.version, document.live_version) == ("live", 7, 7)
         assert DocumentVersion.objects.get(document_id=document.id, version=7).text == "waiting text"
+
+
+def title_of(accepted: Accepted) -> str:
+    with tenancy.scope(accepted.document.tenant_id):
+        return Document.objects.get(id=accepted.document.id).title
+
+
+def test_a_title_is_the_live_contents_own_unless_one_is_given(collection: Collection, put: Put, ingest: Put) -> None:
+    markdown = {"source_uri": "guide", "media_type": "text/markdown"}
+    guide = ingest(collection, "# Old\n\nText.", **markdown)
+    assert title_of(guide) == "Old"
+    newer = put(collection, "# New\n\nText.", **markdown)
+    assert title_of(guide) == "Old"  # as long as the old content answers
+    prepare.drain(job_id=newer.job.id)
+    embed.drain(job_id=newer.job.id)
+    assert title_of(guide) == "New"
+    assert put(collection, "# New\n\nText.", **markdown, title="Given").unchanged
+    assert title_of(guide) == "Given"
+    ingest(collection, "# Newer\n\nText.", **markdown)
+    assert title_of(guide) == "Given"
+    assert put(collection, "# Newer\n\nText.", **markdown, title="").unchanged
+    assert title_of(guide) == "Newer"
+    with tenancy.scope(collection.tenant_id):
+        edit(guide.document.id, {"title": "By hand"})
+        edit(guide.document.id, {"metadata": {"kept": True}})
+    assert title_of(guide) == "By hand"
+    ingest(collection, "No heading.", **markdown, title="")
+    assert title_of(guide) == ""
+
+
+def test_the_title_of_content_that_is_published_late_goes_with_it(collection: Collection, put: Put) -> None:
+    late = put(collection, "# Head\n\nText.", source_uri="guide", media_type="text/markdown")
+    prepare.drain(job_id=late.job.id)
+    last = put(collection, "Without a head.", source_uri="guide", title="")
+    embed.drain(job_id=late.job.id)
+    assert title_of(last) == "Head"
+    prepare.drain(job_id=last.job.id)
+    embed.drain(job_id=last.job.id)
+    assert title_of(last) == ""
 
 
 def test_editing_one_paragraph_embeds_only_what_it_touches(collection: Collection, ingest: Put) -> None:

@@ -15,7 +15,6 @@ from django.forms.fields import InvalidJSONInput
 from django.http import HttpRequest, HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
-from django.utils import timezone
 from rest_framework.exceptions import ValidationError as Unfit
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
@@ -23,7 +22,8 @@ from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
 from apps.access.admin import CuratorAdmin
 from apps.access.problems import Problem, as_problem
 
-from .. import db, queries
+from .. import queries
+from ..edit import edit
 from ..models import Document
 from ..remove import delete
 from ..serializers import MAX_TITLE, DocumentPatchSerializer
@@ -50,7 +50,12 @@ class MetadataField(forms.JSONField):
 
 
 class DocumentForm(forms.ModelForm):
-    title = forms.CharField(max_length=MAX_TITLE, required=False, widget=UnfoldAdminTextInputWidget)
+    title = forms.CharField(
+        max_length=MAX_TITLE,
+        required=False,
+        widget=UnfoldAdminTextInputWidget,
+        help_text="Left empty, it is the content's own title, where there is one.",
+    )
     metadata = MetadataField(required=False, widget=UnfoldAdminTextareaWidget, help_text="A JSON object.")
 
     class Meta:
@@ -199,10 +204,7 @@ class DocumentAdmin(CuratorAdmin):
         """What the API's PATCH does: these columns only, since a publish may be changing the others right now."""
         values = {name: form.cleaned_data[name] for name in form.changed_data}
         if values:
-            live = Document.objects.filter(id=obj.pk, deleted_at=None)
-            if not live.update(**values, updated_at=timezone.now()):
-                raise Problem(404, "not_found", "The document has just been deleted.")
-            db.run("bump_epoch", collection=obj.collection_id, documents=0, chunks=0, tokens=0)
+            edit(obj.pk, values)
 
     def delete_model(self, request: HttpRequest, obj: Document) -> None:
         delete(tenant_id=self.tenant_id(request), document_id=obj.pk)

@@ -169,6 +169,7 @@ class Migration(migrations.Migration):
                     models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False),
                 ),
                 ("source_uri", models.TextField()),
+                ("given_title", models.TextField(blank=True, db_default="", default="")),
                 ("title", models.TextField(blank=True)),
                 ("metadata", models.JSONField(blank=True, default=dict)),
                 ("version", models.BigIntegerField()),

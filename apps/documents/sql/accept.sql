@@ -22,13 +22,15 @@ SELECT id FROM documents_document WHERE id = ANY(%(ids)b)
 -- name: upsert_documents
 -- Invariant I2: the guard is in the statement. No row back means that the stored version is not lower.
 INSERT INTO documents_document AS d
-    (id, tenant_id, collection_id, source_uri, title, metadata, version, content_sha256, media_type, state,
+    (id, tenant_id, collection_id, source_uri, given_title, title, metadata, version, content_sha256, media_type, state,
      pending_since, created_at, updated_at)
-{each id uuid, tenant uuid, collection uuid, source_uri text, title text, metadata jsonb, version bigint, sha256 bytea,
-      media_type text, state text, pending_since timestamptz, created_at timestamptz, updated_at timestamptz}
+{each id uuid, tenant uuid, collection uuid, source_uri text, given_title text, title text, metadata jsonb,
+      version bigint, sha256 bytea, media_type text, state text, pending_since timestamptz, created_at timestamptz,
+      updated_at timestamptz}
 ON CONFLICT (id) DO UPDATE SET
     version = EXCLUDED.version,
     source_uri = EXCLUDED.source_uri,
+    given_title = EXCLUDED.given_title,
     title = EXCLUDED.title,
     metadata = EXCLUDED.metadata,
     content_sha256 = EXCLUDED.content_sha256,
@@ -47,11 +49,11 @@ INSERT INTO documents_documentversion
     (document_id, version, tenant_id, sha256, media_type, declared_type, filename, bytes, blob_uri, title, notes, parser,
      chunker, source_updated_at, accepted_at)
 SELECT d.id, v.version, d.tenant_id, v.sha256, v.media_type, v.media_type, v.filename, v.bytes,
-       'pg:' || d.id || '/' || v.version, v.title, '[]', '', '', v.source_updated_at, %(now)s
+       'pg:' || d.id || '/' || v.version, '', '[]', '', '', v.source_updated_at, %(now)s
 FROM documents_document d
 JOIN unnest(%(documents)b::uuid[], %(versions)b::bigint[], %(sha256s)b::bytea[], %(media_types)b::text[],
-            %(filenames)b::text[], %(sizes)b::bigint[], %(titles)b::text[], %(source_updated_ats)b::timestamptz[])
-     AS v (document_id, version, sha256, media_type, filename, bytes, title, source_updated_at)
+            %(filenames)b::text[], %(sizes)b::bigint[], %(source_updated_ats)b::timestamptz[])
+     AS v (document_id, version, sha256, media_type, filename, bytes, source_updated_at)
   ON d.id = v.document_id
 
 -- name: insert_blobs

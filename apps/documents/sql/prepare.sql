@@ -5,7 +5,7 @@ FROM documents_documentversion v JOIN {held} ON v.document_id = held.document_id
 WHERE v.version > held.version AND v.error IS NULL AND v.same_as IS DISTINCT FROM held.version
 
 -- name: versions
-SELECT v.document_id, v.declared_type, v.filename, v.title
+SELECT v.document_id, v.declared_type, v.filename
 FROM documents_documentversion v JOIN {held} ON v.document_id = held.document_id AND v.version = held.version
 
 -- name: live_chunks

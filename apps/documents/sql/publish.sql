@@ -57,7 +57,7 @@ WHERE v.document_id = p.document_id AND (v.version = p.version OR v.same_as = p.
 UPDATE documents_document d SET
     live_version = v.live,
     live_revision = 0,
-    title = CASE WHEN d.title = '' THEN v.title ELSE d.title END,
+    title = CASE WHEN d.given_title = '' THEN v.title ELSE d.given_title END,
     state = CASE WHEN d.version = v.live THEN 'live' WHEN d.state = 'failed' THEN 'stale' ELSE d.state END,
     pending_since = CASE WHEN d.version = v.live THEN NULL ELSE d.pending_since END,
     error = CASE WHEN d.version = v.live THEN NULL ELSE d.error END,

@@ -65,7 +65,7 @@ WHERE v.document_id = coming.document_id AND (v.version = coming.version OR v.sa
 -- name: set_revision
 -- The document goes on as it was, whatever state it is in.
 UPDATE documents_document d SET
-    live_revision = v.revision, title = CASE WHEN d.title = '' THEN v.title ELSE d.title END
+    live_revision = v.revision, title = CASE WHEN d.given_title = '' THEN v.title ELSE d.given_title END
 FROM documents_documentversion v JOIN {held} ON v.document_id = held.document_id AND v.version = held.version
 WHERE d.id = v.document_id AND d.live_revision < v.revision AND d.deleted_at IS NULL
 RETURNING d.id, d.live_version, d.state

@@ -8,18 +8,18 @@ from urllib.parse import quote, urlencode
 from uuid import UUID
 
 from django.http import StreamingHttpResponse
-from django.utils import timezone
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, OpenApiTypes, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.access import tenancy
-from apps.access.problems import Problem, invalid
+from apps.access.problems import invalid
 from apps.access.serializers import FormParser, JsonParser
 from apps.access.views import MAX_PAGE, PAGED, OwnPages, TenantView
 
 from .. import collections, db, ledger, queries, write_through
 from ..accept import Accepted, accept
+from ..edit import edit
 from ..models import Collection, Document
 from ..remove import delete
 from ..serializers import (
@@ -135,13 +135,7 @@ class DocumentDetail(TenantView):
         """Change a document's title or metadata, without a new version."""
         values = self.validated(DocumentPatchSerializer)
         with self.scope():
-            found = queries.document(document_id)
-            if found.deleted_at is not None:
-                raise Problem(404, "not_found", "There is no such document.")
-            if values:
-                collections.hold(found.collection_id)
-                Document.objects.filter(id=found.id).update(**values, updated_at=timezone.now())
-                db.run("bump_epoch", collection=found.collection_id, documents=0, chunks=0, tokens=0)
+            edit(document_id, values)
             return Response(queries.show(queries.document(document_id)))
 
     @extend_schema(
