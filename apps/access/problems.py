@@ -16,12 +16,12 @@ from django.core.exceptions import BadRequest, PermissionDenied, RequestDataTooB
 from django.core.exceptions import ValidationError as DjangoValidationError
 from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, JsonResponse
-from psycopg import errors as pg
 from psycopg_pool import PoolTimeout
 from rest_framework import exceptions
 from rest_framework.response import Response
 from rest_framework.settings import api_settings
 
+from . import tenancy
 from .rendering import JSONRenderer
 
 logger = logging.getLogger(__name__)
@@ -119,11 +119,6 @@ def page(request: HttpRequest, problem: Problem) -> JsonResponse:
     return JsonResponse(body, status=problem.status_code, headers=headers, content_type=MEDIA_TYPE)
 
 
-def is_conflict(error: Exception) -> bool:
-    """Did Postgres end the transaction in favour of another one? It was rolled back whole and may be tried again."""
-    return isinstance(error.__cause__, pg.DeadlockDetected | pg.SerializationFailure | pg.LockNotAvailable)
-
-
 def as_problem(error: Exception) -> Problem:
     """The problem that an exception stands for; what nobody foresaw is logged and becomes a 500 without details."""
     match error:
@@ -153,7 +148,7 @@ def as_problem(error: Exception) -> Problem:
             return Problem(413, "too_large", f"A request body has at most {limit} bytes.")
         case BadRequest() | SuspiciousOperation():  # too many fields, an impossible Host
             return Problem(400, "bad_request", "The request cannot be understood.")
-        case OperationalError() if is_conflict(error):
+        case OperationalError() if tenancy.is_conflict(error):
             detail = "Other requests are changing the same thing; nothing was changed. Try again."
             return Problem(503, "busy", detail, retry_after=1)
         case PoolTimeout() | InterfaceError() | OperationalError():

@@ -12,18 +12,23 @@ SECURITY DEFINER functions that return identifiers and no content.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import random
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID, uuid5
 
-from django.db import connections, transaction
+from django.db import OperationalError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations.operations.special import RunSQL
+from psycopg import errors as pg
 
 TENANTS = UUID("8f0f2d6e-1f0b-5c0e-9a57-3a5a3c1b6f10")
 DEFAULT_TENANT = "default"
+TRIES = 4  # where others change the same rows
+Result = TypeVar("Result")
 
 #: On a Citus cluster the policies are checked where the rows are, so SET LOCAL must follow the transaction to the
 #: workers. One Postgres takes any two-part name and ignores it.
@@ -77,6 +82,25 @@ def scope(
         yield
     if outer is not None:  # a savepoint's release keeps what was SET LOCAL in it; its rollback does not
         enter(outer, using=using)
+
+
+def run(tenant_id: UUID | str, work: Callable[[], Result], **options: bool) -> Result:
+    """`work` in a scope of its own (`options` are the scope's), and again when Postgres rolled it back in favour of
+    another transaction: it should change nothing but the database. Raises what it raised last."""
+    for attempt in range(1, TRIES + 1):
+        try:
+            with scope(tenant_id, **options):  # type: ignore[arg-type]
+                return work()
+        except OperationalError as error:
+            if attempt == TRIES or not is_conflict(error):
+                raise
+            time.sleep(random.uniform(0, 0.02 * attempt))  # or the same two may meet again
+    raise AssertionError("unreachable")
+
+
+def is_conflict(error: Exception) -> bool:
+    """Did Postgres end the transaction in favour of another one? It was rolled back whole and may be tried again."""
+    return isinstance(error.__cause__, pg.DeadlockDetected | pg.SerializationFailure | pg.LockNotAvailable)
 
 
 def current(*, using: str = "default") -> str:

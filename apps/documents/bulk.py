@@ -8,15 +8,13 @@ from collections.abc import Iterator, Sequence
 from django.db import InterfaceError, OperationalError, connection
 
 from apps.access import tenancy
-from apps.access.problems import Problem, as_problem, is_conflict
+from apps.access.problems import Problem, as_problem
 
 from . import embed, merge, prepare, write_through
 from .accept import Accepted, Submission, accept_many
 from .engines import engine_for
 from .models import Collection, IngestionJob
 from .write_through import is_live
-
-TRIES = 3  # where others change the same documents
 
 Result = Accepted | Problem
 Outcome = str | Problem  # merge.MERGED or merge.UNCHANGED
@@ -100,18 +98,16 @@ def _size(submission: Submission) -> int:
 
 def _accept(collection: Collection, group: Sequence[Submission], *, hold: bool, wake: bool = True) -> list[Result]:
     """Of the first few, at least one: `accept_many`, or each alone where that fails for them all."""
-    for attempt in range(1, TRIES + 1):
-        try:
-            with tenancy.scope(collection.tenant_id, replan=engine_for(connection).batch == 1):
-                return accept_many(collection=collection, submissions=group, hold=hold, wake=wake)
-        except Exception as error:
-            conflict = is_conflict(error)
-            if conflict and attempt < TRIES:
-                continue  # it was rolled back in favour of other work on the same documents
-            away = isinstance(error, OperationalError | InterfaceError) and not conflict
-            if away or len(group) == 1:
-                return [as_problem(error)] * len(group)
-            break
+
+    def work() -> list[Result]:
+        return list(accept_many(collection=collection, submissions=group, hold=hold, wake=wake))
+
+    try:
+        return tenancy.run(collection.tenant_id, work, replan=engine_for(connection).batch == 1)
+    except Exception as error:
+        away = isinstance(error, OperationalError | InterfaceError) and not tenancy.is_conflict(error)
+        if away or len(group) == 1:
+            return [as_problem(error)] * len(group)
     return [_accept(collection, [each], hold=hold)[0] for each in group]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.db import InterfaceError, OperationalError
 
-from apps.access.problems import is_conflict
+from apps.access.tenancy import is_conflict
 
 from .embedding import EmbeddingError
 from .parsing import ParseError

@@ -22,7 +22,7 @@ from uuid import UUID
 from django.db import InterfaceError, OperationalError, close_old_connections, connection
 
 from apps.access import tenancy
-from apps.access.problems import Problem, is_conflict
+from apps.access.problems import Problem
 
 from .. import db, ledger, remove
 from ..accept import Accepted, Submission, accept_many
@@ -46,7 +46,6 @@ SHOWN_FAILURES = 20
 #: From so many items on, a source that holds none of them any more is taken to be broken rather than empty.
 EMPTY_FROM = 20
 AT_ONCE = 4  # in one process: a thread of it has to be free for what takes a moment
-TRIES = 3  # of a group whose documents others are changing
 RETRIED = frozenset({"unreachable", "timeout"})
 
 _slots = threading.BoundedSemaphore(AT_ONCE)
@@ -243,28 +242,25 @@ class _Sync:
 
     def _take(self, items: Sequence[_Item]) -> None:
         """Accept items, and remember them, in one transaction; where that fails, each alone."""
-        for attempt in range(1, TRIES + 1):
-            before = replace(self._counts), list(self._failures)
-            try:
-                with tenancy.scope(self._run.tenant_id, replan=engine_for(connection).batch == 1):
-                    self._own()
-                    return self._accept(items)
-            except LostLease:
-                raise
-            except Exception as error:
-                self._counts, self._failures = before
-                conflict = is_conflict(error)
-                if conflict and attempt < TRIES:
-                    continue
-                if conflict or isinstance(error, OperationalError | InterfaceError | Problem):
-                    raise  # the database is away, or the collection is gone
-                if len(items) > 1:
-                    for item in items:
-                        self._take([item])
-                else:
-                    logger.exception("an item of source %s cannot be taken", self._source.id)
-                    self._fail(items[0].key, _error("internal", f"{type(error).__name__}: it could not be stored."))
-                return
+        counts, failures = replace(self._counts), list(self._failures)
+
+        def work() -> None:
+            self._counts, self._failures = replace(counts), list(failures)  # an earlier try may have counted
+            self._own()
+            self._accept(items)
+
+        try:
+            self._transaction(work)
+        except Exception as error:
+            self._counts, self._failures = counts, failures
+            if isinstance(error, LostLease | Problem | OperationalError | InterfaceError):
+                raise  # the database is away, or the collection is gone
+            if len(items) > 1:
+                for item in items:
+                    self._take([item])
+            else:
+                logger.exception("an item of source %s cannot be taken", self._source.id)
+                self._fail(items[0].key, _error("internal", f"{type(error).__name__}: it could not be stored."))
 
     def _accept(self, items: Sequence[_Item]) -> None:
         """Inside a transaction."""
@@ -358,20 +354,24 @@ class _Sync:
 
     def _delete(self, rows: Sequence[tuple[str, UUID | None]]) -> None:
         """Items and their documents, in one transaction; where others change one of these, each alone."""
-        for attempt in range(1, TRIES + 1):
-            try:
-                with tenancy.scope(self._run.tenant_id, replan=engine_for(connection).batch == 1):
-                    self._own()
-                    held = [document_id for _, document_id in rows if document_id is not None]
-                    remove.delete_many(collection=self._collection, document_ids=held)
-                    db.run("drop_items", source=self._source.id, keys=[key for key, _ in rows])
-                self._counts.removed += len(rows)
-                return
-            except OperationalError as error:
-                if not is_conflict(error) or (attempt == TRIES and len(rows) == 1):
-                    raise
-        for row in rows:
-            self._delete([row])
+
+        def work() -> None:
+            self._own()
+            held = [document_id for _, document_id in rows if document_id is not None]
+            remove.delete_many(collection=self._collection, document_ids=held)
+            db.run("drop_items", source=self._source.id, keys=[key for key, _ in rows])
+
+        try:
+            self._transaction(work)
+            self._counts.removed += len(rows)
+        except OperationalError as error:
+            if not tenancy.is_conflict(error) or len(rows) == 1:
+                raise
+            for row in rows:
+                self._delete([row])
+
+    def _transaction(self, work: Callable[[], None]) -> None:
+        tenancy.run(self._run.tenant_id, work, replan=engine_for(connection).batch == 1)
 
 
 def _error(code: str, detail: str) -> dict[str, str]:
