@@ -46,7 +46,8 @@ install-dev: .venv/.installed-dev ## the same, and what its tests need
 	@touch $@
 
 test: install-dev ## every test, against real embedded servers; options in ARGS="-k name"
-	@$(BIN)/python -m pytest $(ARGS)
+	@# Much of the time is spent waiting. Each process has servers of its own; a file's tests stay together.
+	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile $(ARGS)
 
 lint: install-dev ## style, types, layers, migrations
 	@$(BIN)/ruff check .

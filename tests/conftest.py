@@ -68,6 +68,10 @@ def database() -> Iterator[None]:
 def _clean_up() -> Iterator[None]:
     yield
     embedded.stop()
+
+
+def pytest_unconfigure() -> None:
+    """In each process of the run, also in one that only hands out tests."""
     shutil.rmtree(DATA, ignore_errors=True)
 
 
