@@ -49,7 +49,8 @@ FROM (
     FROM documents_stagedchunk s JOIN {held} ON s.document_id = held.document_id AND s.version = held.version
     GROUP BY s.document_id, s.version
 ) p
-WHERE v.document_id = p.document_id AND (v.version = p.version OR v.same_as = p.version)
+WHERE v.document_id = p.document_id AND v.document_id = ANY(%(documents)b)
+  AND (v.version = p.version OR v.same_as = p.version)
 
 -- name: set_live
 -- Invariants I1 and I2 in one statement: one live version, never a lower one, never one that was deleted. It is the
@@ -68,8 +69,8 @@ FROM (
       ON same.document_id = held.document_id AND (same.version = held.version OR same.same_as = held.version)
     GROUP BY same.document_id
 ) v
-WHERE d.id = v.document_id AND coalesce(d.live_version, 0) < v.live AND coalesce(d.deleted_version, 0) < v.live
-  AND d.deleted_at IS NULL
+WHERE d.id = v.document_id AND d.id = ANY(%(documents)b) AND d.deleted_at IS NULL
+  AND coalesce(d.live_version, 0) < v.live AND coalesce(d.deleted_version, 0) < v.live
 RETURNING d.id, d.live_version, d.state
 
 -- name: bump_epoch
