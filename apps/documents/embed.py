@@ -6,14 +6,15 @@
    budget. No more than a window of texts and vectors is ever in memory.
 3. Of a document of more than a window, store the vectors on the stage: after a crash only the texts without one are
    embedded again.
-4. Publish what was embedded together in one transaction (publish.py), in a thread, while the model goes on.
+4. Publish what was embedded together in one transaction (publish.py), in a thread, while the model goes on; small
+   documents pass a large one that is being published.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from typing import Any
 from uuid import UUID
@@ -25,12 +26,12 @@ from django.db import connection
 from . import db, ledger, metrics
 from .ledger import Claim
 from .models import Collection, EmbeddingSpace
-from .prepare import milliseconds
 from .publish import Timings, publish
 from .spaces import embedder_for
 
 JOBS_PER_CLAIM = 100
 Vectors = dict[bytes, npt.NDArray[np.float32]]  # by their texts' digests
+LET_BY_SECONDS = 0.1
 WINDOW_TEXTS = 128  # 2 to 3 seconds of two processor cores, and as long as a small document waits for a large one
 
 
@@ -92,7 +93,23 @@ def _groups(claims: list[Claim]) -> list[list[Claim]]:
 def embed(claims: Sequence[Claim]) -> None:
     """Embed and publish documents of one collection. Raises EmbeddingError, LostLease."""
     collection, vectors, timings = _embed(claims)
-    publish(claims, collection, vectors=vectors, timings=timings)
+    if not _lets_others_by(claims):
+        return publish(claims, collection, vectors=vectors, timings=timings)
+    with ThreadPoolExecutor(1, thread_name_prefix="publish") as publisher:
+        published = publisher.submit(publish, claims, collection, vectors=vectors, timings=timings)
+        publisher.submit(connection.close)  # that thread's own, back to the pool
+        while not wait([published], timeout=LET_BY_SECONDS).done:
+            _work_small()
+        published.result()
+
+
+def _lets_others_by(claims: Sequence[Claim]) -> bool:
+    """A large document may take minutes: small ones that have come meanwhile go first."""
+    return claims[0].bytes > ledger.SMALL_BYTES and claims[0].attempts == 1
+
+
+def _work_small() -> None:
+    _work(ledger.claim(stage=ledger.Stage.EMBED, limit=JOBS_PER_CLAIM, only_small=True))
 
 
 Embedded = tuple[Collection, Vectors, Timings]
@@ -103,7 +120,7 @@ def _embed(claims: Sequence[Claim]) -> Embedded:
     with ledger.scope(claims):
         collection = Collection.objects.select_related("space").get(id=claims[0].collection_id)
     vectors = embed_texts(collection, claims)
-    embed_ms = milliseconds(time.monotonic() - started)
+    embed_ms = metrics.milliseconds(time.monotonic() - started)
     return collection, vectors, {held.id: {"embed_ms": embed_ms} for held in claims}
 
 
@@ -140,8 +157,8 @@ def embed_texts(collection: Collection, claims: Sequence[Claim]) -> Vectors:
             )
         if len(pending) < WINDOW_TEXTS:
             return {}
-        if claims[0].bytes > ledger.SMALL_BYTES:  # its rest may take long: small ones that have come meanwhile go first
-            _work(ledger.claim(stage=ledger.Stage.EMBED, limit=JOBS_PER_CLAIM, only_small=True))
+        if _lets_others_by(claims):
+            _work_small()
 
 
 def known_vectors(tenant_id: UUID, space: EmbeddingSpace, digests: Iterable[bytes]) -> Vectors:

@@ -98,7 +98,7 @@ def prepare(claims: Sequence[Claim]) -> None:
 
     A document that cannot be read fails by itself. Raises LostLease when other workers have all of the jobs.
     """
-    waited = {held.id: milliseconds(max(0.0, time.time() - held.created_at.timestamp())) for held in claims}
+    waited = {held.id: metrics.milliseconds(max(0.0, time.time() - held.created_at.timestamp())) for held in claims}
     with ledger.scope(claims):
         collection = Collection.objects.select_related("space").get(id=claims[0].collection_id)
         originals = _originals(_end_superseded(claims))
@@ -218,11 +218,11 @@ def _stage_anew(texts: list[Text], collection: Collection, failed: Failures, wai
 def _timings(
     texts: Sequence[Text], waited: Mapping[UUID, float], counts: Mapping[UUID, int], started: float
 ) -> list[dict[str, float]]:
-    chunk_ms = milliseconds(time.monotonic() - started)
+    chunk_ms = metrics.milliseconds(time.monotonic() - started)
     return [
         {
             "queued_ms": waited[text.held.id],
-            "parse_ms": milliseconds(text.seconds),
+            "parse_ms": metrics.milliseconds(text.seconds),
             "chunk_ms": chunk_ms,
             "chunks": counts[text.held.id],
         }
@@ -378,7 +378,3 @@ def chunker_fingerprint(collection: Collection) -> str:
     made = f"{CHUNKERS[collection.chunking_strategy]}:{collection.chunking_max_tokens}"
     made += f":{collection.chunking_overlap_tokens}"
     return made + (f":h{collection.chunking_heading_level}" if collection.chunking_strategy == "heading" else "")
-
-
-def milliseconds(seconds: float) -> float:
-    return round(seconds * 1000, 1)

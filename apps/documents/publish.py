@@ -104,8 +104,12 @@ def swap(
     if len(now_live) != len(claims):
         raise ledger.LostLease(", ".join(str(held.id) for held in claims if held.document_id not in now_live))
     db.run("clear_stage", **at)
-    publish_ms = round((time.monotonic() - started) * 1000, 1)
-    ended = [timings[held.id] | {"publish_ms": publish_ms} for held in claims]
+    publish_ms, live_at = metrics.milliseconds(time.monotonic() - started), timezone.now()
+    ended = [
+        timings[held.id]
+        | {"publish_ms": publish_ms, "total_ms": metrics.milliseconds((live_at - held.created_at).total_seconds())}
+        for held in claims
+    ]
     ledger.finish(claims, outcome=Outcome.PUBLISHED, timings=ended)
     db.run(
         "bump_epoch",

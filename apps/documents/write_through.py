@@ -11,13 +11,13 @@ from django.conf import settings
 from apps.access import tenancy
 from apps.access.problems import Problem
 
-from . import db, embed, ledger, prepare, publish
+from . import db, embed, ledger, metrics, prepare, publish
 from .accept import Accepted, Submission
 from .collections import collection_gone, hold
 from .errors import ABOUT_THE_CONTENT
 from .ledger import Claim
 from .models import Collection, Document, IngestionJob
-from .prepare import Original, milliseconds
+from .prepare import Original
 
 INLINE_BYTES = 256 * 1024
 POLL_SECONDS = 0.05
@@ -77,9 +77,9 @@ def _here(originals: list[Original], collection: Collection) -> dict[UUID, tuple
     embedded_at = time.monotonic()
     shared = {
         "queued_ms": 0.0,
-        "parse_ms": milliseconds(parsed_at - started),
-        "chunk_ms": milliseconds(chunked_at - parsed_at),
-        "embed_ms": milliseconds(embedded_at - chunked_at),
+        "parse_ms": metrics.milliseconds(parsed_at - started),
+        "chunk_ms": metrics.milliseconds(chunked_at - parsed_at),
+        "embed_ms": metrics.milliseconds(embedded_at - chunked_at),
     }
     timings = {text.held.id: shared | {"chunks": counts[text.held.id]} for text in texts}
     claims = [text.held for text in texts]

@@ -301,5 +301,5 @@ def test_the_metrics_are_those_of_all_processes(client: httpx.Client, collection
     body = {"collection": "docs", "text": "Counted by whoever did it.", "source_uri": "counted"}
     live(client, client.post("/api/v1/documents", json=body).json()["id"])
     after = published()
-    assert set(after) == {"wait", "parse", "chunk", "embed", "publish"}
+    assert set(after) == {"wait", "parse", "chunk", "embed", "publish", "total"}
     assert all(after[stage] == before.get(stage, 0) + 1 for stage in after)

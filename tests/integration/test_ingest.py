@@ -6,7 +6,9 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import pytest
 from django.db import connection
@@ -19,6 +21,7 @@ from apps.documents.edit import edit
 from apps.documents.models import Chunk, Collection, Document, DocumentVersion, IngestionJob, StagedChunk
 from apps.retrieval.search import search
 from apps.retrieval.types import SearchQuery
+from tests.support.processes import wait_for
 
 Put = Callable[..., Accepted]
 
@@ -264,6 +267,43 @@ def test_small_documents_do_not_wait_for_a_large_one(
     with tenancy.scope(collection.tenant_id):
         ended = {job.id: job.finished_at for job in IngestionJob.objects.filter(state="done")}
     assert ended[small.job.id] < ended[large.job.id]
+
+
+def test_small_documents_pass_a_large_one_that_is_being_published(collection: Collection, put: Put) -> None:
+    large = put(collection, "\n\n".join(paragraphs(300, seed="passed")), source_uri="large")
+    prepare.drain(job_id=large.job.id)
+    [held] = ledger.claim(stage="embed", job_id=large.job.id)
+
+    def live(accepted: Accepted) -> bool:
+        with tenancy.scope(collection.tenant_id):
+            return Document.objects.get(id=accepted.document.id).live_version is not None
+
+    locked, release = Event(), Event()
+
+    def lock() -> None:
+        with tenancy.scope(collection.tenant_id):
+            Document.objects.select_for_update().get(id=large.document.id)
+            locked.set()
+            release.wait(60)
+        connection.close()
+
+    def work() -> None:
+        embed.embed([held])
+        connection.close()
+
+    with ThreadPoolExecutor(2) as threads:
+        locker = threads.submit(lock)
+        assert locked.wait(60)
+        worker = threads.submit(work)  # its swap waits for that row
+        try:
+            small = put(collection, "A word in passing by.", source_uri="small")
+            prepare.drain(job_id=small.job.id)
+            wait_for(lambda: live(small), what="the small document")
+            assert not worker.done() and not live(large)
+        finally:
+            release.set()
+        worker.result(60), locker.result(60)
+    assert live(large)
 
 
 def test_the_same_job_run_twice_publishes_once(collection: Collection, put: Put) -> None:
