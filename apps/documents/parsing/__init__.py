@@ -14,7 +14,8 @@ from importlib import import_module
 
 from apps.documents.parsing import nesting, plain
 from apps.documents.parsing.data import source
-from apps.documents.parsing.formats import PACKAGE, detect, known
+from apps.documents.parsing.encoding import binary_kind
+from apps.documents.parsing.formats import PACKAGE, Format, detect, known
 from apps.documents.parsing.normalise import line_feeds
 from apps.documents.parsing.types import Block, Parsed, ParseError
 
@@ -31,17 +32,26 @@ def parse_simple(data: bytes, *, media_type: str | None = None, filename: str | 
     Reading one is decoding it and splitting it at blank lines: no parser that could hang, grow or be subverted, and no
     more work than to check what a sandboxed child answers.
     """
-    if not data or len(data) > SIMPLE_BYTES or data.startswith(BOM_UTF8):
+    if not data or len(data) > SIMPLE_BYTES:
         return None
     try:
         found, effective_type, _ = detect(data, media_type=media_type, filename=filename)
-        read = _SIMPLE.get(found.module)
-        if read is None or len(data.translate(None, _CONTROLS)) < len(data):
-            return None
-        text = line_feeds(data.decode())
-    except (UnicodeDecodeError, ParseError):
+    except ParseError:
         return None
-    return None if text.isspace() else read(text, media_type=effective_type)
+    return _simple(data, found, effective_type)
+
+
+def _simple(data: bytes, fmt: Format, media_type: str) -> Parsed | None:
+    read = _SIMPLE.get(fmt.module)
+    if read is None or data.startswith(BOM_UTF8) or binary_kind(data):
+        return None
+    if len(data.translate(None, _CONTROLS)) < len(data):
+        return None
+    try:
+        text = line_feeds(data.decode())
+    except UnicodeDecodeError:
+        return None
+    return None if text.isspace() else read(text, media_type=media_type)
 
 
 def parse(data: bytes, *, media_type: str | None = None, filename: str | None = None) -> Parsed:
@@ -55,6 +65,8 @@ def parse(data: bytes, *, media_type: str | None = None, filename: str | None = 
     fmt, effective_type, charset = detect(data, media_type=media_type, filename=filename)
     try:
         with nesting.document(len(data)):
+            if simple := _simple(data, fmt, effective_type):
+                return simple
             if fmt.container:
                 effective_type = import_module(f"{PACKAGE}.{fmt.container}").identify(data)
                 fmt = known(effective_type)

@@ -10,7 +10,7 @@ from apps.documents.parsing.normalise import clean, is_printable
 from apps.documents.parsing.types import MAX_NOTES, Block, Parsed
 
 INVISIBLE = re.compile("[\u00ad\u200b\u2060\ufeff]")  # soft hyphen, zero-width space, word joiner, stray mark
-_BLANK_EDGES = re.compile(r"\A(?:[^\S\n]*\n)+|\s+\Z")
+_BLANK_LINES = re.compile(r"(?:[^\S\n]*\n)*")
 DEEPEST_HEADING = 6
 LONG_TABLE = 20  # rows
 _NAME_LENGTH = 60  # characters of a column's name
@@ -21,9 +21,14 @@ _VALUE = re.compile(r"[-+(]?[\d.,:/ %$€£-]+\)?")
 
 def inline(text: str) -> str:
     """One line of `text`: white space collapsed, what is invisible removed."""
-    if text.isprintable():  # nothing to remove, and blanks are its only white space
-        return " ".join(text.split())
+    if is_printable(text):  # nothing to remove, and blanks are its only white space
+        return squeezed(text)
     return " ".join(INVISIBLE.sub("", clean(text)).split())
+
+
+def squeezed(text: str) -> str:
+    """A text that has no white space but blanks, with one of them between words. Most have no more than that."""
+    return " ".join(text.split()) if "  " in text else text.strip()
 
 
 def is_header(row: Sequence[str]) -> bool:
@@ -101,11 +106,15 @@ class Builder:
 
     def paragraph(self, text: str) -> None:
         """A paragraph; its lines are kept, white space within them is collapsed."""
-        self.add("paragraph", "\n".join(filter(None, map(inline, clean(text).split("\n")))))
+        if is_printable(text):  # most: a line, as in `inline`
+            self.add("paragraph", squeezed(text))
+        else:
+            self.add("paragraph", "\n".join(filter(None, map(inline, clean(text).split("\n")))))
 
     def code(self, text: str) -> None:
         """Lines whose white space means something."""
-        self.add("code", _BLANK_EDGES.sub("", clean(text)))
+        text = clean(text).rstrip()
+        self.add("code", text[_BLANK_LINES.match(text).end() :])  # type: ignore[union-attr]
 
     def items(self, items: Iterable[tuple[int, str, str]]) -> None:
         """A list: (depth from 0, marker such as "-" or "2.", text) of each item. Lines of a text stay lines of it."""

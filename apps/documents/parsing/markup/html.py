@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
-from apps.documents.parsing.build import INVISIBLE, Builder
+from apps.documents.parsing.build import INVISIBLE, Builder, squeezed
 from apps.documents.parsing.encoding import decode
-from apps.documents.parsing.normalise import clean
+from apps.documents.parsing.normalise import clean, is_printable
 from apps.documents.parsing.types import Parsed, ParseError
 
 FINGERPRINT = "html/2"
@@ -143,8 +143,8 @@ def _is_hidden(node: LexborNode, skip_noise: bool) -> bool:
 
 def _collapsed(line: str) -> str:
     plain = line if line.isprintable() else line.replace("\n", " ").replace("\t", " ").replace("\u00a0", " ")
-    if plain.isprintable():  # most: blanks are its only white space, and nothing in it is invisible
-        return " ".join(plain.split())
+    if is_printable(plain):  # most: blanks are its only white space, and nothing in it is invisible
+        return squeezed(plain)
     return _SPACE.sub(" ", INVISIBLE.sub("", line)).strip()
 
 
