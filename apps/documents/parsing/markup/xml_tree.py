@@ -155,7 +155,10 @@ def child(element: Element, *path: str) -> Element | None:
 
 def words(element: Element | None) -> str:
     """All text below an element, white space collapsed."""
-    return "" if element is None else " ".join("".join(element.itertext()).split())
+    if element is None:
+        return ""
+    text = "".join(element.itertext()) if len(element) else element.text
+    return " ".join(text.split()) if text else ""
 
 
 def is_mixed(element: Element, kids: Sequence[Element] | None = None) -> bool:
