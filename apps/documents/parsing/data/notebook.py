@@ -76,7 +76,7 @@ def _add_markdown(built: Builder, source: str) -> str | None:
     source = clean(source).strip("\n")
     if not source or source.isspace():
         return None
-    part = markdown.parse(source.encode(), media_type="text/markdown", charset="utf-8")
+    part = markdown.read(source, media_type="text/markdown")
     built.graft(part)
     return part.title
 

@@ -50,7 +50,12 @@ _MARKDOWN = _engine()
 
 def parse(data: bytes, *, media_type: str, charset: str | None) -> Parsed:
     """Top-level blocks of the source; the title is the front matter's or the first level-1 heading's."""
-    text = normalise(decode(data, declared=(charset,)))
+    return read(decode(data, declared=(charset,)), media_type=media_type)
+
+
+def read(text: str, *, media_type: str) -> Parsed:
+    """The same of a text that has been decoded."""
+    text = normalise(text)
     front = _FRONT_MATTER.match(text)
     body = front.end() if front else 0
     blocks = _blocks(text, body) if len(text) <= MAX_STRUCTURED else paragraphs(text, body)
