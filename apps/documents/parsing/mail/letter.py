@@ -51,7 +51,7 @@ def add_text(built: Builder, text: str) -> bool:
     text = normalise(text, trim=True, collapse=True).strip("\n")
     if not text or text.isspace():
         return False
-    built.graft(plain.read(text, media_type="text/plain"))
+    built.graft(plain.read_clean(text.removeprefix("\ufeff"), media_type="text/plain"))  # a mark below blank lines
     return True
 
 
