@@ -216,6 +216,7 @@ EMBEDDING_THREADS = env.integer("EMBEDDING_THREADS", 0)
 # --- Search ------------------------------------------------------------------------------------------------------
 # Below this many live chunks in a search's collections an exact scan is as fast as the vector index, and complete.
 EXACT_SCAN_ROWS = env.integer("EXACT_SCAN_ROWS", 5_000)
+SEARCH_TIMEOUT_SECONDS = env.decimal("SEARCH_TIMEOUT_SECONDS", 10.0)
 
 # --- Answers -----------------------------------------------------------------------------------------------------
 LLM_URL = env.text("LLM_URL")

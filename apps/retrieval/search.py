@@ -11,6 +11,8 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import DatabaseError, connection
+from django.db.backends.utils import CursorWrapper
+from psycopg import errors as pg
 
 from apps.access import tenancy
 from apps.access.problems import Problem
@@ -20,6 +22,7 @@ from apps.documents.models import EmbeddingSpace
 from apps.documents.spaces import OPERATORS, column_type
 
 from . import metrics
+from .filters import Filter
 from .query_vectors import cached_vector, new_vector
 from .types import Hit, Scope, SearchQuery, SearchResult
 
@@ -29,6 +32,10 @@ RRF_K = 60
 K1, B = 1.2, 0.75  # BM25's usual constants (Robertson and Zaragoza, 2009)
 MAX_TERMS = 64
 MAX_MATCHES = 20_000
+SAMPLE = 1_000  # documents looked at to tell how many a filter lets pass
+FILTERED_ROWS = (
+    10_000  # of so few chunks that pass all are compared; the vector index would lose rows on its way to them
+)
 CANDIDATES = 100  # each leg's depth: fusion needs more than k to choose from
 SPACE_FIELDS = (
     *("id", "slug", "backend", "model", "revision", "dimensions"),
@@ -44,7 +51,7 @@ def search(*, tenant_id: UUID, query: SearchQuery) -> SearchResult:
     closed while the model works, and the search reads everything anew in a second one: no connection waits for a model.
 
     Raises Problem 404 for an unknown collection, 422 `mixed_spaces` when the collections have different embedding
-    spaces and the mode is not lexical; EmbeddingError when the query cannot be embedded.
+    spaces and the mode is not lexical, 504 `search_timeout`; EmbeddingError when the query cannot be embedded.
     """
     started = time.perf_counter()
     lexical = query.mode == "lexical"
@@ -61,9 +68,12 @@ def search(*, tenant_id: UUID, query: SearchQuery) -> SearchResult:
             with tenancy.scope(tenant_id, repeatable_read=True):
                 scopes = [found for found in scopes_of(query.collections) if found.space == space]
                 rows = _rows(scopes, query, vector) if scopes else []
-    except DatabaseError:
+    except DatabaseError as error:
         if not lexical:
             metrics.VECTOR_SEARCH_FAILURE.inc()
+        if isinstance(error.__cause__, pg.QueryCanceled):
+            detail = f"The search took longer than {settings.SEARCH_TIMEOUT_SECONDS:g} s and was stopped."
+            raise Problem(504, "search_timeout", detail) from error
         raise
     ended = time.perf_counter()
     if space is not None:
@@ -105,19 +115,26 @@ def _scope(row: tuple[Any, ...]) -> Scope:
     return Scope(collection_id, slug, epoch, chunks, tokens, language, EmbeddingSpace(**values))
 
 
-def compose(collections: Sequence[Scope], query: SearchQuery, vector: Sequence[float] | None) -> tuple[str, dict]:
-    """The statement and its parameters. Identifiers come from the space's row and constants, values are parameters."""
+def compose(
+    collections: Sequence[Scope], query: SearchQuery, vector: Sequence[float] | None, *, few: bool = False
+) -> tuple[str, dict]:
+    """The statement and its parameters. Identifiers come from the space's row and constants, values are parameters.
+
+    few: the filter lets few chunks pass.
+    """
     chunks = sum(collection.chunks for collection in collections)
     tokens = sum(collection.tokens for collection in collections)
     space = collections[0].space
     legs = []
     if query.mode != "lexical":
-        legs.append("dense_exact" if _scans(collections) else "dense_index")
+        legs.append("dense_exact" if _scans(collections) else "dense_filtered" if few else "dense_index")
     if query.mode != "dense":
         legs.append("lexical")
     names = _FIXED | {"table": space.table, "operator": OPERATORS[space.metric], "type": column_type(space)}
+    if query.filter is not None:
+        names["filter"] = query.filter.sql
     statement = QUERIES["search"].format(
-        legs="\n".join(QUERIES[leg].format(**names) for leg in legs),
+        legs="\n".join(QUERIES[leg].format(**names, holds=_holds(query, leg)) for leg in legs),
         fusion=QUERIES["fuse_" + query.mode].format(**names),
     )
     parameters = {
@@ -129,6 +146,7 @@ def compose(collections: Sequence[Scope], query: SearchQuery, vector: Sequence[f
         "fetch": query.k,
         "chunks": chunks,
         "average": max(1.0, tokens / chunks if chunks else 1.0),
+        **(query.filter.parameters if query.filter else {}),
     }
     return statement, parameters
 
@@ -146,12 +164,31 @@ def index_settings(space: EmbeddingSpace, candidates: int) -> list[str]:
 
 
 def _rows(collections: Sequence[Scope], query: SearchQuery, vector: Sequence[float] | None) -> list[tuple[Any, ...]]:
-    statement, parameters = compose(collections, query, vector)
+    scans = vector is None or _scans(collections)
     with connection.cursor() as cursor:
-        if vector is not None and not _scans(collections):
+        cursor.execute(f"SET LOCAL statement_timeout = {settings.SEARCH_TIMEOUT_SECONDS * 1000:.0f}")
+        few = query.filter is not None and not scans and _few(cursor, collections, query.filter)
+        statement, parameters = compose(collections, query, vector, few=few)
+        if not scans and not few:
             cursor.execute("; ".join(index_settings(collections[0].space, parameters["candidates"])))
         cursor.execute(statement, parameters)
         return cursor.fetchall()
+
+
+def _holds(query: SearchQuery, leg: str) -> str:
+    """The filter as a condition of a leg's rows."""
+    if query.filter is None:
+        return ""
+    return " " + QUERIES["holds"].format(filter=query.filter.sql, row="c" if leg == "lexical" else "e")
+
+
+def _few(cursor: CursorWrapper, collections: Sequence[Scope], found: Filter) -> bool:
+    """Does a filter let so few chunks pass that all of them are compared? Judged by a sample of the documents."""
+    parameters = {"collections": [collection.id for collection in collections], **found.parameters}
+    cursor.execute(QUERIES["passing"].format(filter=found.sql, sample=SAMPLE), parameters)
+    sampled, passing = cursor.fetchone()
+    chunks = sum(collection.chunks for collection in collections)
+    return passing / max(1, sampled) * chunks <= FILTERED_ROWS
 
 
 def _scans(collections: Sequence[Scope]) -> bool:

@@ -10,7 +10,7 @@ from apps.access.serializers import StrictSerializer, TextField, WholeField, ref
 
 MAX_QUERY = 8_000
 #: Named by the contract, built by later work: refused by name rather than silently ignored.
-NOT_YET = ("filters", "as_of", "min_versions", "rerank", "diversify", "expand", "explain")
+NOT_YET = ("as_of", "min_versions", "rerank", "diversify", "expand", "explain")
 
 
 class SearchSerializer(StrictSerializer):
@@ -18,6 +18,9 @@ class SearchSerializer(StrictSerializer):
     collections = serializers.ListField(child=TextField(max_length=64), required=False, min_length=1, max_length=100)
     k = WholeField(min_value=1, max_value=200, default=10)
     mode = serializers.ChoiceField(choices=["hybrid", "dense", "lexical"], default="hybrid")
+    filters = serializers.DictField(
+        required=False, help_text='conditions on documents, as in `{"metadata.year": {"$gte": 2020}}`'
+    )
     consistency = serializers.ChoiceField(choices=["eventual"], required=False)
 
     def to_internal_value(self, data: Any) -> Any:

@@ -9,15 +9,21 @@ from uuid import UUID
 
 from apps.documents.models import EmbeddingSpace
 
+from .filters import Filter
+
 
 @dataclass(frozen=True, slots=True)
 class SearchQuery:
-    """A search of some or (None) all collections of a tenant, by slug. k: 1..200. mode: hybrid, dense or lexical."""
+    """A search of some or (None) all collections of a tenant, by slug. k: 1..200. mode: hybrid, dense or lexical.
+
+    filter: only chunks of documents for which it holds.
+    """
 
     query: str
     collections: tuple[str, ...] | None = None
     k: int = 10
     mode: str = "hybrid"
+    filter: Filter | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from apps.access.problems import Problem
 from apps.access.views import TenantView
 from apps.documents.embedding import EmbeddingError
 
+from .filters import compile_filter
 from .search import search
 from .serializers import ResultSerializer, SearchSerializer
 from .types import SearchQuery
@@ -35,6 +36,7 @@ class SearchView(TenantView):
             collections=tuple(slugs) if slugs is not None else None,
             k=values["k"],
             mode=values["mode"],
+            filter=compile_filter(values.get("filters", {})),
         )
         try:
             found = search(tenant_id=self.caller.tenant_id, query=query)

@@ -6,6 +6,19 @@ FROM documents_collection c JOIN documents_embeddingspace s ON s.id = c.space_id
 WHERE %(slugs)s::text[] IS NULL OR c.slug = ANY(%(slugs)s::text[])
 ORDER BY c.slug
 
+-- name: passing
+-- Of a sample of the live documents: how many there are, and for how many a filter holds. Ids are hashes, so that those
+-- of a stretch of the index are a fair sample.
+SELECT count(*), count(*) FILTER (WHERE {filter})
+FROM (
+    SELECT * FROM documents_document
+    WHERE collection_id = ANY(%(collections)s) AND live_version IS NOT NULL ORDER BY id LIMIT {sample}
+) d
+
+-- name: holds
+-- Beside a row of a chunk or a vector. As a value and not as a join: the order of the index scan stays.
+ AND (SELECT {filter} FROM documents_document d WHERE d.id = {row}.document_id)
+
 -- name: search
 -- One statement per search, one snapshot. Legs carry what they rank by; the join to the live version, its positions and
 -- the document happens once, for the fused candidates. search.py composes it from the fragments below; every value is a
@@ -35,8 +48,8 @@ ORDER BY b.score DESC, b.chunk_id
 -- Nearest live vectors through the index: ascending ORDER BY on the operator itself, and a LIMIT.
 dense AS MATERIALIZED (
     SELECT document_id, chunk_id, 1 - (embedding {operator} %(vector)s::{type}) AS similarity
-    FROM {table}
-    WHERE live AND collection_id = ANY(%(collections)s)
+    FROM {table} e
+    WHERE live AND collection_id = ANY(%(collections)s){holds}
     ORDER BY embedding {operator} %(vector)s::{type} LIMIT %(candidates)s
 ),
 
@@ -45,9 +58,18 @@ dense AS MATERIALIZED (
 -- lose rows behind the filter.
 dense AS MATERIALIZED (
     SELECT document_id, chunk_id, 1 - (embedding {operator} %(vector)s::{type}) AS similarity
-    FROM {table}
-    WHERE live AND collection_id = ANY(%(collections)s)
+    FROM {table} e
+    WHERE live AND collection_id = ANY(%(collections)s){holds}
     ORDER BY (embedding {operator} %(vector)s::{type}) + 0 LIMIT %(candidates)s
+),
+
+-- name: dense_filtered
+-- A filter that few documents pass: the vectors of those, all of them.
+dense AS MATERIALIZED (
+    SELECT e.document_id, e.chunk_id, 1 - (e.embedding {operator} %(vector)s::{type}) AS similarity
+    FROM documents_document d JOIN {table} e ON e.document_id = d.id AND e.live
+    WHERE d.collection_id = ANY(%(collections)s) AND d.live_version IS NOT NULL AND {filter}
+    ORDER BY (e.embedding {operator} %(vector)s::{type}) + 0 LIMIT %(candidates)s
 ),
 
 -- name: lexical
@@ -70,7 +92,7 @@ matches AS MATERIALIZED (
            (SELECT array_agg(ts_rank('{{1,1,1,1}}', c.tsv, t.term) ORDER BY t.number)
             FROM unnest(w.each_term) WITH ORDINALITY AS t (term, number)) AS ranks
     FROM wanted w JOIN documents_chunk c ON c.tsv @@ w.any_term
-    WHERE c.retired_in_version IS NULL AND c.collection_id = ANY(%(collections)s)
+    WHERE c.retired_in_version IS NULL AND c.collection_id = ANY(%(collections)s){holds}
     LIMIT {max_matches}
 ),
 occurrences AS (
