@@ -20,7 +20,7 @@ from ..sources import standing
 from . import source_runs
 from .shown import failure, link, one_line, pending
 
-admin.site.index_template = "admin/ragsite/index.html"  # unfold's own stands first in the template path
+admin.site.index_template = "admin/ragsite/index.html"  # it extends unfold's own, which has the usual name
 
 ROWS = 8
 

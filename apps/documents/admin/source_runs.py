@@ -108,5 +108,5 @@ def _found(document: Document | None) -> str:
     """Of a failed item: what answers meanwhile."""
     if document is None:
         return "nothing"
-    text = "nothing" if document.live_version is None else f"version {document.live_version}"
-    return link("documents_document_change", f"{text} of its document", document.pk)
+    text = "no version" if document.live_version is None else f"version {document.live_version}"
+    return link("documents_document_change", text, document.pk)

@@ -28,7 +28,7 @@ from ..models import Source
 from ..sources import kinds, runs, standing, verbs
 from ..sources.standing import Dressed
 from . import source_runs
-from .shown import DressedList, as_uuid, failure, link
+from .shown import DressedList, as_uuid, failure, link, one_line
 from .source_form import OF_KIND, ROWS, SETTINGS, SourceForm
 from .source_runs import FAILING
 
@@ -75,7 +75,7 @@ class RemovalForm(BaseDialogForm):
 @admin.register(Source)
 class SourceAdmin(CuratorAdmin):
     form = SourceForm
-    list_display = ("name", "kind", "collection", "planned", "next_run", "result", "outcome", "last_run", "enabled")
+    list_display = ("shown", "kind", "its_collection", "planned", "next_run", "result", "outcome", "enabled")
     list_filter = (FailingFilter, "kind", "enabled", "collection")
     list_select_related = ("collection",)
     search_fields = ("name",)
@@ -100,7 +100,7 @@ class SourceAdmin(CuratorAdmin):
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Source | None:
         found: Source | None = super().get_object(request, object_id, from_field)
-        self.dress([] if found is None else [found])
+        standing.dress([] if found is None else [found])
         return found
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[DressedList]:
@@ -108,6 +108,7 @@ class SourceAdmin(CuratorAdmin):
 
     def dress(self, rows: Sequence[Source]) -> None:
         standing.dress(rows)
+        standing.count(rows)
 
     def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[Any]:
         """Only what the source's state allows."""
@@ -120,6 +121,14 @@ class SourceAdmin(CuratorAdmin):
         return [each for each in super().get_actions_detail(request, object_id) if allowed.get(each.path, True)]
 
     # --- What is shown
+
+    @display(description="Name", ordering="name")
+    def shown(self, source: Source) -> str:
+        return one_line(source.name, 40)
+
+    @display(description="Collection", ordering="collection__name")
+    def its_collection(self, source: Source) -> str:
+        return one_line(source.collection.name, 30)
 
     @display(description="Schedule")
     def planned(self, source: Source) -> str:
@@ -142,7 +151,12 @@ class SourceAdmin(CuratorAdmin):
 
     @display(description="Outcome")
     def outcome(self, source: Dressed) -> str:
-        return source_runs.outcome(source.last)
+        told = [source_runs.outcome(source.last)]
+        if source.last is not None:
+            told.append(source_runs.ago(source.last))
+        if source.failed_items:
+            told.append(f"{source.failed_items} of its items failed")
+        return "; ".join(told)
 
     @display(description="Error", empty_value="–")
     def problem(self, source: Dressed) -> str | None:

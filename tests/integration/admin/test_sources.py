@@ -227,6 +227,22 @@ def test_a_bad_value_shows_at_its_field(desk: Client, tenant: Tenant, source: So
     assert in_tenant(tenant, Source.objects.count) == 1
 
 
+def test_the_form_says_what_each_kind_needs_and_takes(desk: Client, collection: Collection) -> None:
+    def helps(kind: str | None) -> tuple[set[str], dict[str, str]]:
+        page = url("add", Source) if kind is None else url("change", Source, add(desk, collection, kind).pk)
+        fields = desk.get(page).context_data["adminform"].form.fields
+        return {name for name in SETTINGS if fields[name].required}, {n: str(f.help_text) for n, f in fields.items()}
+
+    required, told = helps(None)
+    assert required == {"path", "bucket", "url"} and "stored one" not in told["secret_key"]
+    assert "x-show=\"kind === 'web'\"" in told["include"] and "x-show=\"kind === 'folder'\"" in told["schedule"]
+    for kind in ("folder", "s3", "web"):
+        told = helps(kind)[1]
+        assert ("beginning of a path" in told["include"]) == (kind == "web") and "x-show" not in told["include"]
+        assert ("Watch" in told["schedule"]) == (kind == "folder")
+        assert ("stored one" in told["secret_key"]) == (kind == "s3")
+
+
 def test_the_bad_one_of_several_patterns_is_named(desk: Client, collection: Collection) -> None:
     response = desk.post(url("add", Source), form(collection, include="good\n\n/bad"))
     [told] = response.context_data["adminform"].form.errors["include"]
@@ -347,7 +363,7 @@ def test_what_was_taken_and_could_not_be_parsed_is_among_what_failed(
         (tmp_path / name).write_bytes(b"%PDF-1.4 broken")
     rows = sync_all()
     assert [row[:2] for row in rows] == [("harbour.md", "corrupt"), ("new.pdf", "corrupt")]
-    assert "version 1 of its document" in rows[0][2] and "nothing of its document" in rows[1][2]
+    assert ">version 1<" in rows[0][2] and ">no version<" in rows[1][2]
     assert sync_all() == rows  # a run that found them unchanged
 
 
