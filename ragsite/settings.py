@@ -308,11 +308,15 @@ FAVICON = (
     "%3Cpath d='M8 5v7M3 4q3-1 5 1 2-2 5-1v7q-3-1-5 1-2-2-5-1z' fill='none' stroke='%23fff'/%3E%3C/svg%3E"
 )
 
+# On a phone a row of a table is a card, whose lines unfold cuts off at one of text.
+WHOLE_LINES = "data:text/css,@media(max-width:1023px){td.flex{height:auto!important;min-height:45px}}"
+
 UNFOLD = {
     "SITE_TITLE": "ragsite",
     "SITE_HEADER": "ragsite",
     "SITE_SYMBOL": "menu_book",
     "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": FAVICON}],
+    "STYLES": [WHOLE_LINES],
     "SITE_URL": "/api/docs/",
     "SHOW_HISTORY": True,
     "DASHBOARD_CALLBACK": "apps.documents.admin.dashboard.dashboard",
