@@ -104,6 +104,7 @@ WSGI_APPLICATION = "ragsite.wsgi.application"
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "apps" / "documents" / "templates"],  # before unfold's own
         "APP_DIRS": True,
         "OPTIONS": {
             "context_processors": [
@@ -301,10 +302,22 @@ def _desk_page(title: str, icon: str, app: str, model: str) -> dict[str, object]
     }
 
 
+# In the page itself: without one, browsers ask for /favicon.ico.
+FAVICON = (
+    "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E"
+    "%3Crect width='16' height='16' rx='3' fill='%239810fa'/%3E"
+    "%3Cpath d='M8 5v7M3 4q3-1 5 1 2-2 5-1v7q-3-1-5 1-2-2-5-1z' fill='none' stroke='%23fff'/%3E%3C/svg%3E"
+)
+
+# On a phone a row of a table is a card, whose lines unfold cuts off at one of text.
+WHOLE_LINES = "data:text/css,@media(max-width:1023px){td.flex{height:auto!important;min-height:45px}}"
+
 UNFOLD = {
     "SITE_TITLE": "ragsite",
     "SITE_HEADER": "ragsite",
     "SITE_SYMBOL": "menu_book",
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": FAVICON}],
+    "STYLES": [WHOLE_LINES],
     "SITE_URL": "/api/docs/",
     "SHOW_HISTORY": True,
     "DASHBOARD_CALLBACK": "apps.documents.admin.dashboard.dashboard",

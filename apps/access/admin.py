@@ -34,7 +34,7 @@ from .problems import Problem
 class CuratorAdmin(ModelAdmin):
     """A page of the desk: a refusal by a service is a message, not an error page."""
 
-    list_per_page = 50
+    list_per_page = 25  # on a phone each row is a card of some 300 pixels
     compressed_fields = False  # labels above: rows of several fields stay legible
     show_facets = admin.ShowFacets.NEVER  # a count per filter value is a scan per filter value
 

@@ -177,6 +177,7 @@ class Document(models.Model):
             models.Index(fields=["collection", "source_uri"], name="document_source"),
             models.Index(fields=["tenant", "id"], name="document_tenant"),
             models.Index(fields=["collection"], name="document_waiting", condition=Q(pending_since__isnull=False)),
+            models.Index(fields=["collection"], name="document_failed", condition=Q(error__isnull=False)),
         ]
 
     def __str__(self) -> str:

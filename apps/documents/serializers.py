@@ -329,6 +329,18 @@ class SyncRunSerializer(serializers.Serializer):
     finished_at = serializers.DateTimeField(allow_null=True)
 
 
+class SourceItemSerializer(serializers.Serializer):
+    """An item that a source was last seen to hold: a file, an object, a page."""
+
+    source_uri = serializers.CharField()
+    document_id = serializers.UUIDField(allow_null=True, help_text="null: it never became a document")
+    document_state = serializers.ChoiceField(choices=Document.State.choices, allow_null=True)
+    live_version = serializers.IntegerField(allow_null=True, help_text="of the document: what searches find")
+    error = serializers.DictField(
+        allow_null=True, help_text="why it could not be taken, else why its document failed: code, detail"
+    )
+
+
 class SourceSerializer(serializers.Serializer):
     """A source as clients see it."""
 
@@ -340,7 +352,9 @@ class SourceSerializer(serializers.Serializer):
     schedule = serializers.CharField(allow_null=True)
     enabled = serializers.BooleanField()
     items = serializers.IntegerField(help_text="that became documents")
-    failed_items = serializers.IntegerField(help_text="that could not be taken when they were last read")
+    failed_items = serializers.IntegerField(
+        help_text="that could not be taken when they were last read, or whose document's newest version failed"
+    )
     last_run = SyncRunSerializer(allow_null=True, help_text="the last one that has ended")
     open_run = SyncRunSerializer(allow_null=True, help_text="the one that runs, or waits")
     next_run_at = serializers.DateTimeField(allow_null=True)

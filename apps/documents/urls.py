@@ -23,6 +23,7 @@ urlpatterns = [
     path("sources/<uuid:source_id>/sync", sources.SourceSync.as_view()),
     path("sources/<uuid:source_id>/cancel", sources.SourceCancel.as_view()),
     path("sources/<uuid:source_id>/runs", sources.SourceRuns.as_view()),
+    path("sources/<uuid:source_id>/items", sources.SourceItems.as_view()),
     path("sources/<uuid:source_id>/events", sources.SourceEvents.as_view(), name="source_events"),
     path("reindexes", reindexes.ReindexList.as_view()),
     path("reindexes/<uuid:run_id>", reindexes.ReindexDetail.as_view()),

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
+from apps.access import tenancy
 from apps.access.models import Tenant
-from apps.documents.models import Collection
+from apps.documents.models import Collection, Source
+from apps.documents.sources import verbs
 from tests.conftest import make_collection
 from tests.support.processes import Server, Workers, wait_for
 
@@ -75,6 +80,79 @@ def test_a_sync_brings_documents_that_are_found(
     assert [(each["source_uri"], each["version"]) for each in shown] == [("lamp.md", 2)]
     listed = client.get(f"{url}/runs").json()["results"]
     assert len(listed) >= 2 and {each["source_id"] for each in listed} == {source["id"]}
+
+
+def test_what_failed_is_listed_whichever_run_met_it(
+    client: httpx.Client, source: dict[str, Any], workers: Workers, tmp_path: Path
+) -> None:
+    """What could not be taken, and what was taken and then not parsed: `last_run` names the former once."""
+    url = f"{SOURCES}/{source['id']}"
+
+    def synced(failed: int) -> dict[str, Any]:
+        client.post(f"{url}/sync")
+        wait_for(lambda: client.get(url).json()["failed_items"] == failed, what=f"{failed} failed items")
+        wait_for(lambda: client.get(url).json()["open_run"] is None, what="the end of the run")
+        return client.get(url).json()
+
+    (tmp_path / "empty.txt").write_bytes(b"")
+    (tmp_path / "broken.pdf").write_bytes(b"%PDF-1.4 broken")
+    assert synced(2)["items"] == 3
+    live = {"source_uri": "lamp.md", "state": "live"}
+    wait_for(lambda: client.get("/api/v1/documents", params=live).json()["results"], what="the lamp")
+    (tmp_path / "lamp.md").write_bytes(b"%PDF-1.4 broken, too")
+    shown = synced(3)
+    assert [each["source_uri"] for each in shown["last_run"]["failures"]] == [] and shown["items"] == 3
+    assert client.get(SOURCES).json()["results"] == [shown]
+    failed = client.get(f"{url}/items", params={"failed": "true"}).json()
+    told = [(each["source_uri"], each["document_state"], each["live_version"]) for each in failed["results"]]
+    assert told == [("broken.pdf", "failed", None), ("empty.txt", None, None), ("lamp.md", "stale", 1)]
+    codes = [each["error"]["code"] for each in failed["results"]]
+    assert codes[1] == "empty" and failed["next"] is None
+    for each in (failed["results"][0], failed["results"][2]):
+        assert client.get(f"/api/v1/documents/{each['document_id']}").json()["error"] == each["error"]
+    paged, at = [], f"{url}/items?limit=1"
+    while at:
+        page = client.get(at).json()
+        paged, at = paged + page["results"], page["next"]
+    assert [each["source_uri"] for each in paged] == ["broken.pdf", "chair.md", "empty.txt", "lamp.md"]
+    assert [each["error"] is None for each in paged] == [False, True, False, False]
+    (tmp_path / "lamp.md").write_text("# Lamp\n\nThe lamp costs 45 euros.\n")
+    (tmp_path / "broken.pdf").unlink()
+    synced(1)
+
+
+@pytest.mark.parametrize("cursor", ["x", "cD0=", b64encode(b"p=a%00b").decode()])
+def test_a_list_of_items_takes_its_own_parameters_only(
+    client: httpx.Client, source: dict[str, Any], cursor: str
+) -> None:
+    url = f"{SOURCES}/{source['id']}/items"
+    assert client.get(url, params={"failed": "true"}).json() == {"results": [], "next": None, "previous": None}
+    for bad in ({"failed": "yes"}, {"limit": "0"}, {"key": "a"}):
+        refused = client.get(url, params=bad)
+        assert refused.status_code == 400 and refused.json()["errors"][0]["pointer"] == f"/{next(iter(bad))}"
+    assert client.get(url, params={"cursor": cursor}).status_code in (200, 400)
+
+
+def test_a_page_of_sources_is_a_fixed_number_of_queries(collection: Collection, tmp_path: Path) -> None:
+    def queries() -> int:
+        with tenancy.scope(collection.tenant_id), CaptureQueriesContext(connection) as asked:
+            shown = verbs.show_all(list(Source.objects.select_related("collection")))
+        assert all(each["last_run"] or each["open_run"] for each in shown)
+        return len(asked)
+
+    needed = []
+    for number in range(3):
+        with tenancy.scope(collection.tenant_id):
+            verbs.create(
+                tenant_id=collection.tenant_id,
+                collection="docs",
+                kind="folder",
+                name=str(number),
+                settings={"path": str(tmp_path)},
+            )
+            verbs.sync(source=Source.objects.get(name=str(number)))
+        needed.append(queries())
+    assert len(set(needed)) == 1, needed
 
 
 def test_a_source_is_changed(client: httpx.Client, source: dict[str, Any], tmp_path: Path) -> None:
@@ -173,7 +251,7 @@ def test_a_source_is_deleted(client: httpx.Client, source: dict[str, Any]) -> No
     url = f"{SOURCES}/{source['id']}"
     assert client.delete(url, params={"documents": "burn"}).status_code == 400
     assert client.delete(url).status_code == 204
-    for answer in (client.get(url), client.delete(url), client.post(f"{url}/sync"), client.get(f"{url}/runs")):
+    for answer in (client.get(url), client.delete(url), client.post(f"{url}/sync"), client.get(f"{url}/items")):
         assert answer.status_code == 404 and answer.json()["code"] == "not_found"
 
 
@@ -203,6 +281,7 @@ def test_sources_stay_behind_the_wall(
             stranger.post(f"{url}/sync"),
             stranger.post(f"{url}/cancel"),
             stranger.get(f"{url}/runs"),
+            stranger.get(f"{url}/items"),
             stranger.post(f"{url}/events", content=b"{}", headers={"Content-Type": "application/x-ndjson"}),
         ):
             assert answer.status_code == 404 and answer.json()["code"] == "not_found", answer.text

@@ -289,6 +289,28 @@ def test_a_cancelled_run_stops(collection: Collection, folder: Path) -> None:
     assert found(asked).state == "cancelled" and not documents(source)
 
 
+def test_a_run_that_is_cancelled_midway_tells_all_that_it_took(
+    collection: Collection, folder: Path, monkeypatch: Any
+) -> None:
+    source = make(collection, path=str(folder))
+    asked = request(source)
+    held = runs.claim(asked.id)
+    assert held is not None
+    note = sync._Sync._note
+
+    def cancel_first(self: Any) -> None:
+        with tenancy.scope(source.tenant_id):
+            runs.cancel(source_id=source.id)
+        note(self)
+
+    monkeypatch.setattr(sync._Sync, "_note", cancel_first)
+    sync.work(held)
+    ended = found(asked)
+    assert ended.state == "cancelled" and ended.counts["new"] == len(documents(source)) == 3
+    monkeypatch.undo()
+    assert counts(run(source)) == {"found": 3, "unchanged": 3}
+
+
 def test_a_worker_that_ends_puts_its_run_back(collection: Collection, folder: Path) -> None:
     source = make(collection, path=str(folder))
     asked = request(source)

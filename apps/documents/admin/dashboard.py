@@ -16,10 +16,11 @@ from django.utils.timesince import timesince
 
 from .. import collections
 from ..models import Collection, Document, IngestionJob, Source
+from ..sources import standing
 from . import source_runs
 from .shown import failure, link, one_line, pending
 
-admin.site.index_template = "admin/ragsite/index.html"  # unfold's own stands first in the template path
+admin.site.index_template = "admin/ragsite/index.html"  # it extends unfold's own, which has the usual name
 
 ROWS = 8
 
@@ -68,7 +69,7 @@ def _job_cards() -> list[dict[str, Any]]:
 
 
 def _failing_card() -> dict[str, Any]:
-    failing = source_runs.with_runs(Source.objects.all()).filter(source_runs.FAILING).count()
+    failing = standing.with_runs(Source.objects.all()).filter(source_runs.FAILING).count()
     return _card("Failing sources", failing, "documents_source_changelist", "?last=failed", alarm=True)
 
 
@@ -110,9 +111,9 @@ def _collections() -> list[dict[str, Any]]:
 def _sources() -> list[dict[str, Any]]:
     """The last result of each, failing ones first; no table when there are none."""
     first = Case(When(source_runs.FAILING, then=Value(0)), default=Value(1))
-    found = source_runs.with_runs(Source.objects.select_related("collection")).order_by(first, "name", "id")[:ROWS]
+    found = standing.with_runs(Source.objects.select_related("collection")).order_by(first, "name", "id")[:ROWS]
     sources = list(found)
-    source_runs.dress(sources)
+    standing.dress(sources)
     rows = [
         [
             link("documents_source_change", one_line(one.name, 60), one.pk),

@@ -53,7 +53,7 @@ def _versions(request: HttpRequest, document: Document) -> dict[str, Any]:
     shown = rows[:VERSIONS_PER_PAGE]
     return {
         "title": "Versions",
-        "headers": ["Version", "Text", "Chunks", "Bytes", "Accepted", "Published", "Error"],
+        "headers": ["Version", "Text", "Chunks", "Bytes", "Accepted", "Published", "Notes", "Error"],
         "rows": [
             [
                 f"{one.version} (live)" if one.version == document.live_version else one.version,
@@ -62,6 +62,7 @@ def _versions(request: HttpRequest, document: Document) -> dict[str, Any]:
                 one.bytes,
                 when(one.accepted_at),
                 when(one.published_at),
+                _first_note(one.notes),
                 failure(one.error) or "–",
             ]
             for one in shown
@@ -69,6 +70,14 @@ def _versions(request: HttpRequest, document: Document) -> dict[str, Any]:
         "first": before,
         "following": shown[-1].version if len(rows) > VERSIONS_PER_PAGE else None,
     }
+
+
+def _first_note(notes: list[str]) -> str:
+    """All of them stand on the page of the version's text."""
+    if not notes:
+        return "–"
+    more = f" (and {len(notes) - 1} more)" if len(notes) > 1 else ""
+    return one_line(notes[0], 120) + more
 
 
 def _to_text(document: Document, version: int | None, text: str, start: int = 0, end: int = 0) -> str:

@@ -7,13 +7,14 @@ from typing import Any
 
 from django import forms
 from django.core.exceptions import ValidationError
+from django.utils.html import format_html
 from unfold.widgets import (
     UnfoldAdminIntegerFieldWidget,
     UnfoldAdminPasswordWidget,
     UnfoldAdminSelectWidget,
     UnfoldAdminTextareaWidget,
     UnfoldAdminTextInputWidget,
-    UnfoldBooleanWidget,
+    UnfoldBooleanSwitchWidget,
 )
 
 from .. import schedules
@@ -68,9 +69,12 @@ class Lines(forms.CharField):
             super().run_validators(line)
 
 
-def _text(label: str, help_text: str = "", *, initial: str = "", placeholder: str = "") -> forms.CharField:
+def _text(
+    label: str, help_text: str = "", *, initial: str = "", placeholder: str = "", required: bool = False
+) -> forms.CharField:
+    """required: by its kind; what is missing of another kind is no error."""
     widget = UnfoldAdminTextInputWidget({"autocomplete": "off", "placeholder": placeholder})
-    return forms.CharField(label=label, help_text=help_text, required=False, initial=initial, widget=widget)
+    return forms.CharField(label=label, help_text=help_text, required=required, initial=initial, widget=widget)
 
 
 def _whole(label: str, help_text: str, initial: int) -> forms.IntegerField:
@@ -78,18 +82,27 @@ def _whole(label: str, help_text: str, initial: int) -> forms.IntegerField:
     return forms.IntegerField(label=label, help_text=help_text, required=False, initial=initial, widget=widget)
 
 
+def _by_kind(kind: Kind | None, special: Kind, its: str, others: str) -> str:
+    """A help text that is another one for a certain kind. While the kind is chosen (None), the page shows the right one
+    of both."""
+    if kind is not None:
+        return its if kind == special else others
+    both = "<span x-show=\"kind === '{0}'\">{1}</span><span x-show=\"kind !== '{0}'\">{2}</span>"
+    return format_html(both, special.value, its, others)
+
+
 class SourceForm(forms.ModelForm):
     """What is typed for another kind than the chosen one is ignored. A secret is never shown; empty, it stays."""
 
-    path = _text("Folder", "Of the server; in one of those that the operator has opened for sources.")
+    path = _text("Folder", "Of the server; in one of those that the operator has opened for sources.", required=True)
     watch = forms.BooleanField(
         label="Watch",
         help_text="Sync as soon as something in it changes. Not on network drives, which tell nothing: schedule those.",
         required=False,
         initial=True,
-        widget=UnfoldBooleanWidget,
+        widget=UnfoldBooleanSwitchWidget,
     )
-    bucket = _text("Bucket")
+    bucket = _text("Bucket", required=True)
     prefix = _text("Prefix", "Only objects whose names begin with this; empty: all.")  # type: ignore[assignment]
     endpoint = _text("Endpoint", "Empty: AWS.", placeholder="https://s3.example.org")
     region = _text("Region", "Most servers other than AWS take any.", placeholder=s3.REGION)
@@ -105,11 +118,13 @@ class SourceForm(forms.ModelForm):
     access_key = _text("Access key", "Empty, as the secret key: read what is public.")
     secret_key = forms.CharField(
         label="Secret key",
-        help_text="Kept encrypted, and never shown. Empty: the stored one stays.",
+        help_text="Kept encrypted, and never shown.",
         required=False,
         widget=UnfoldAdminPasswordWidget({"autocomplete": "new-password"}),
     )
-    url = _text("Address", "Of a page to start from, or of a sitemap (.xml, .xml.gz).", placeholder="https://")
+    url = _text(
+        "Address", "Of a page to start from, or of a sitemap (.xml, .xml.gz).", placeholder="https://", required=True
+    )
     depth = _whole("Depth", "Links from the start page, 0 to 10; a sitemap's pages only.", WEB_DEFAULTS["depth"])
     max_pages = _whole("Pages, at most", "1 to 50000.", WEB_DEFAULTS["max_pages"])
     delay_seconds = forms.FloatField(
@@ -133,7 +148,7 @@ class SourceForm(forms.ModelForm):
             "kind": "Cannot be changed later.",
             "collection": "That its documents go to. Cannot be changed later.",
             "schedule": "Minute, hour, day of month, month, day of week, in UTC: "
-            '"0 3 * * *" is 03:00 every day, "*/15 * * * *" every quarter of an hour. Empty: by hand alone.',
+            '"0 3 * * *" is 03:00 every day, "*/15 * * * *" every quarter of an hour.',
         }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -141,13 +156,17 @@ class SourceForm(forms.ModelForm):
         if stored is not None:
             kwargs["initial"] = {**stored.settings, **(kwargs.get("initial") or {})}
         super().__init__(*args, **kwargs)
-        told = 'One pattern per line, as "*.md", "reports/**" or "drafts/".'
-        if stored is None:
-            told += ' Of a web site: beginnings of paths, as "/docs/".'
-        elif stored.kind == Kind.WEB:
-            told = 'One beginning of a path per line, as "/docs/".'
-        self.fields["include"].help_text = f"{told} Empty: everything."
+        kind = None if stored is None else Kind(stored.kind)
+        patterns = 'One pattern per line, as "*.md", "reports/**" or "drafts/". Empty: everything.'
+        paths = 'One beginning of a path per line, as "/docs/". Empty: everything.'
+        self.fields["include"].help_text = _by_kind(kind, Kind.WEB, paths, patterns)
         self.fields["exclude"].help_text = "Written in the same way; wins over what is included."
+        if stored is not None and stored.secret is not None:
+            self.fields["secret_key"].help_text += " Empty: the stored one stays."
+        if "schedule" in self.fields:
+            watched = "Empty: by hand, and with Watch when something changes."
+            empty = _by_kind(kind, Kind.FOLDER, watched, "Empty: by hand alone.")
+            self.fields["schedule"].help_text = format_html("{} {}", self.fields["schedule"].help_text, empty)
 
     @property
     def kind(self) -> str:
@@ -165,19 +184,18 @@ class SourceForm(forms.ModelForm):
 
     def clean(self) -> dict[str, Any]:
         values = super().clean() or {}
-        if self.kind:
-            self._forget_other_kinds(values)
-            if self.has_new_settings() and not SETTINGS & self.errors.keys():
-                self._check_settings()
+        self._forget_other_kinds(values)
+        if self.kind and self.has_new_settings() and not SETTINGS & self.errors.keys():
+            self._check_settings()
         self._check_name(values)
         return values
 
     def _forget_other_kinds(self, values: dict[str, Any]) -> None:
         """Fields that are not seen must neither be refused nor kept."""
-        hidden = SETTINGS - OF_KIND[Kind(self.kind)]
+        hidden = SETTINGS - (OF_KIND[Kind(self.kind)] if self.kind else frozenset())
         for name in hidden & self.errors.keys():
             del self.errors[name]
-        if self.kind not in kinds.SCANNED:
+        if self.kind == Kind.FEED:
             self.errors.pop("schedule", None)
             values["schedule"] = ""
 

@@ -2,43 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
-from django.db.models import OuterRef, Q, QuerySet, Subquery
+from django.db.models import Q
 from django.utils import timezone
 from django.utils.formats import localize
 from django.utils.html import format_html_join
 from django.utils.timesince import timesince
 
-from ..models import Source, SourceItem, SyncRun
+from ..models import Document, Source, SyncRun
+from ..sources import standing
+from ..sources.standing import Dressed
 from .shown import RUN_STATES, failure, label, link, one_line
 
 State = SyncRun.State
 RUNS, FAILURES = 10, 50  # shown at most
 FAILING = Q(last_state=State.FAILED, enabled=True)
-
-#: A source with what `with_runs` and `dress` put on it.
-Dressed = Any
-
-
-def with_runs(sources: QuerySet[Source]) -> QuerySet[Source]:
-    """Each with `last_id` and `last_state`, of the newest run that has ended, and `open_id`, of the one under way."""
-    runs = SyncRun.objects.filter(source=OuterRef("pk")).order_by("-created_at")
-    ended, going = runs.exclude(finished_at=None), runs.filter(state__in=[State.QUEUED, State.RUNNING])
-    return sources.annotate(
-        last_id=Subquery(ended.values("id")[:1]),
-        last_state=Subquery(ended.values("state")[:1]),
-        open_id=Subquery(going.order_by("-state").values("id")[:1]),  # rather the one that runs
-    )
-
-
-def dress(sources: Iterable[Dressed]) -> None:
-    """`last` and `open`: those runs, in one query for all."""
-    wanted = [run for source in sources for run in (source.last_id, source.open_id) if run is not None]
-    found = SyncRun.objects.in_bulk(wanted)
-    for source in sources:
-        source.last, source.open = found.get(source.last_id), found.get(source.open_id)
 
 
 def result(source: Dressed) -> str:
@@ -79,7 +58,7 @@ def ago(run: SyncRun | None) -> str:
 
 
 def tables(source: Dressed) -> dict[str, Any]:
-    """The last runs, and what could not be taken."""
+    """The last runs, and what failed."""
     return {"runs": _runs(source), "failures": _failures(source)}
 
 
@@ -110,21 +89,24 @@ def _took(run: SyncRun) -> str:
 
 
 def _failures(source: Dressed) -> dict[str, Any]:
-    """The items that could not be taken; and of the last run what is no item of this source, such as another's."""
-    failing = SourceItem.objects.filter(source=source, error__isnull=False)
-    rows = {item.key: (item.error, item.document_id) for item in failing.order_by("key")[:FAILURES]}
+    """The items that failed; and of the last run what is no item of this source, such as another's."""
+    failing = standing.failed_items(source)
+    items = list(failing.order_by("key")[:FAILURES])
+    standing.with_documents(items)
+    rows = {item.key: (item.failure, item.document) for item in items}  # type: ignore[attr-defined]
     for told in source.last.failures if source.last else []:
         rows.setdefault(told["source_uri"], (told, None))
     count = failing.count()
     return {
-        "title": "Could not be taken" + (f": the first {FAILURES} of {count}" if count > FAILURES else ""),
-        "headers": ["Item", "Reason", "Document"],
-        "rows": [
-            [
-                one_line(key, 120),
-                failure(error),
-                "–" if document is None else link("documents_document_change", "an older version", document),
-            ]
-            for key, (error, document) in rows.items()
-        ],
+        "title": "Failed" + (f": the first {FAILURES} of {count}" if count > FAILURES else ""),
+        "headers": ["Item", "Reason", "What searches find"],
+        "rows": [[one_line(key, 120), failure(error), _found(document)] for key, (error, document) in rows.items()],
     }
+
+
+def _found(document: Document | None) -> str:
+    """Of a failed item: what answers meanwhile."""
+    if document is None:
+        return "nothing"
+    text = "no version" if document.live_version is None else f"version {document.live_version}"
+    return link("documents_document_change", text, document.pk)

@@ -24,12 +24,13 @@ from apps.access.admin import CuratorAdmin
 from apps.access.problems import Problem
 
 from .. import schedules
-from ..models import Source, SourceItem
-from ..sources import kinds, runs, verbs
+from ..models import Source
+from ..sources import kinds, runs, standing, verbs
+from ..sources.standing import Dressed
 from . import source_runs
-from .shown import DressedList, as_uuid, failure, link
+from .shown import DressedList, as_uuid, failure, link, one_line
 from .source_form import OF_KIND, ROWS, SETTINGS, SourceForm
-from .source_runs import FAILING, Dressed
+from .source_runs import FAILING
 
 Kind = Source.Kind
 
@@ -51,7 +52,7 @@ class FailingFilter(admin.SimpleListFilter):
         return [("failed", "Failed, and switched on")]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Source]) -> QuerySet[Source]:
-        return queryset.filter(FAILING) if self.value() == "failed" else queryset
+        return standing.with_runs(queryset).filter(FAILING) if self.value() == "failed" else queryset
 
 
 class RemovalForm(BaseDialogForm):
@@ -74,7 +75,7 @@ class RemovalForm(BaseDialogForm):
 @admin.register(Source)
 class SourceAdmin(CuratorAdmin):
     form = SourceForm
-    list_display = ("name", "kind", "collection", "planned", "next_run", "result", "outcome", "last_run", "enabled")
+    list_display = ("shown", "kind", "its_collection", "planned", "next_run", "result", "outcome", "enabled")
     list_filter = (FailingFilter, "kind", "enabled", "collection")
     list_select_related = ("collection",)
     search_fields = ("name",)
@@ -97,19 +98,17 @@ class SourceAdmin(CuratorAdmin):
     def has_act_permission(self, request: HttpRequest, obj: object = None) -> bool:
         return request.user.has_perm("documents.change_source")
 
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Source]:
-        return source_runs.with_runs(super().get_queryset(request))
-
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Source | None:
         found: Source | None = super().get_object(request, object_id, from_field)
-        self.dress([] if found is None else [found])
+        standing.dress([] if found is None else [found])
         return found
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[DressedList]:
         return DressedList
 
     def dress(self, rows: Sequence[Source]) -> None:
-        source_runs.dress(rows)
+        standing.dress(rows)
+        standing.count(rows)
 
     def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[Any]:
         """Only what the source's state allows."""
@@ -122,6 +121,14 @@ class SourceAdmin(CuratorAdmin):
         return [each for each in super().get_actions_detail(request, object_id) if allowed.get(each.path, True)]
 
     # --- What is shown
+
+    @display(description="Name", ordering="name")
+    def shown(self, source: Source) -> str:
+        return one_line(source.name, 40)
+
+    @display(description="Collection", ordering="collection__name")
+    def its_collection(self, source: Source) -> str:
+        return one_line(source.collection.name, 30)
 
     @display(description="Schedule")
     def planned(self, source: Source) -> str:
@@ -144,7 +151,12 @@ class SourceAdmin(CuratorAdmin):
 
     @display(description="Outcome")
     def outcome(self, source: Dressed) -> str:
-        return source_runs.outcome(source.last)
+        told = [source_runs.outcome(source.last)]
+        if source.last is not None:
+            told.append(source_runs.ago(source.last))
+        if source.failed_items:
+            told.append(f"{source.failed_items} of its items failed")
+        return "; ".join(told)
 
     @display(description="Error", empty_value="–")
     def problem(self, source: Dressed) -> str | None:
@@ -161,15 +173,14 @@ class SourceAdmin(CuratorAdmin):
         return format_html_join("", "<p><code>{}</code> {}</p>", ((n, "–" if v == "" else v) for n, v in shown.items()))
 
     @display(description="Items")
-    def items(self, source: Source) -> str:
-        held = SourceItem.objects.filter(source=source)
-        failed = held.filter(error__isnull=False).count()
-        return f"{held.count()}" + (f", {failed} could not be taken" if failed else "")
+    def items(self, source: Dressed) -> str:
+        standing.count([source])
+        return f"{source.items_taken} taken; {source.failed_items} failed"
 
     @display(description="Documents")
     def documents(self, source: Source) -> str:
         query = f"?collection__id__exact={source.collection_id}"
-        return link("documents_document_changelist", "those of its collection", query=query)
+        return link("documents_document_changelist", f"all of {source.collection}", query=query)
 
     @display(description="Events")
     def events(self, source: Source) -> str:

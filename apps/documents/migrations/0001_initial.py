@@ -579,6 +579,12 @@ class Migration(migrations.Migration):
             ),
         ),
         migrations.AddIndex(
+            model_name="document",
+            index=models.Index(
+                condition=models.Q(("error__isnull", False)), fields=["collection"], name="document_failed"
+            ),
+        ),
+        migrations.AddIndex(
             model_name="chunk",
             index=models.Index(fields=["tenant", "sha256"], name="chunk_same_text"),
         ),

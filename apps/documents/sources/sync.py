@@ -248,6 +248,7 @@ class _Sync:
             self._counts, self._failures = replace(counts), list(failures)  # an earlier try may have counted
             self._own()
             self._accept(items)
+            self._own()  # what it came to: the run may be cancelled, or its worker die, before the next group
 
         try:
             self._transaction(work)

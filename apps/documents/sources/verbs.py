@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
 from django.db import IntegrityError, connection, transaction
-from django.db.models import Count, Q
+from django.db.models import Q
 from django.utils import timezone
 
 from apps.access.problems import Problem, invalid
@@ -15,7 +15,7 @@ from apps.access.problems import Problem, invalid
 from .. import collections, remove, schedules
 from ..connectors.types import SourceError
 from ..engines import engine_for
-from . import kinds, runs
+from . import kinds, runs, standing
 from .models import Source, SourceItem, SyncRun
 
 STATES = SyncRun.State
@@ -95,15 +95,17 @@ def sync(*, source: Source, empty_it: bool = False) -> SyncRun:
 
 def show(source: Source) -> dict[str, Any]:
     """A source as the API gives it. What is secret is never shown."""
-    newest = list(SyncRun.objects.filter(source=source).order_by("-created_at")[:20])
-    ended = next((run for run in newest if run.finished_at is not None), None)
-    going = next((run for run in newest if run.state == STATES.RUNNING), None)
-    waiting = next((run for run in newest if run.state == STATES.QUEUED), None)
-    counted = SourceItem.objects.filter(source=source).aggregate(
-        items=Count("key", filter=Q(document_id__isnull=False)),
-        failed_items=Count("key", filter=Q(error__isnull=False)),
-    )
-    open_run = going or waiting
+    return show_all([source])[0]
+
+
+def show_all(sources: Sequence[Source]) -> list[dict[str, Any]]:
+    """Each as `show` does."""
+    standing.dress(sources)
+    standing.count(sources)
+    return [_shown(source) for source in sources]
+
+
+def _shown(source: standing.Dressed) -> dict[str, Any]:
     return {
         "id": source.id,
         "kind": source.kind,
@@ -112,13 +114,29 @@ def show(source: Source) -> dict[str, Any]:
         "settings": source.settings,
         "schedule": source.schedule or None,
         "enabled": source.enabled,
-        **counted,
-        "last_run": None if ended is None else show_run(ended),
-        "open_run": None if open_run is None else show_run(open_run),
+        "items": source.items_taken,
+        "failed_items": source.failed_items,
+        "last_run": None if source.last is None else show_run(source.last),
+        "open_run": None if source.open is None else show_run(source.open),
         "next_run_at": next_run_at(source),
         "created_at": source.created_at,
         "updated_at": source.updated_at,
     }
+
+
+def show_items(items: Sequence[Any]) -> list[dict[str, Any]]:
+    """Items as the API gives them."""
+    standing.with_documents(items)
+    return [
+        {
+            "source_uri": item.key,
+            "document_id": item.document_id,
+            "document_state": item.document.state if item.document else None,
+            "live_version": item.document.live_version if item.document else None,
+            "error": item.failure,
+        }
+        for item in items
+    ]
 
 
 def next_run_at(source: Source) -> Any:

@@ -14,21 +14,22 @@ from rest_framework.response import Response
 
 from apps.access.problems import Problem, invalid
 from apps.access.rendering import AlwaysJson
-from apps.access.views import PAGED, TenantView
+from apps.access.views import PAGED, PagesByKey, TenantView
 
 from .. import remove
 from ..accept import Submission
-from ..models import Collection, Source, SyncRun
+from ..models import Collection, Source, SourceItem, SyncRun
 from ..serializers import (
     BulkResultSerializer,
     EventSerializer,
     SourceCreateSerializer,
+    SourceItemSerializer,
     SourcePatchSerializer,
     SourceSerializer,
     SyncRequestSerializer,
     SyncRunSerializer,
 )
-from ..sources import runs, verbs
+from ..sources import runs, standing, verbs
 from ..submission import from_values, load_line
 from .bulk import put
 from .ndjson import NDJSON, Line, NdjsonParser, Results, content_of, respond
@@ -59,7 +60,7 @@ class SourceList(TenantView):
             if request.query_params["kind"] not in Source.Kind.values:
                 raise invalid("/kind", f"kind is one of {', '.join(Source.Kind.values)}.")
             found = found.filter(kind=request.query_params["kind"])
-        return self.paged(found, verbs.show)
+        return self.paged_together(found, verbs.show_all)
 
     @extend_schema(
         request=SourceCreateSerializer,
@@ -149,6 +150,29 @@ class SourceRuns(TenantView):
         with self.scope():
             verbs.find(source_id)
         return self.paged(SyncRun.objects.filter(source_id=source_id), verbs.show_run)
+
+
+class SourceItems(TenantView):
+    pagination_class = PagesByKey
+    query_names = {"GET": ("failed", *PAGED)}
+
+    @extend_schema(
+        parameters=[OpenApiParameter("failed", bool, description="only those that failed")],
+        responses=SourceItemSerializer(many=True),
+    )
+    def get(self, request: Request, source_id: UUID) -> Response:
+        """List the items that a source was last seen to hold, in the order of their names; of a feed, none.
+
+        With `failed`, those that could not be taken when they were last read, and those whose document's newest version
+        could not be parsed or indexed: all of them, whichever run met them first.
+        """
+        failed = request.query_params.get("failed", "false")
+        if failed not in ("true", "false"):
+            raise invalid("/failed", "failed is true or false.")
+        with self.scope():
+            source = verbs.find(source_id)
+            items = SourceItem.objects.filter(source=source) if failed == "false" else standing.failed_items(source)
+        return self.paged_together(items, verbs.show_items)
 
 
 class SourceEvents(TenantView):

@@ -14,7 +14,7 @@ from django.urls import reverse
 
 from apps.access.models import Tenant
 from apps.documents import collections, reindex
-from apps.documents.models import Chunk, Collection, Document, IngestionJob, Reindex
+from apps.documents.models import Chunk, Collection, Document, DocumentVersion, IngestionJob, Reindex
 from tests.support.desk import Ingest, collection_form, in_tenant, text_of, url
 
 
@@ -222,3 +222,19 @@ def test_changed_chunking_is_followed_by_a_run(desk: Client, tenant: Tenant, doc
     assert in_tenant(tenant, lambda: Reindex.objects.get().trigger) == "settings"
     assert "running" in text_of(desk.get(page))
     in_tenant(tenant, lambda: reindex.cancel(run_id=Reindex.objects.get().pk))
+
+
+def test_a_documents_page_names_it_as_it_is_and_tells_a_versions_notes(
+    desk: Client, tenant: Tenant, document: Document
+) -> None:
+    def note() -> None:
+        DocumentVersion.objects.filter(document=document).update(notes=["Page 2 is a picture.", "So is page 3."])
+        Document.objects.filter(pk=document.pk).update(title="harbour-notes.md")
+
+    in_tenant(tenant, note)
+    page = desk.get(url("change", Document, document.pk))
+    versions = page.context_data["versions"]
+    assert versions["rows"][0][versions["headers"].index("Notes")] == "Page 2 is a picture. (and 1 more)"
+    breadcrumbs = text_of(page).split("<main")[0].split("chevron_right")
+    assert "harbour-notes.md" in breadcrumbs[-1] and "Documents" in breadcrumbs[-2]
+    assert 'rel="icon" href="data:image/svg' in text_of(page)  # else each visit asks for one that is not there

@@ -15,8 +15,9 @@ from django_celery_beat.models import PeriodicTask
 
 from apps.access import tenancy
 from apps.access.models import Tenant
+from apps.documents import embed, prepare
 from apps.documents.admin.source_form import OF_KIND, ROWS, SETTINGS, SourceForm
-from apps.documents.models import Collection, Document, Source, SourceItem, SyncRun
+from apps.documents.models import Collection, Document, IngestionJob, Source, SourceItem, SyncRun
 from apps.documents.sources import kinds, runs, sync, verbs
 from tests.support.desk import in_tenant, make_curator, sign_in, text_of, url
 
@@ -226,6 +227,22 @@ def test_a_bad_value_shows_at_its_field(desk: Client, tenant: Tenant, source: So
     assert in_tenant(tenant, Source.objects.count) == 1
 
 
+def test_the_form_says_what_each_kind_needs_and_takes(desk: Client, collection: Collection) -> None:
+    def helps(kind: str | None) -> tuple[set[str], dict[str, str]]:
+        page = url("add", Source) if kind is None else url("change", Source, add(desk, collection, kind).pk)
+        fields = desk.get(page).context_data["adminform"].form.fields
+        return {name for name in SETTINGS if fields[name].required}, {n: str(f.help_text) for n, f in fields.items()}
+
+    required, told = helps(None)
+    assert required == {"path", "bucket", "url"} and "stored one" not in told["secret_key"]
+    assert "x-show=\"kind === 'web'\"" in told["include"] and "x-show=\"kind === 'folder'\"" in told["schedule"]
+    for kind in ("folder", "s3", "web"):
+        told = helps(kind)[1]
+        assert ("beginning of a path" in told["include"]) == (kind == "web") and "x-show" not in told["include"]
+        assert ("Watch" in told["schedule"]) == (kind == "folder")
+        assert ("stored one" in told["secret_key"]) == (kind == "s3")
+
+
 def test_the_bad_one_of_several_patterns_is_named(desk: Client, collection: Collection) -> None:
     response = desk.post(url("add", Source), form(collection, include="good\n\n/bad"))
     [told] = response.context_data["adminform"].form.errors["include"]
@@ -318,12 +335,36 @@ def test_a_source_is_synced_and_its_page_tells_what_happened(
     [failing] = page.context_data["failures"]["rows"]
     held = in_tenant(tenant, lambda: SourceItem.objects.get(source=source, key="harbour.md"))
     assert failing[0] == "harbour.md" and "too_large" in failing[1] and str(held.document_id) in failing[2]
-    assert "2, 1 could not be taken" in text_of(page)
+    assert "2 taken; 1 failed" in text_of(page)
     assert f"?collection__id__exact={collection.pk}" in text_of(page)
     [row] = re.findall(r"<tr.*?</tr>", text_of(desk.get(url("changelist", Source))).split("<tbody")[1], re.DOTALL)
     assert "1 failed" in row and "just now" in row
     notes = in_tenant(tenant, lambda: [entry.get_change_message() for entry in LogEntry.objects.all()])
     assert notes.count("Sync asked for.") == 2
+
+
+def test_what_was_taken_and_could_not_be_parsed_is_among_what_failed(
+    desk: Client, tenant: Tenant, source: Source, tmp_path: Path
+) -> None:
+    def sync_all() -> list[Any]:
+        do(desk, "sync_now", source)
+        work_on(source)
+        with tenancy.scope(tenant.id):
+            waiting = list(IngestionJob.objects.filter(state="queued").values_list("pk", flat=True))
+        for job in waiting:
+            prepare.drain(job_id=job)
+            embed.drain(job_id=job)
+        page = desk.get(url("change", Source, source.pk))
+        assert f"{len(page.context_data['failures']['rows'])} failed" in text_of(page)
+        return [(row[0], row[1].split(":")[0], row[2]) for row in page.context_data["failures"]["rows"]]
+
+    assert sync_all() == []
+    for name in ("harbour.md", "new.pdf"):
+        (tmp_path / name).write_bytes(b"%PDF-1.4 broken")
+    rows = sync_all()
+    assert [row[:2] for row in rows] == [("harbour.md", "corrupt"), ("new.pdf", "corrupt")]
+    assert ">version 1<" in rows[0][2] and ">no version<" in rows[1][2]
+    assert sync_all() == rows  # a run that found them unchanged
 
 
 def test_what_belongs_to_another_source_is_among_what_could_not_be_taken(
