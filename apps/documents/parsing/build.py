@@ -6,24 +6,29 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice, repeat
 
-from apps.documents.parsing.normalise import clean
+from apps.documents.parsing.normalise import clean, is_printable
 from apps.documents.parsing.types import MAX_NOTES, Block, Parsed
 
 INVISIBLE = re.compile("[\u00ad\u200b\u2060\ufeff]")  # soft hyphen, zero-width space, word joiner, stray mark
-_BLANK_EDGES = re.compile(r"\A(?:[^\S\n]*\n)+|\s+\Z")
+_BLANK_LINES = re.compile(r"(?:[^\S\n]*\n)*")
 DEEPEST_HEADING = 6
 LONG_TABLE = 20  # rows
 _NAME_LENGTH = 60  # characters of a column's name
-_BATCH = 32  # rows
+_BATCH, _FEW = 32, 8  # rows
 _CELL_END, _ROW_END = "\x1f", "\x1e"  # control characters, of which `clean` leaves none
 _VALUE = re.compile(r"[-+(]?[\d.,:/ %$€£-]+\)?")
 
 
 def inline(text: str) -> str:
     """One line of `text`: white space collapsed, what is invisible removed."""
-    if text.isprintable():  # nothing to remove, and blanks are its only white space
-        return " ".join(text.split())
+    if is_printable(text):  # nothing to remove, and blanks are its only white space
+        return squeezed(text)
     return " ".join(INVISIBLE.sub("", clean(text)).split())
+
+
+def squeezed(text: str) -> str:
+    """A text that has no white space but blanks, with one of them between words. Most have no more than that."""
+    return " ".join(text.split()) if "  " in text else text.strip()
 
 
 def is_header(row: Sequence[str]) -> bool:
@@ -45,7 +50,7 @@ def _trimmed(rows: Iterable[Sequence[str]]) -> Iterator[list[str]]:
         text = _ROW_END.join(map(_CELL_END.join, batch))
         bare = text.replace(_CELL_END, "").replace(_ROW_END, "")
         ends = sum(max(1, len(row)) for row in batch) - 1
-        if bare.isprintable() and len(text) - len(bare) == ends:  # no cell holds a mark of ours
+        if is_printable(bare) and len(text) - len(bare) == ends:  # no cell holds a mark of ours
             while "  " in text:
                 text = text.replace("  ", " ")
             for end in (_CELL_END, _ROW_END):
@@ -57,16 +62,26 @@ def _trimmed(rows: Iterable[Sequence[str]]) -> Iterator[list[str]]:
             yield line.split(_CELL_END) if line else []
 
 
-def _named(names: Sequence[str], rows: Iterable[list[str]]) -> Iterator[str]:
-    """Rows whose cells carry their columns' names ("name: "); empty ones are left out."""
+def _named(names: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """Lines of the rows, whose cells carry their columns' names ("name: "); empty cells are left out.
+
+    Rows that are full and tidy as they are, as most are, are put together some at a time.
+    """
     leads = [name + ": " for name in names]
-    whole = " | ".join(lead.replace("%", "%%") + "%s" for lead in leads)
-    for cells in rows:
-        if len(cells) == len(leads) and "" not in cells:
-            yield whole % tuple(cells)
-        else:
-            named = [lead + cell for lead, cell in zip(leads, cells, strict=False) if cell]
-            yield " | ".join(named + [cell for cell in cells[len(leads) :] if cell])
+    row_of = [part for lead in leads for part in (lead, "", " | ")]
+    row_of[-1] = "\n"
+    coming = iter(rows)
+    while batch := list(islice(coming, _FEW)):
+        cells = list(chain.from_iterable(batch))
+        text = f" {' '.join(cells)} "  # two blanks in a row: an empty cell, one with blanks at an end or within it
+        if "  " not in text and is_printable(text) and set(map(len, batch)) == {len(leads)}:
+            parts = row_of * len(batch)
+            parts[1::3] = cells
+            yield "".join(parts[:-1])
+            continue
+        for row in filter(None, _trimmed(batch)):
+            named = [lead + cell for lead, cell in zip(leads, row, strict=False) if cell]
+            yield " | ".join(named + [cell for cell in row[len(leads) :] if cell])
 
 
 class Builder:
@@ -91,11 +106,15 @@ class Builder:
 
     def paragraph(self, text: str) -> None:
         """A paragraph; its lines are kept, white space within them is collapsed."""
-        self.add("paragraph", "\n".join(filter(None, map(inline, clean(text).split("\n")))))
+        if is_printable(text):  # most: a line, as in `inline`
+            self.add("paragraph", squeezed(text))
+        else:
+            self.add("paragraph", "\n".join(filter(None, map(inline, clean(text).split("\n")))))
 
     def code(self, text: str) -> None:
         """Lines whose white space means something."""
-        self.add("code", _BLANK_EDGES.sub("", clean(text)))
+        text = clean(text).rstrip()
+        self.add("code", text[_BLANK_LINES.match(text).end() :])  # type: ignore[union-attr]
 
     def items(self, items: Iterable[tuple[int, str, str]]) -> None:
         """A list: (depth from 0, marker such as "-" or "2.", text) of each item. Lines of a text stay lines of it."""
@@ -112,13 +131,13 @@ class Builder:
         A table of more than LONG_TABLE rows is cut into several chunks, and a row far from the header says little: its
         cells then carry their columns' names ("price: 9.50 | stock: 4") where the first row looks like a header.
         """
-        coming = _trimmed(rows)
-        first = [row for row in islice(coming, LONG_TABLE + 1) if row]
+        coming = iter(rows)
+        first = [row for row in _trimmed(islice(coming, LONG_TABLE + 1)) if row]
         lines: Iterable[str]
         if len(first) > LONG_TABLE and is_header(first[0]):
-            lines = chain([" | ".join(first[0])], _named(first[0], chain(first[1:], filter(None, coming))))
+            lines = chain([" | ".join(first[0])], _named(first[0], chain(first[1:], coming)))
         else:
-            lines = map(" | ".join, chain(first, filter(None, coming)))
+            lines = map(" | ".join, chain(first, filter(None, _trimmed(coming))))
         self.add("table", "\n".join(lines))
 
     def note(self, text: str) -> None:

@@ -11,13 +11,21 @@ import re
 # C0 controls except tab and newline, plus lone surrogates: Postgres refuses NUL, UTF-8 refuses surrogates,
 # and the others are never text. Vertical tab and form feed separate lines, so they become newlines first.
 _UNWANTED = re.compile("[\x00-\x08\x0b-\x1f\ud800-\udfff]")
+_PRINTABLE = bytes(range(0x20, 0x7F))
 _UNWANTED_BYTES = bytes({*range(32)} - {*b"\t\n"})
 
 
 def clean(text: str) -> str:
     """Newlines to LF; NUL, other C0 controls except tab and newline, and lone surrogates removed."""
-    text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\x0b", "\n").replace("\x0c", "\n")
+    text = line_feeds(text)
     return text if _is_clean(text) else _UNWANTED.sub("", text)
+
+
+def line_feeds(text: str) -> str:
+    """Newlines to LF, and so what separates lines or pages."""
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return text.replace("\x0b", "\n").replace("\x0c", "\n")
 
 
 def _is_clean(text: str) -> bool:
@@ -27,6 +35,11 @@ def _is_clean(text: str) -> bool:
     except UnicodeEncodeError:  # a lone surrogate
         return False
     return len(encoded.translate(None, _UNWANTED_BYTES)) == len(encoded)
+
+
+def is_printable(text: str) -> bool:
+    """`text.isprintable()`, in a fifth of the time where a text of many characters is ASCII."""
+    return not text.encode().translate(None, _PRINTABLE) if text.isascii() else text.isprintable()
 
 
 def normalise(text: str, *, trim: bool = False, collapse: bool = False) -> str:

@@ -20,7 +20,11 @@ def parse(data: bytes, *, media_type: str, charset: str | None) -> Parsed:
 
 def read(text: str, *, media_type: str) -> Parsed:
     """The same of a text that has been decoded."""
-    text = normalise(text)
+    return read_clean(normalise(text), media_type=media_type)
+
+
+def read_clean(text: str, *, media_type: str) -> Parsed:
+    """The same of a text that has been normalised."""
     return Parsed(text=text, blocks=paragraphs(text), media_type=media_type, parser=FINGERPRINT)
 
 

@@ -284,7 +284,7 @@ _spawn_thread: ThreadPoolExecutor | None = None
 
 
 def parse_sandboxed(data: bytes, *, media_type: str | None = None, filename: str | None = None) -> Parsed:
-    """Parse one document in this process's pool of two warm children, started on first use; a short plain text here.
+    """Parse one document in this process's pool of two warm children, started on first use; plain text and code here.
 
     Raises ParseError; its codes are listed in `ParseError.CODES`.
     """

@@ -210,12 +210,16 @@ def test_comments_before_a_page_do_not_hide_it() -> None:
         (b"%PDF-1.7", {"media_type": "text/plain"}, False),
         (b'\x1b$B$"$$\x1b(B', {"media_type": "text/plain"}, False),
         (b"a\x00b", {"media_type": "text/plain"}, False),
-        (b"word " * 20_000, {"media_type": "text/plain"}, False),
+        (b"def a():\r\n    b()\r\n\r\nc()\r\n", {"filename": "a.py"}, True),
+        (b"word\n\n" * 100_000, {"media_type": "text/plain"}, True),
+        (b"word " * 1_000_000, {"media_type": "text/plain"}, False),
         (b"text", {"media_type": "application/x-unknown"}, False),
         (b"", {"media_type": "text/plain"}, False),
     ],
 )
-def test_only_short_plain_text_is_read_outside_the_sandbox(data: bytes, named: dict[str, str], simple: bool) -> None:
+def test_only_plain_text_and_code_are_read_outside_the_sandbox(
+    data: bytes, named: dict[str, str], simple: bool
+) -> None:
     found = parse_simple(data, **named)
     assert (found is not None) is simple
     assert found is None or found == parse(data, **named)

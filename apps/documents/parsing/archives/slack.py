@@ -55,7 +55,7 @@ class _Message:
 
     def shown(self, day: str = "") -> str:
         """The line of the message; its day is named where it stands under another one."""
-        time = datetime.fromtimestamp(self.at, UTC).strftime("%H:%M")
+        time = datetime.fromtimestamp(self.at, UTC).isoformat()[11:16]
         return f"{self.name} ({time if self.day == day else f'{self.day} {time}'}): {self.text}"
 
 

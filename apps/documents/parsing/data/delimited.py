@@ -26,7 +26,7 @@ NONE = "\x1f"  # a delimiter that no text contains
 SAMPLE, SAMPLE_ROWS = 64 * 1024, 200
 LEAST_SHARE = 0.5  # of the rows that have the same number of columns
 LONGEST_ROW = 1000  # lines; a quoted cell that runs over more was never meant to begin
-SLICE = 1024 * 1024  # characters read at a time
+SLICE, BATCH = 1024 * 1024, 128  # characters and rows read at a time
 MAX_PREAMBLE = 20  # rows
 _SEP = re.compile(r"\A\"?sep=([^\n])\"?\n", re.IGNORECASE)
 
@@ -88,14 +88,31 @@ def _delimiter(text: str, *, tabs: bool) -> str | None:
 
 def _rows(text: str, delimiter: str) -> Iterator[list[str]]:
     """Rows of cells. From a quoted cell on that does not end within LONGEST_ROW lines, quotes mean nothing."""
+    return chain.from_iterable(_batches(text, delimiter))
+
+
+def _batches(text: str, delimiter: str) -> Iterator[Iterable[list[str]]]:
+    """The same, some rows at a time while they are so few lines that none can be too long."""
     reader = csv.reader(_lines(text), delimiter=delimiter, skipinitialspace=delimiter != " ")
     read = 0
-    for row in reader:
+    while rows := list(islice(reader, BATCH)):
         if reader.line_num - read > LONGEST_ROW:
-            rest = islice(_lines(text), read, None)
-            yield from csv.reader(rest, delimiter=delimiter, quoting=csv.QUOTE_NONE)
+            yield _one_by_one(text, delimiter, read)
             return
         read = reader.line_num
+        yield rows
+
+
+def _one_by_one(text: str, delimiter: str, read: int) -> Iterator[list[str]]:
+    """The rows behind `read` lines."""
+    reader = csv.reader(islice(_lines(text), read, None), delimiter=delimiter, skipinitialspace=delimiter != " ")
+    begin = 0
+    for row in reader:
+        if reader.line_num - begin > LONGEST_ROW:
+            rest = islice(_lines(text), read + begin, None)
+            yield from csv.reader(rest, delimiter=delimiter, quoting=csv.QUOTE_NONE)
+            return
+        begin = reader.line_num
         yield row
 
 

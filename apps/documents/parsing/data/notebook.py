@@ -71,10 +71,12 @@ def _add_cell(built: Builder, cell: dict[str, Any]) -> str | None:
 
 
 def _add_markdown(built: Builder, source: str) -> str | None:
-    source = clean(_DATA_URI.sub("", source)).strip("\n")
+    if "data:" in source:
+        source = _DATA_URI.sub("", source)
+    source = clean(source).strip("\n")
     if not source or source.isspace():
         return None
-    part = markdown.parse(source.encode(), media_type="text/markdown", charset="utf-8")
+    part = markdown.read(source, media_type="text/markdown")
     built.graft(part)
     return part.title
 

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from apps.documents.parsing.build import DEEPEST_HEADING, INVISIBLE, Builder, inline
-from apps.documents.parsing.normalise import clean
+from apps.documents.parsing.normalise import clean, is_printable
 
 MANY = 5  # records that are worth a heading of their own
 DEEPEST_INDENT = 20  # levels; deeper ones stand below each other, so that indentation never outweighs the text
@@ -101,7 +101,7 @@ def add(built: Builder, rows: Iterable[str]) -> None:
     text = "\n".join(rows).rstrip()
     if not text:
         return
-    if not text.replace("\n", "").isprintable():
+    if not is_printable(text.replace("\n", "")):
         text = INVISIBLE.sub("", clean(text)).rstrip()
     whole = len(text) <= SHORT or len(text) > PROSE * (text.count("\n") + 1)
     built.add("paragraph" if whole else "code", text)
@@ -151,6 +151,8 @@ def _is_section(value: Any, level: int) -> bool:
     """Many records, named or not, or a name above such?"""
     if isinstance(value, Members):
         nested = [member for _, member in value if isinstance(member, list) and member]
+        if not nested:
+            return False
         if sum(isinstance(member, Members) for member in nested) >= MANY:
             return True
         return level < DEEPEST_HEADING and any(_is_section(member, level + 1) for member in nested)

@@ -22,7 +22,11 @@ _COMMENT = re.compile(r"\s*(?:#|//|/\*|\*|--|;|%|<!--|<#|@rem\b|rem\b|'|\"\"\"|d
 
 def parse(data: bytes, *, media_type: str, charset: str | None) -> Parsed:
     """The source, in blocks of code; a licence at the top belongs to the first of them. It has no title."""
-    text = normalise(decode(data, declared=(charset,)))
+    return read_clean(normalise(decode(data, declared=(charset,))), media_type=media_type)
+
+
+def read_clean(text: str, *, media_type: str) -> Parsed:
+    """The same of a text that has been normalised."""
     blocks = cut(text, (match.end() for match in _START.finditer(text)))
     if len(blocks) > 1 and _is_comment(text[blocks[0].start : blocks[0].end]):
         blocks[:2] = [Block("code", blocks[0].start, blocks[1].end)]

@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
-from apps.documents.parsing.build import INVISIBLE, Builder
+from apps.documents.parsing.build import INVISIBLE, Builder, squeezed
 from apps.documents.parsing.encoding import decode
-from apps.documents.parsing.normalise import clean
+from apps.documents.parsing.normalise import clean, is_printable
 from apps.documents.parsing.types import Parsed, ParseError
 
 FINGERPRINT = "html/2"
@@ -39,6 +39,10 @@ _BLOCKS = _tags(
 _META_CHARSET = re.compile(rb"<meta[^>]{0,512}?charset\s*=\s*[\"']?\s*([\w.:-]+)", re.IGNORECASE)
 _XML_CHARSET = re.compile(rb"\A\s*<\?xml[^>]{0,200}encoding\s*=\s*[\"']([\w.:-]+)")
 _META_WINDOW = 8192  # WHATWG prescan reads 1024 bytes; exported pages put long comments first
+# References to the control characters that `clean` takes out or makes newlines of, and lexbor makes of these.
+_CONTROL = re.compile(
+    r"&#(?:0*(?:[0-8]|1[1-9]|2[0-9]|3[01])(?![0-9])|x0*(?:[0-8b-f]|1[0-9a-f])(?![0-9a-f]))", re.IGNORECASE
+)
 _SPACE = re.compile(r"[ \t\n\r\f\u00a0]+")
 _LAYOUT_REACH = 64  # ancestors looked at to find the list or table around a heading
 
@@ -61,7 +65,7 @@ def parse(data: bytes, *, media_type: str, charset: str | None) -> Parsed:
         raise ParseError("malformed", "The HTML content has no root element.")
     layout = _layout_containers(tree)
     marked = {node.mem_id for node in tree.css("[hidden], [style], [role]")}
-    read = clean if "&#" in source else str  # a character reference can name a control
+    read = clean if _CONTROL.search(source) else str
     writer = _walk(root, layout, marked, read, skip_noise=True)
     if not writer.built:
         writer = _walk(root, layout, marked, read, skip_noise=False)
@@ -92,7 +96,7 @@ def _walk(
     `marked` are the elements with an attribute that may hide them; `read` is applied to each text.
     """
     writer = _Writer(layout)
-    enter, leave, text = writer.enter, writer.leave, writer.text
+    text = writer.inline.append
     node: LexborNode | None = root
     open_elements: list[tuple[LexborNode, str]] = []
     while node is not None:
@@ -106,19 +110,21 @@ def _walk(
                 and not (skip_noise and tag in _NOISE)
                 and not (node.mem_id in marked and _is_hidden(node, skip_noise))
             ):
-                enter(node, tag)
+                if enter := _ENTER.get(tag):
+                    enter(writer, node, tag)
                 child = node.child
-                if child is None:
-                    leave(tag)
-                else:
+                if child is not None:
                     open_elements.append((node, tag))
+                elif leave := _LEAVE.get(tag):
+                    leave(writer)
         if child is not None:
             node = child
             continue
         following = node.next
         while following is None and open_elements:
             node, tag = open_elements.pop()
-            leave(tag)
+            if leave := _LEAVE.get(tag):
+                leave(writer)
             following = node.next if open_elements else None
         node = following if open_elements else None
     writer.finish()
@@ -136,9 +142,9 @@ def _is_hidden(node: LexborNode, skip_noise: bool) -> bool:
 
 
 def _collapsed(line: str) -> str:
-    plain = line.replace("\n", " ").replace("\t", " ").replace("\u00a0", " ")
-    if plain.isprintable():  # most: blanks are its only white space, and nothing in it is invisible
-        return " ".join(plain.split())
+    plain = line if line.isprintable() else line.replace("\n", " ").replace("\t", " ").replace("\u00a0", " ")
+    if is_printable(plain):  # most: blanks are its only white space, and nothing in it is invisible
+        return squeezed(plain)
     return _SPACE.sub(" ", INVISIBLE.sub("", line)).strip()
 
 
@@ -150,8 +156,8 @@ class _Writer:
 
     def __init__(self, layout: set[int]) -> None:
         self.built = Builder()
+        self.inline: list[str] = []
         self._layout = layout
-        self._inline: list[str] = []
         self._heading = 0
         self._pre = 0
         self._lists: list[list[object]] = []  # [tag, next number, is layout]
@@ -160,66 +166,98 @@ class _Writer:
         self._cells: list[str] = []
         self._lines: list[str] = []  # of the list or table that is open
 
-    def text(self, value: str) -> None:
-        if value:
-            self._inline.append(value)
+    def enter_block(self, node: LexborNode, tag: str) -> None:
+        self._close_line()
 
-    def enter(self, node: LexborNode, tag: str) -> None:
-        if tag == "br":
-            self._inline.append("\n" if self._pre else "\x0b")  # \x0b: cannot occur in cleaned text
-        elif tag in ("td", "th"):
-            self._close_line() if not self._in_data_table() else self._open_cell()
-        elif tag in _BLOCKS or tag in _HEADINGS or tag == "pre":
-            self._close_line()
-        if tag in _HEADINGS:
-            self._heading = _HEADINGS[tag]
-        elif tag == "pre":
-            self._pre += 1
-        elif tag in _LISTS:
-            is_layout = node.mem_id in self._layout
-            if not is_layout and not self._in_container():
-                self._lines = []
-            start = node.attributes.get("start") if tag == "ol" else None
-            number = int(start) if start and re.fullmatch(r"-?\d{1,9}", start) else 1
-            self._lists.append([tag, number, is_layout])
-        elif tag == "table":
-            is_layout = node.mem_id in self._layout or node.attributes.get("role") == "presentation"
-            if not is_layout and not self._in_container():
-                self._lines = []
-            self._tables.append(is_layout)
-            if not is_layout:
-                self._cells = []
-        elif tag in ("li", "dt", "dd"):
-            self._open_item(tag)
-        elif tag == "tr" and self._in_data_table():
+    def enter_break(self, node: LexborNode, tag: str) -> None:
+        self.inline.append("\n" if self._pre else "\x0b")  # \x0b: cannot occur in cleaned text
+
+    def enter_heading(self, node: LexborNode, tag: str) -> None:
+        self._close_line()
+        self._heading = _HEADINGS[tag]
+
+    def enter_pre(self, node: LexborNode, tag: str) -> None:
+        self._close_line()
+        self._pre += 1
+
+    def enter_list(self, node: LexborNode, tag: str) -> None:
+        self._close_line()
+        is_layout = node.mem_id in self._layout
+        if not is_layout and not self._in_container():
+            self._lines = []
+        start = node.attributes.get("start") if tag == "ol" else None
+        number = int(start) if start and re.fullmatch(r"-?\d{1,9}", start) else 1
+        self._lists.append([tag, number, is_layout])
+
+    def enter_item(self, node: LexborNode, tag: str) -> None:
+        self._close_line()
+        if not self._lists or self._lists[-1][2] or self._in_data_table():
+            return
+        entry = self._lists[-1]
+        if tag == "dd":
+            self._marker = "  "
+        elif tag == "dt":
+            self._marker = ""
+        elif entry[0] == "ol":
+            number = entry[1]
+            assert isinstance(number, int)
+            self._marker = f"{number}. "
+            entry[1] = number + 1
+        else:
+            self._marker = "- "
+
+    def enter_table(self, node: LexborNode, tag: str) -> None:
+        self._close_line()
+        is_layout = node.mem_id in self._layout or node.attributes.get("role") == "presentation"
+        if not is_layout and not self._in_container():
+            self._lines = []
+        self._tables.append(is_layout)
+        if not is_layout:
             self._cells = []
 
-    def leave(self, tag: str) -> None:
-        if tag in ("td", "th"):
-            self._close_cell() if self._in_data_table() else self._close_line()
-        elif tag == "tr" and self._in_data_table():
+    def enter_row(self, node: LexborNode, tag: str) -> None:
+        self._close_line()
+        if self._in_data_table():
+            self._cells = []
+
+    def enter_cell(self, node: LexborNode, tag: str) -> None:
+        if not self._in_data_table():
+            self._close_line()
+        elif self.inline:
+            self._close_cell()
+
+    def leave_block(self) -> None:
+        self._close_line()
+
+    def leave_heading(self) -> None:
+        self._close_line()
+        self._heading = 0
+
+    def leave_pre(self) -> None:
+        self._close_line()
+        self._pre -= 1
+
+    def leave_list(self) -> None:
+        self._close_line()
+        is_layout = self._lists.pop()[2]
+        if not is_layout and not self._in_container():
+            self._emit("list", "\n".join(self._lines))
+            self._lines = []
+
+    def leave_table(self) -> None:
+        if self._in_data_table():
             self._close_row()
-        elif tag == "pre":
-            self._close_line()
-            self._pre = max(0, self._pre - 1)
-        elif tag in _LISTS and self._lists:
-            self._close_line()
-            is_layout = self._lists.pop()[2]
-            if not is_layout and not self._in_container():
-                self._emit("list", "\n".join(self._lines))
-                self._lines = []
-        elif tag == "table" and self._tables:
-            if self._in_data_table():
-                self._close_row()
-            self._close_line()
-            is_layout = self._tables.pop()
-            if not is_layout and not self._in_container():
-                self._emit("table", "\n".join(self._lines))
-                self._lines = []
-        elif tag in _BLOCKS or tag in _HEADINGS:
-            self._close_line()
-            if tag in _HEADINGS:
-                self._heading = 0
+        self._close_line()
+        is_layout = self._tables.pop()
+        if not is_layout and not self._in_container():
+            self._emit("table", "\n".join(self._lines))
+            self._lines = []
+
+    def leave_row(self) -> None:
+        self._close_row() if self._in_data_table() else self._close_line()
+
+    def leave_cell(self) -> None:
+        self._close_cell() if self._in_data_table() else self._close_line()
 
     def finish(self) -> None:
         self._close_line()
@@ -235,21 +273,23 @@ class _Writer:
 
     def _take_inline(self) -> str:
         """The collected inline text with HTML white space collapsed; <br> is a newline outside tables."""
-        if not self._inline:
+        if not self.inline:
             return ""
-        raw = "".join(self._inline)
-        self._inline = []
-        lines = map(_collapsed, raw.split("\x0b"))
-        return "\n".join(line for line in lines if line)
+        raw = "".join(self.inline)
+        self.inline.clear()
+        if "\x0b" not in raw:
+            return _collapsed(raw)
+        return "\n".join(filter(None, map(_collapsed, raw.split("\x0b"))))
 
     def _close_line(self) -> None:
+        if not self.inline:
+            return
         if self._in_data_table():
-            if self._inline:
-                self._inline.append(" ")
+            self.inline.append(" ")
             return
         if self._pre:
-            code = INVISIBLE.sub("", "".join(self._inline)).replace("\x0b", "\n").replace("\u00a0", " ")
-            self._inline = []
+            code = INVISIBLE.sub("", "".join(self.inline)).replace("\x0b", "\n").replace("\u00a0", " ")
+            self.inline.clear()
             code = "\n".join(line.rstrip() for line in code.strip("\n").split("\n"))
             if not code or code.isspace():
                 return
@@ -272,26 +312,6 @@ class _Writer:
         else:
             self._emit("paragraph", line)
 
-    def _open_item(self, tag: str) -> None:
-        if not self._lists or self._lists[-1][2] or self._in_data_table():
-            return
-        entry = self._lists[-1]
-        if tag == "dd":
-            self._marker = "  "
-        elif tag == "dt":
-            self._marker = ""
-        elif entry[0] == "ol":
-            number = entry[1]
-            assert isinstance(number, int)
-            self._marker = f"{number}. "
-            entry[1] = number + 1
-        else:
-            self._marker = "- "
-
-    def _open_cell(self) -> None:
-        if self._inline:
-            self._close_cell()
-
     def _close_cell(self) -> None:
         self._cells.append(self._take_inline().replace("\n", " "))
 
@@ -305,3 +325,25 @@ class _Writer:
     def _emit(self, kind: str, text: str, level: int = 0) -> None:
         text = text.strip("\n") if kind == "code" else text.strip()
         self.built.add(kind, text, level)
+
+
+_ENTER: dict[str, Callable[[_Writer, LexborNode, str], None]] = {
+    **dict.fromkeys(_BLOCKS, _Writer.enter_block),
+    **dict.fromkeys(_HEADINGS, _Writer.enter_heading),
+    **dict.fromkeys(_LISTS, _Writer.enter_list),
+    **dict.fromkeys(("li", "dt", "dd"), _Writer.enter_item),
+    **dict.fromkeys(("td", "th"), _Writer.enter_cell),
+    "br": _Writer.enter_break,
+    "pre": _Writer.enter_pre,
+    "table": _Writer.enter_table,
+    "tr": _Writer.enter_row,
+}
+_LEAVE: dict[str, Callable[[_Writer], None]] = {
+    **dict.fromkeys(_BLOCKS, _Writer.leave_block),
+    **dict.fromkeys(_HEADINGS, _Writer.leave_heading),
+    **dict.fromkeys(_LISTS, _Writer.leave_list),
+    **dict.fromkeys(("td", "th"), _Writer.leave_cell),
+    "pre": _Writer.leave_pre,
+    "table": _Writer.leave_table,
+    "tr": _Writer.leave_row,
+}

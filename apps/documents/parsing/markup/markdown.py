@@ -34,6 +34,9 @@ _KIND = {
 _FRONT_MATTER = re.compile(r"\A(---|\+\+\+)[^\S\n]*\n(.*?\n)?\1[^\S\n]*(?:\n|\Z)", re.DOTALL)
 _FRONT_TITLE = re.compile(r"^title\s*[:=]\s*(.+?)\s*$", re.MULTILINE | re.IGNORECASE)
 _MARKS = re.compile(r"!?\[([^\]]*)\]\([^)]*\)|[*_`~]+")
+# A line that may be more than a line of a paragraph, and no heading of the form `# Title`.
+_MARKED = re.compile(r"^(?![^\s\d#>*+`~|:=_<\[-]|\d+(?![\d.)])|#{1,6}(?:[ \t]|$)|[ \t]*$)", re.MULTILINE)
+_PIECE = re.compile(r"^(?:(#{1,6})(?:[ \t].*)?$|[^\s#].*(?:\n[^\s#].*)*)", re.MULTILINE)
 
 
 def _engine() -> MarkdownIt:
@@ -47,7 +50,12 @@ _MARKDOWN = _engine()
 
 def parse(data: bytes, *, media_type: str, charset: str | None) -> Parsed:
     """Top-level blocks of the source; the title is the front matter's or the first level-1 heading's."""
-    text = normalise(decode(data, declared=(charset,)))
+    return read(decode(data, declared=(charset,)), media_type=media_type)
+
+
+def read(text: str, *, media_type: str) -> Parsed:
+    """The same of a text that has been decoded."""
+    text = normalise(text)
     front = _FRONT_MATTER.match(text)
     body = front.end() if front else 0
     blocks = _blocks(text, body) if len(text) <= MAX_STRUCTURED else paragraphs(text, body)
@@ -70,6 +78,20 @@ def _front_title(front: str) -> str | None:
 
 
 def _blocks(text: str, body: int) -> list[Block]:
+    return _parsed(text, body) if _MARKED.search(text, body) else _pieces(text, body)
+
+
+def _pieces(text: str, body: int) -> list[Block]:
+    """The blocks of a text of nothing but headings and paragraphs: without the parser, and as it would find them."""
+    blocks: list[Block] = []
+    for piece in _PIECE.finditer(text, body):
+        level = len(piece[1] or "")
+        end = piece.start() + len(piece[0].rstrip())
+        blocks.append(Block("heading" if level else "paragraph", piece.start(), end, level))
+    return blocks
+
+
+def _parsed(text: str, body: int) -> list[Block]:
     starts = [body]
     at = text.find("\n", body)
     while at >= 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
@@ -33,15 +34,16 @@ def fact(element: Element, *, ids: bool = True) -> list[str]:
 def value(element: Element, *, ids: bool = True) -> Any:
     """What an element says, in the shapes of `outline`; "" for nothing. Without `ids`, none of its "id" attributes."""
     attributes = _attributes(element)
-    if not ids:
+    if attributes and not ids:
         attributes = [pair for pair in attributes if pair[0] != "id"]
-    if not len(element) or is_mixed(element):
-        text = _text(element)
+    kids = element[:]  # held, because lxml makes an object of a child each time that one is asked for
+    if not kids or is_mixed(element, kids):
+        text = _text(element, kids)
         if not attributes:
             return text
-    elif (text := date(element) or "") == "":
+    elif (text := date(kids) or "") == "":
         members = outline.Members(attributes)
-        members += [(local(kid), found) for kid in element if (found := value(kid, ids=ids))]
+        members += [(local(kid), found) for kid in kids if (found := value(kid, ids=ids))]
         return members
     if not attributes:
         return text
@@ -49,14 +51,14 @@ def value(element: Element, *, ids: bool = True) -> Any:
     return f"{text} ({shown})" if text else shown
 
 
-def date(element: Element) -> str | None:
-    """Year, month and day in this order, as far as they are there; None for what has other children or no year."""
-    if len(element) > len(_DATE) or not all(local(each) in _DATE for each in element):
+def date(parts: Sequence[Element]) -> str | None:
+    """Year, month and day in this order, as far as they are there; None where there are others or no year."""
+    if len(parts) > len(_DATE) or not all(local(each) in _DATE for each in parts):
         return None
-    parts = {local(each): words(each) for each in element}
-    if not parts.get("year"):
+    said = {local(each): words(each) for each in parts}
+    if not said.get("year"):
         return None
-    return "-".join(parts[name].zfill(2) for name in ("year", "month", "day") if parts.get(name))
+    return "-".join(said[name].zfill(2) for name in ("year", "month", "day") if said.get(name))
 
 
 def _attributes(element: Element) -> list[tuple[str, str]]:
@@ -65,9 +67,9 @@ def _attributes(element: Element) -> list[tuple[str, str]]:
     return [(name, value.strip()) for name, value in found if name[0] != "{" and value.strip()] if found else found
 
 
-def _text(element: Element) -> str:
+def _text(element: Element, kids: Sequence[Element]) -> str:
     """All text of an element; blank lines are line breaks, other white space is layout unless it says otherwise."""
-    text = "".join(element.itertext()) if len(element) else element.text or ""
+    text = "".join(element.itertext()) if kids else element.text or ""
     if "\n" not in text:
         return " ".join(text.split())
     if element.get(_SPACE_ATTRIBUTE) == "preserve":

@@ -12,7 +12,7 @@ from apps.documents.parsing.markup import xml_data
 from apps.documents.parsing.markup import xml_names as names
 from apps.documents.parsing.markup.xml_parts import details, marker_of, name_of, parts, person
 from apps.documents.parsing.markup.xml_table import rows
-from apps.documents.parsing.markup.xml_tree import Element, child, is_mixed, words
+from apps.documents.parsing.markup.xml_tree import Element, child, is_mixed, local, words
 
 FEW_WORDS = 4  # of a text that may say little without the name of its element
 
@@ -114,7 +114,7 @@ class _Writer:
             self.paragraph(self._plain(element))
         elif name in names.PARAGRAPHS or is_mixed(element):
             self._prose(element, name, level)
-        elif next(element.iterdescendants(*names.KNOWN_TAGS), None) is None:
+        elif not any(local(each) in names.KNOWN for each in element.iterdescendants()):
             self._data(element)
         else:
             self.children(element, level)

@@ -64,7 +64,5 @@ HEADS = TITLES | SUBTITLES
 #: Words of these and of their neighbours are never one word.
 APART = BLOCKS | ITEMS | HEADS | _names("break lb br td th entry stentry tr row strow dt dd term def cmd info step")
 PROSE_TAGS = ("{*}P", "{*}PARA", *(f"{{*}}{name}" for name in MARKS))
-KNOWN_TAGS = (
-    *PROSE_TAGS,
-    *(f"{{*}}{name}" for name in (BLOCKS | PAIRS | FOOTNOTES | REFERENCES | HEADS) - SECTIONS - MARKS),
-)
+#: In these letters only: another spelling is another vocabulary.
+KNOWN = frozenset({"P", "PARA"} | MARKS | (BLOCKS | PAIRS | FOOTNOTES | REFERENCES | HEADS) - SECTIONS)

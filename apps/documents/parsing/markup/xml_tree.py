@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from html.entities import html5
 from typing import Any
@@ -155,15 +155,18 @@ def child(element: Element, *path: str) -> Element | None:
 
 def words(element: Element | None) -> str:
     """All text below an element, white space collapsed."""
-    return "" if element is None else " ".join("".join(element.itertext()).split())
+    if element is None:
+        return ""
+    text = "".join(element.itertext()) if len(element) else element.text
+    return " ".join(text.split()) if text else ""
 
 
-def is_mixed(element: Element) -> bool:
-    """Does it have text of its own, beside or without children?"""
+def is_mixed(element: Element, kids: Sequence[Element] | None = None) -> bool:
+    """Does it have text of its own, beside or without children? `kids` are these where they are at hand."""
     text = element.text
     if text and not text.isspace():
         return True
-    for each in element:
+    for each in element if kids is None else kids:
         tail = each.tail
         if tail and not tail.isspace():
             return True
