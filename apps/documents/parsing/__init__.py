@@ -29,8 +29,8 @@ _CONTROLS = bytes({*range(32), 127} - {*b"\t\n\v\f\r"})
 def parse_simple(data: bytes, *, media_type: str | None = None, filename: str | None = None) -> Parsed | None:
     """What `parse` gives for a plain text or source code in UTF-8 that is not very long, None for anything else.
 
-    Reading one is decoding it and splitting it at blank lines: no parser that could hang, grow or be subverted, and no
-    more work than to check what a sandboxed child answers.
+    Reading one is decoding it and splitting it at blank lines: no parser that could hang, grow or be subverted, and
+    little more work than to check what a sandboxed child answers.
     """
     if not data or len(data) > SIMPLE_BYTES:
         return None

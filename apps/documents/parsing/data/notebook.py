@@ -76,7 +76,7 @@ def _add_markdown(built: Builder, source: str) -> str | None:
     source = clean(source).strip("\n")
     if not source or source.isspace():
         return None
-    part = markdown.read(source, media_type="text/markdown")
+    part = markdown.read(source.removeprefix("\ufeff"), media_type="text/markdown")
     built.graft(part)
     return part.title
 

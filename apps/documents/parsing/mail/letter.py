@@ -48,10 +48,10 @@ def prefers_html(text: str, markup: str) -> bool:
 
 def add_text(built: Builder, text: str) -> bool:
     """The body as plain text, its lines and quotes as they are. Returns whether there was any."""
-    text = normalise(text, trim=True, collapse=True).strip("\n").removeprefix("\ufeff")  # below blank lines too
+    text = normalise(text, trim=True, collapse=True).strip("\n")
     if not text or text.isspace():
         return False
-    built.graft(plain.read_clean(text, media_type="text/plain"))
+    built.graft(plain.read_clean(text.removeprefix("\ufeff"), media_type="text/plain"))  # a mark below blank lines
     return True
 
 
