@@ -21,8 +21,8 @@ _LITTER = frozenset({"__macosx", ".ds_store", "thumbs.db", "desktop.ini", ".git"
 def parse(data: bytes, *, media_type: str, charset: str | None) -> Parsed:
     """The documents in the order of their paths.
 
-    Raises ParseError: "encrypted", "corrupt", "archive_bomb" and "too_large" as `open_zip` and `members.add` do; where no
-    member can be read "corrupt" if one is damaged, else "empty", with the first reason.
+    Raises ParseError: "encrypted", "corrupt", "archive_bomb" and "too_large" as `open_zip` and `members.add` do; where
+    no member can be read "corrupt" if one is damaged, else "empty", with the first reason.
     """
     built = Builder()
     code = "empty"
