@@ -28,7 +28,7 @@ from .erasure import erased_name
 from .models import Collection
 from .parsing import Parsed, ParseError
 from .parsing.sandbox import parse_sandboxed
-from .prepare import StagedChunk, chunker_fingerprint, cut, page_starts, title_of
+from .prepare import StagedChunk, chunker_fingerprint, cut, pages, title_of
 from .spaces import column_type
 
 MERGED, UNCHANGED = "accepted", "unchanged"
@@ -49,7 +49,7 @@ DOCUMENT_TYPES = (
         "int8",
         "text",
     ),
-    *("text", "text", "uuid[]", "int4[]", "int4[]", "int4[]", "jsonb", "timestamptz"),
+    *("text", "text", "uuid[]", "int4[]", "int4[]", "int4[]", "int4[]", "jsonb", "timestamptz"),
 )
 CHUNK_TYPES = ("uuid", "uuid", "int8", "text", "bytea", "int4", "text[]", "bytea")  # a vector comes as its bytes
 
@@ -192,7 +192,7 @@ def _document_row(new: _New) -> tuple[Any, ...]:
         [chunk.chunk_id for chunk in new.chunks],
         [chunk.start for chunk in new.chunks],
         [chunk.end for chunk in new.chunks],
-        page_starts(parsed),
+        *pages(parsed),
         Jsonb(parsed.notes),
         submission.source_updated_at,
     )

@@ -190,8 +190,9 @@ class DocumentVersion(models.Model):
 
     chunk_ids, starts and ends are parallel arrays in reading order: where each chunk of this version stands. They
     live here because an edit shifts the positions of every chunk below it, and chunk rows must not be touched.
-    page_starts: where each page of the text begins, NULL for a format without pages; the page of a position is
-    width_bucket(position, page_starts).
+    page_starts and page_numbers, parallel too: where a page of the text begins, and its number, NULL where a part of an
+    archive has no pages; both NULL for a text without pages. The page of a position is
+    page_numbers[width_bucket(position, page_starts)], NULL before the first.
     """
 
     pk = models.CompositePrimaryKey("document_id", "version")
@@ -212,6 +213,7 @@ class DocumentVersion(models.Model):
     starts = ArrayField(models.IntegerField(), null=True)
     ends = ArrayField(models.IntegerField(), null=True)
     page_starts = ArrayField(models.IntegerField(), null=True)
+    page_numbers = ArrayField(models.IntegerField(null=True), null=True)
     notes = models.JSONField(default=list)  # sentences for the curator: what could not be read
     parser = models.CharField(max_length=40, blank=True)
     chunker = models.CharField(max_length=80, blank=True)
@@ -242,6 +244,7 @@ class VersionRevision(models.Model):
     starts = ArrayField(models.IntegerField(), null=True)
     ends = ArrayField(models.IntegerField(), null=True)
     page_starts = ArrayField(models.IntegerField(), null=True)
+    page_numbers = ArrayField(models.IntegerField(null=True), null=True)
     notes = models.JSONField(default=list)
     parser = models.CharField(max_length=40)
     chunker = models.CharField(max_length=80)

@@ -198,7 +198,8 @@ def _stage_anew(texts: list[Text], collection: Collection, failed: Failures, wai
         changed: list[Text] = []
         for text in texts:
             now, coming = stored[text.held.document_id], owned[text.held.id].live_revision + 1
-            same = now.same_text and (now.title, now.page_starts) == (title_of(text.parsed), page_starts(text.parsed))
+            told = (now.title, now.page_starts, now.page_numbers)
+            same = now.same_text and told == (title_of(text.parsed), *pages(text.parsed))
             found = cut_all([text], collection, live=live, counts=counts, failed=failed, revision=coming)
             found = revisions.changed(found, now, same=same)
             while some := list(islice(found, STAGE_ROWS)):
@@ -323,12 +324,14 @@ def keep_texts(texts: Sequence[Text], collection: Collection) -> None:
 
 def _columns(texts: Sequence[Text], collection: Collection) -> dict[str, Any]:
     """What the rows of versions and revisions have in common, as parameters of a query."""
+    starts, numbers = zip(*(pages(text.parsed) for text in texts), strict=True)
     return {
         **ledger.versions_of([text.held for text in texts]),
         "titles": [title_of(text.parsed) for text in texts],
         "parsers": [text.parsed.parser for text in texts],
         "media_types": [text.parsed.media_type for text in texts],
-        "page_starts": [_array(page_starts(text.parsed)) for text in texts],
+        "page_starts": list(map(_array, starts)),
+        "page_numbers": list(map(_array, numbers)),
         "notes": [json.dumps(text.parsed.notes) for text in texts],
         "chunker": chunker_fingerprint(collection),
     }
@@ -339,20 +342,22 @@ def title_of(parsed: Parsed) -> str:
     return (parsed.title or "")[:500]
 
 
-def page_starts(parsed: Parsed) -> list[int] | None:
-    """Where each page of the text begins, None for a format without pages. A page without text begins where the next
-    one does."""
+def pages(parsed: Parsed) -> tuple[list[int], list[int | None]] | tuple[None, None]:
+    """(where a page of the text begins, its number, None from where a part has no pages), or (None, None) for a text
+    without pages. In an archive each part counts its own pages; a page without text is not told."""
     starts: list[int] = []
+    numbers: list[int | None] = []
     for block in parsed.blocks:
-        if block.page is not None and block.page > len(starts):
-            starts += [block.start] * (block.page - len(starts))
-    return starts or None
+        if block.page != (numbers[-1] if numbers else None):
+            starts.append(block.start)
+            numbers.append(block.page)
+    return (starts, numbers) if starts else (None, None)
 
 
-def _array(numbers: list[int] | None) -> str | None:
+def _array(numbers: Sequence[int | None] | None) -> str | None:
     """For string_to_array: lists of different lengths cannot be sent as one, and Citus updates no row by a cast to an
     array."""
-    return None if numbers is None else ",".join(map(str, numbers))
+    return None if numbers is None else ",".join("NULL" if each is None else str(each) for each in numbers)
 
 
 def stage(chunks: Sequence[StagedChunk]) -> None:

@@ -77,7 +77,7 @@ def versions(document_id: UUID) -> QuerySet[DocumentVersion]:
     count = Func(F("chunk_ids"), function="cardinality", output_field=IntegerField())
     return (
         DocumentVersion.objects.filter(document_id=document_id)
-        .defer("text", "chunk_ids", "starts", "ends", "page_starts")
+        .defer("text", "chunk_ids", "starts", "ends", "page_starts", "page_numbers")
         .annotate(chunk_count=count)
         .order_by("-version")
     )

@@ -38,6 +38,7 @@ class Live:
     same_text: bool
     title: str
     page_starts: list[int] | None
+    page_numbers: list[int | None] | None
     chunk_ids: list[UUID]
     starts: list[int]
     ends: list[int]

@@ -226,7 +226,7 @@ class ChunkSerializer(serializers.Serializer):
     heading_path = serializers.ListField(child=serializers.CharField())
     tokens = serializers.IntegerField()
     page = serializers.IntegerField(
-        allow_null=True, help_text="where it starts, from 1; null for a format without pages"
+        allow_null=True, help_text="where it starts, from 1; null where the text has no pages"
     )
 
 

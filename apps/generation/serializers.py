@@ -81,7 +81,7 @@ class CitationSerializer(serializers.Serializer):
     source_uri = serializers.CharField()
     title = serializers.CharField()
     heading_path = serializers.ListField(child=serializers.CharField(), help_text="the headings above it")
-    page = serializers.IntegerField(allow_null=True, help_text="from 1; null for a format without pages")
+    page = serializers.IntegerField(allow_null=True, help_text="from 1; null where the text has no pages")
 
 
 class SentenceSerializer(serializers.Serializer):

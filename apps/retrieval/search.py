@@ -224,9 +224,10 @@ def _hit(row: tuple[Any, ...], slugs: dict[UUID, str]) -> Hit:
         start,
         end,
         page_starts,
+        page_numbers,
         page,
-    ) = row[:16]
-    score, dense, lexical = row[16:]
+    ) = row[:17]
+    score, dense, lexical = row[17:]
     return Hit(
         chunk_id=chunk_id,
         document_id=document_id,
@@ -240,6 +241,7 @@ def _hit(row: tuple[Any, ...], slugs: dict[UUID, str]) -> Hit:
         end=end,
         page=page,
         page_starts=tuple(page_starts or ()),
+        page_numbers=tuple(page_numbers or ()),
         text=text,
         sha256=sha256,
         score=score,

@@ -40,7 +40,7 @@ class HitSerializer(serializers.Serializer):
     start = serializers.IntegerField()
     end = serializers.IntegerField()
     page = serializers.IntegerField(
-        allow_null=True, help_text="where it starts, from 1; null for a format without pages"
+        allow_null=True, help_text="where it starts, from 1; null where the text has no pages"
     )
     text = serializers.CharField()
     sha256 = serializers.CharField()

@@ -44,8 +44,8 @@ class Hit:
     """A chunk of a document's live version, with where it stands there: text == version text[start:end].
 
     revision: how often that version has been reindexed; a later reindex may move the chunk or end it.
-    page: where it starts, from 1, None for a format without pages; page_starts: where that page and the later ones
-    that the chunk reaches begin, for `page_of`.
+    page: where it starts, from 1, None where the text has no pages; page_starts and page_numbers: where that page and
+    the later ones that the chunk reaches begin, and their numbers, for `page_of`.
     """
 
     chunk_id: UUID
@@ -60,6 +60,7 @@ class Hit:
     end: int
     page: int | None
     page_starts: tuple[int, ...]
+    page_numbers: tuple[int | None, ...]
     text: str
     sha256: str
     score: float
@@ -69,11 +70,12 @@ class Hit:
 
     def page_of(self, position: int) -> int | None:
         """The page of a position within the chunk, in code points of the version's text."""
-        return None if self.page is None else self.page + max(0, bisect_right(self.page_starts, position) - 1)
+        at = bisect_right(self.page_starts, position)
+        return self.page_numbers[at - 1] if at else None
 
 
 #: What is shown of a hit. (asdict would copy every text and metadata deeply.)
-HIT_FIELDS = tuple(each.name for each in fields(Hit) if each.name != "page_starts")
+HIT_FIELDS = tuple(each.name for each in fields(Hit) if each.name not in ("page_starts", "page_numbers"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import io
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
 
 from apps.documents.models import Collection
+from apps.retrieval.search import search
+from apps.retrieval.types import SearchQuery
 from tests.support.asking import ask
+from tests.support.papers import archive as paged_archive
 from tests.support.refusals import DOCUMENTS, SEARCH
 
 SAMPLES = Path(__file__).resolve().parents[1] / "samples"
@@ -35,6 +40,34 @@ def test_a_citation_names_page_and_heading(client: httpx.Client, collection: Col
     assert cited["page"] == 1 and cited["heading_path"] == found["heading_path"] != []
     whole = client.get(f"{DOCUMENTS}/{made['id']}/versions/1/text").json()["text"]
     assert whole[cited["start"] : cited["end"]] == cited["quote"]
+
+
+def test_each_member_of_an_archive_has_its_own_pages(client: httpx.Client, collection: Collection) -> None:
+    def told(text: str) -> list[tuple[int, int | None]]:
+        """(where, page) of each sentence of a text, which name their pages."""
+        return [(found.start(), int(found[1]) or None) for found in re.finditer(r"berth-(\d)", text)]
+
+    client.patch("/api/v1/collections/docs", json={"chunking": {"max_tokens": 60, "overlap_tokens": 0}})
+    made = upload(client, "papers.zip", paged_archive(), "application/zip")
+    chunks = client.get(f"{DOCUMENTS}/{made['id']}/chunks?limit=100").json()["results"]
+    assert [chunk["page"] for chunk in chunks] == [told(chunk["text"])[0][1] for chunk in chunks]
+    pages = {chunk["heading_path"][-1]: set() for chunk in chunks}
+    for chunk in chunks:
+        pages[chunk["heading_path"][-1]].add(chunk["page"])
+    assert pages["b.pdf"] == pages["c.pdf"] == {1} and pages["d.pdf"] == {1, 2, 3} and pages["inner.pdf"] == {1, 2}
+    assert pages["a.txt"] == pages["f.txt"] == pages["inner.txt"] == pages["z.txt"] == {None}
+    hits = search(tenant_id=collection.tenant_id, query=SearchQuery("berth", k=100)).hits
+    assert {hit.chunk_id for hit in hits} == {UUID(chunk["chunk_id"]) for chunk in chunks}
+    for hit in hits:
+        for at, page in told(hit.text):
+            assert hit.page_of(hit.start + at) == page
+    for question in (
+        "What does note 3 of c.pdf say?",
+        "What does note 2 of e.pptx say?",
+        "What does note 2 of z.txt say?",
+    ):
+        cited = ask(client, question)["citations"]
+        assert cited and [each["page"] for each in cited] == [told(each["quote"])[0][1] for each in cited]
 
 
 def test_a_format_without_pages_says_so(client: httpx.Client, collection: Collection) -> None:

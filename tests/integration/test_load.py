@@ -26,8 +26,11 @@ from apps.documents import bulk, ledger, load, merge, spaces
 from apps.documents.admin import shown
 from apps.documents.collections import Progress
 from apps.documents.models import Blob, Chunk, Collection, Document, DocumentVersion, EmbeddingSpace, IngestionJob
+from apps.documents.parsing import parse
+from apps.documents.prepare import pages
 from apps.documents.remove import delete
 from tests.conftest import make_collection
+from tests.support.papers import archive
 from tests.support.processes import ROOT, wait_for
 
 from .test_ingest import live_rows, paragraphs
@@ -113,6 +116,16 @@ def test_a_folder_becomes_searchable_and_again_costs_nothing(
     assert_whole(collection, 5)
     with tenancy.scope(tenant.id):
         assert Document.objects.get(source_uri="a.txt").live_version == 2
+
+
+def test_a_load_keeps_the_pages_of_an_archives_members(tmp_path: Path, tenant: Tenant, collection: Collection) -> None:
+    path = tmp_path / "papers.zip"
+    path.write_bytes(archive())
+    assert "1 accepted" in ingest(path, tenant, "--bulk").stdout
+    with tenancy.scope(tenant.id):
+        version = DocumentVersion.objects.get()
+    assert (version.page_starts, version.page_numbers) == pages(parse(archive(), filename="papers.zip"))
+    assert {1, 2, 3, None} == set(version.page_numbers)
 
 
 def test_what_a_load_leaves_to_the_ledger_has_the_priority_asked_for(

@@ -36,6 +36,7 @@ from apps.retrieval.search import search
 from apps.retrieval.types import Hit, SearchQuery
 from tests.conftest import DATA, make_collection
 from tests.support.asking import ask
+from tests.support.papers import archive
 from tests.support.processes import wait_for, worker
 from tests.support.refusals import NOBODY, refused
 
@@ -419,6 +420,30 @@ def test_the_same_content_under_a_higher_number_is_reindexed_once_for_all_its_nu
         assert VersionRevision.objects.get(document_id=document_id).version == 3
     assert cited["version"] == 5 and verified(collection, [cited])
     assert layout(collection, document_id) == fresh_layout(tenant, ingest, text, **SMALL)
+
+
+def test_an_archives_pages_are_compared_and_put_right(collection: Collection, ingest: Put) -> None:
+    document_id = ingest(collection, archive(), media_type="application/zip", source_uri="papers.zip").document.id
+    stored = DocumentVersion.objects.filter(document_id=document_id)
+    with tenancy.scope(collection.tenant_id):
+        before = stored.get()
+        stored.update(parser="archive/0")
+    start(collection)
+    assert work_off(collection)["unchanged"] == 1
+    with tenancy.scope(collection.tenant_id):
+        assert stored.get().revision == 0 and stored.get().page_numbers == before.page_numbers
+        wrong = [1] * len(before.page_starts)
+        stored.update(parser="archive/0", page_numbers=wrong)
+    start(collection)
+    assert work_off(collection)["done"] == 1
+    with tenancy.scope(collection.tenant_id):
+        after = stored.get()
+        assert (after.revision, after.page_starts) == (1, before.page_starts)
+        assert after.page_numbers == before.page_numbers and None in after.page_numbers
+        assert VersionRevision.objects.get(document_id=document_id).page_numbers == wrong
+    ingest(collection, archive(), media_type="application/zip", source_uri="papers.zip", version=9)  # carries them on
+    with tenancy.scope(collection.tenant_id):
+        assert stored.get(version=9).page_numbers == before.page_numbers
 
 
 def test_what_was_staged_before_the_settings_changed_is_found_by_a_second_walk(

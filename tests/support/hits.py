@@ -26,6 +26,7 @@ def hit(text: str, *, title: str = "Title", headings: tuple[str, ...] = (), star
         end=start + len(text),
         page=None,
         page_starts=(),
+        page_numbers=(),
         text=text,
         sha256=hashlib.sha256(text.encode()).hexdigest(),
         score=1.0,

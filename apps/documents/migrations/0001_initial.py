@@ -349,6 +349,12 @@ class Migration(migrations.Migration):
                     "page_starts",
                     django.contrib.postgres.fields.ArrayField(base_field=models.IntegerField(), null=True, size=None),
                 ),
+                (
+                    "page_numbers",
+                    django.contrib.postgres.fields.ArrayField(
+                        base_field=models.IntegerField(null=True), null=True, size=None
+                    ),
+                ),
                 ("notes", models.JSONField(default=list)),
                 ("parser", models.CharField(blank=True, max_length=40)),
                 ("chunker", models.CharField(blank=True, max_length=80)),
@@ -414,6 +420,12 @@ class Migration(migrations.Migration):
                 (
                     "page_starts",
                     django.contrib.postgres.fields.ArrayField(base_field=models.IntegerField(), null=True, size=None),
+                ),
+                (
+                    "page_numbers",
+                    django.contrib.postgres.fields.ArrayField(
+                        base_field=models.IntegerField(null=True), null=True, size=None
+                    ),
                 ),
                 ("notes", models.JSONField(default=list)),
                 ("parser", models.CharField(max_length=40)),

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from itertools import islice
 
+from apps.documents.parsing.languages import bits
 from apps.documents.parsing.types import ParseError
 
 SAMPLE = 64 * 1024
@@ -67,6 +68,7 @@ _LATIN_BYTES = (
 )
 _OTHER_BYTES = (
     *("cp1251", "koi8_u", "cp866", "cp1253", "iso8859_7", "iso8859_5", "cp1255", "cp1256", "iso8859_6", "cp874"),
+    *("mac_cyrillic", "cp862"),
 )
 _SINGLE_BYTE = _LATIN_BYTES + _OTHER_BYTES
 _MULTI_BYTE = ("cp932", "euc_jp", "gb18030", "big5hkscs", "cp949")
@@ -75,7 +77,10 @@ _WITHOUT_ORDER = ("utf-16", "utf-32")  # declared without a mark they do not say
 _COMMON = "cp1252"
 # Characters outside ASCII that a text needs before it is taken to be in another one: scattered letters, or a word.
 _EVIDENCE, _EVIDENCE_MULTI_BYTE = 6, 4
-_DISTINCT = 2  # of them: padding with 0xFF is no Cyrillic
+_SURE = 3  # bits by which a text with less evidence must be more likely than any other reading
+_MAX_BITS = 8  # per character; of languages 4 to 5
+_ODD_BITS, _SHOUTING_BITS, _COMMON_BITS = 6, 4, 3
+_DISTINCT, _DISTINCT_LETTERS = 2, 3  # of them, the latter in another script: padding with 0xFF is no Cyrillic
 # Share of the bytes outside ASCII that are valid UTF-8 by chance: of 300 cuts from XQuAD, DRCD and JaQuAD in each of
 # 23 legacy encodings at most 4 % have 2/3 when 15 characters long, none when 300; in a Latin script 2 % have 1/2.
 _NEARLY, _MIXED = 2 / 3, 1 / 2
@@ -84,6 +89,15 @@ _LATIN = frozenset({"LATIN", "FEMININE", "MASCULINE", "MICRO"})  # ª º µ are 
 _OUTSIDE_ASCII = re.compile(r"[^\x00-\x7f]")
 _LATIN_RUN = re.compile("[\u00c0-\u024f]{5,}")  # no language writes five accented letters in a row
 _ASCII = bytes(range(128))
+_ASCII_LETTERS = bytes(byte for byte in range(128) if chr(byte).isalpha())
+_MAX_LETTERS_SHARE = 0.6  # of the bytes of East Asian text in UTF-16: two letters of ASCII are a Han character
+#: First bytes of signs, kana and the common characters, which are a fifth of all.
+_FIRST_LEVELS = (
+    ("gb2312", frozenset({0xA1, 0xA3, *range(0xB0, 0xD8)})),
+    ("euc_jp", frozenset({0xA1, 0xA3, 0xA4, 0xA5, *range(0xB0, 0xD0)})),
+    ("big5", frozenset(range(0xA1, 0xC7))),
+    ("euc_kr", frozenset({0xA1, *range(0xB0, 0xC9)})),
+)
 
 
 def binary_kind(data: bytes) -> str | None:
@@ -142,7 +156,7 @@ def decode(data: bytes, *, declared: Iterable[str | None] = ()) -> str:
     for codec in codecs_declared:
         if (text := _strict(data, codec)) is not None and "\x00" not in text:
             return text
-    if (text := _guess(data, latin=utf8 < _MIXED)) is not None:
+    if (text := _east_asian(data)) is not None or (text := _guess(data, latin=utf8 < _MIXED)) is not None:
         return text
     detail = f"The text is not UTF-8 from byte {wrong} (0x{data[wrong]:02X}) on, and no other encoding fits it."
     raise ParseError("undecodable", detail)
@@ -195,6 +209,27 @@ def _wide(data: bytes, declared: list[str]) -> str | None:
     return None
 
 
+def _east_asian(data: bytes) -> str | None:
+    """Text of UTF-16 without a mark and without a zero byte, as short East Asian text is: in one byte order all of its
+    characters are common in one language."""
+    letters = _count(data, _ASCII_LETTERS)
+    if len(data) % 2 or len(data) < 2 * _EVIDENCE_MULTI_BYTE or letters > _MAX_LETTERS_SHARE * len(data):
+        return None
+    orders = [codec for codec in ("utf-16-le", "utf-16-be") if _is_common(_strict(data[:SAMPLE], codec) or "")]
+    return _strict(data, orders[0]) if len(orders) == 1 else None
+
+
+def _is_common(text: str) -> bool:
+    """Are all characters in the first level of a national standard, or its signs?"""
+    for codec, levels in _FIRST_LEVELS:
+        try:
+            if all(char.encode(codec)[0] in levels for char in set(text)) and len(set(text)) >= _EVIDENCE_MULTI_BYTE:
+                return True
+        except UnicodeEncodeError:
+            pass
+    return False
+
+
 def _is_8_bit(narrow: bytes) -> bool:
     """Is this, its zeros dropped, text of one byte per ASCII character? Kana in UTF-16 have most bytes in ASCII too."""
     return _count(narrow, _ASCII) > _MAX_KANA_SHARE * len(narrow) or _utf8_share(narrow, 0) >= _NEARLY
@@ -221,8 +256,8 @@ def _guess(data: bytes, *, latin: bool) -> str | None:
 
     `latin` says whether an encoding of the Latin script is possible.
 
-    The guesser is good at telling the scripts of East Asia apart; between single bytes it counts first how many
-    characters stand where text has none like them, then the guesser's opinion on the language.
+    The guesser is good at telling the scripts of East Asia apart. Between single bytes that encoding is taken in which
+    the text is most like a language.
     """
     # Imported here: its tables cost more than the rest of a child's start, and most text is UTF-8.
     from charset_normalizer import from_bytes
@@ -230,23 +265,40 @@ def _guess(data: bytes, *, latin: bool) -> str | None:
     sample = _sample(data)
     single_byte = _SINGLE_BYTE if latin else _OTHER_BYTES
     matches = from_bytes(sample, cp_isolation=[*single_byte, *_MULTI_BYTE])
-    candidates = [(codec, match.coherence) for match in matches for codec in match.could_be_from_charset]
-    found: list[tuple[tuple[float, float, bool, int], str]] = []
-    for codec, language in candidates:
+    for codec in (codec for match in matches for codec in match.could_be_from_charset):
         if (text := _strict(sample, codec)) is None:
             continue
-        odd, shouting = _oddity(text, least=_least(codec))
-        if codec in _MULTI_BYTE and odd <= _MAX_ODD_SHARE_MULTI_BYTE and not found:
-            if (whole := _strict(data, codec)) is not None:
-                return whole
-        elif codec in single_byte and odd <= _MAX_ODD_SHARE:
-            found.append(((round(odd, 2), -language, shouting, single_byte.index(codec)), codec))
-    if not found and latin and (text := _strict(sample, _COMMON)) is not None:
-        # The guesser finds a handful of umlauts too messy; words with none but letters are believed all the same.
-        letters = all(char.isalpha() for char in set(_OUTSIDE_ASCII.findall(text)))
-        return _strict(data, _COMMON) if letters and _oddity(text, least=1)[0] <= _MAX_ODD_SHARE else None
-    decoded = (_strict(data, codec) for _, codec in sorted(found))
-    return next((text for text in decoded if text is not None), None)
+        odd, _ = _oddity(text, least=_least(codec))
+        if codec in single_byte and odd <= _MAX_ODD_SHARE:
+            break
+        if codec in _MULTI_BYTE and odd <= _MAX_ODD_SHARE_MULTI_BYTE and (whole := _strict(data, codec)) is not None:
+            return whole
+    likeliest = _likeliest(sample, single_byte)
+    return _strict(data, likeliest) if likeliest else None
+
+
+def _likeliest(sample: bytes, codecs_: Iterable[str]) -> str | None:
+    """The encoding of one byte per character in which the sample is most like a language, None where it is like none,
+    or where a few letters could be those of several."""
+    found: dict[str, tuple[float, str]] = {}
+    for codec in codecs_:
+        if (text := _strict(sample, codec)) is not None and text not in found:
+            odd, shouting = _oddity(text, least=1)
+            odd_bits = _ODD_BITS * odd * len(_OUTSIDE_ASCII.findall(text))
+            habit = _SHOUTING_BITS * shouting - _COMMON_BITS * (codec == _COMMON)
+            found[text] = (bits(text)[0] + odd_bits + habit, codec)
+    if not found:
+        return None
+    (text, (least, codec)), *others = sorted(found.items(), key=lambda each: each[1][0])
+    information, count = bits(text)
+    if _oddity(text, least=1)[0] > _MAX_ODD_SHARE or information > _MAX_BITS * count:
+        return None
+    outside = _OUTSIDE_ASCII.findall(text)
+    if codec in _OTHER_BYTES:
+        return codec if len(outside) >= _EVIDENCE and len(set(outside)) >= _DISTINCT_LETTERS else None
+    enough = len(outside) >= _EVIDENCE and len(set(outside)) >= _DISTINCT
+    sure = not others or others[0][1][0] - least >= _SURE
+    return codec if enough or (sure and (codec == _COMMON or len(outside) > 1)) else None
 
 
 def _least(codec: str) -> int:

@@ -23,6 +23,9 @@ def add(built: Builder, data: bytes, *, name: str, media_type: str | None = None
             raise
         built.note(f"{inline(name)[-80:] or 'A part'} was left out: {error.detail}")
         return False
+    page = built.page
+    built.page = page or (part.blocks[0].page if part.blocks else None)  # its name stands on its first page
     built.heading(name, level)
+    built.page = page
     built.graft(part, under=level)
     return True

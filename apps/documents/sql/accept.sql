@@ -77,11 +77,11 @@ RETURNING d.version, d.live_version
 -- The version row of content that was sent again under a higher number.
 INSERT INTO documents_documentversion
     (document_id, version, tenant_id, sha256, media_type, declared_type, filename, bytes, blob_uri, same_as, title, text,
-     characters, chunk_ids, starts, ends, page_starts, notes, parser, chunker, revision, source_updated_at, accepted_at,
-     published_at)
+     characters, chunk_ids, starts, ends, page_starts, page_numbers, notes, parser, chunker, revision, source_updated_at,
+     accepted_at, published_at)
 SELECT document_id, %(version)s, tenant_id, sha256, media_type, declared_type, filename, bytes, blob_uri,
-       coalesce(same_as, version), title, text, characters, chunk_ids, starts, ends, page_starts, notes, parser, chunker,
-       revision, %(source_updated_at)s, %(now)s,
+       coalesce(same_as, version), title, text, characters, chunk_ids, starts, ends, page_starts, page_numbers, notes,
+       parser, chunker, revision, %(source_updated_at)s, %(now)s,
        CASE WHEN published_at IS NOT NULL THEN %(now)s::timestamptz END
 FROM documents_documentversion
 WHERE document_id = %(id)s AND version = %(same_as)s

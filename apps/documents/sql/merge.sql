@@ -7,7 +7,8 @@ FROM documents_document WHERE collection_id = %(collection)s AND source_uri = AN
 CREATE TEMPORARY TABLE IF NOT EXISTS load_document (
     id uuid, source_uri text, given_title text, title text, metadata jsonb, version bigint, sha256 bytea,
     media_type text, filename text, bytes bigint, data bytea, text text, characters bigint, parsed_media_type text, parser text,
-    blob_uri text, chunk_ids uuid[], starts int[], ends int[], page_starts int[], notes jsonb, source_updated_at timestamptz
+    blob_uri text, chunk_ids uuid[], starts int[], ends int[], page_starts int[], page_numbers int[], notes jsonb,
+    source_updated_at timestamptz
 ) ON COMMIT DELETE ROWS
 
 -- name: create_load_halfvec_chunk
@@ -40,10 +41,11 @@ DELETE FROM load_document WHERE id <> ALL(%(ids)b)
 -- name: merge_versions
 INSERT INTO documents_documentversion
     (document_id, version, tenant_id, sha256, media_type, declared_type, filename, bytes, blob_uri, title, text,
-     characters, chunk_ids, starts, ends, page_starts, notes, parser, chunker, source_updated_at, accepted_at,
-     published_at)
+     characters, chunk_ids, starts, ends, page_starts, page_numbers, notes, parser, chunker, source_updated_at,
+     accepted_at, published_at)
 SELECT id, version, %(tenant)s, sha256, parsed_media_type, media_type, filename, bytes, blob_uri, title, text,
-       characters, chunk_ids, starts, ends, page_starts, notes, parser, %(chunker)s, source_updated_at, %(now)s, %(now)s
+       characters, chunk_ids, starts, ends, page_starts, page_numbers, notes, parser, %(chunker)s, source_updated_at,
+       %(now)s, %(now)s
 FROM load_document
 
 -- name: merge_blobs

@@ -28,10 +28,11 @@ ORDER BY b.document_id, b.part
 -- The normalised text, once: also for the higher numbers under which the same content was sent again.
 UPDATE documents_documentversion v SET
     text = held.text, characters = length(held.text), title = held.title, parser = held.parser, chunker = %(chunker)s,
-    media_type = held.media_type, page_starts = string_to_array(held.page_starts, ',')::int[], notes = held.notes::jsonb
+    media_type = held.media_type, page_starts = string_to_array(held.page_starts, ',')::int[],
+    page_numbers = string_to_array(held.page_numbers, ',', 'NULL')::int[], notes = held.notes::jsonb
 FROM unnest(%(documents)b::uuid[], %(versions)b::bigint[], %(texts)b::text[], %(titles)b::text[], %(parsers)b::text[],
-            %(media_types)b::text[], %(page_starts)b::text[], %(notes)b::text[])
-     AS held (document_id, version, text, title, parser, media_type, page_starts, notes)
+            %(media_types)b::text[], %(page_starts)b::text[], %(page_numbers)b::text[], %(notes)b::text[])
+     AS held (document_id, version, text, title, parser, media_type, page_starts, page_numbers, notes)
 WHERE v.document_id = held.document_id AND (v.version = held.version OR v.same_as = held.version)
 
 -- name: clear_stage

@@ -37,7 +37,7 @@ WHERE kept.document_id = %(document)s AND kept.revision = %(revision)s AND kept.
 -- name: version_chunks
 -- The chunks of one version where they stood in it, live or retired since.
 SELECT c.chunk_id, p.ordinal::int - 1, p.start, p."end", c.text, encode(c.sha256, 'hex'), c.heading_path, c.tokens,
-       width_bucket(p.start, v.page_starts)
+       v.page_numbers[width_bucket(p.start, v.page_starts)]
 FROM documents_documentversion v,
      LATERAL unnest(v.chunk_ids, v.starts, v.ends) WITH ORDINALITY AS p (chunk_id, start, "end", ordinal)
 JOIN documents_chunk c ON c.document_id = %(document)s AND c.chunk_id = p.chunk_id

@@ -7,7 +7,7 @@ WHERE coalesce(v.same_as, v.version) = held.version
 
 -- name: compare_versions
 -- What is live, beside what was read of it anew.
-SELECT v.document_id, v.text = held.text, v.title, v.page_starts, v.chunk_ids, v.starts, v.ends
+SELECT v.document_id, v.text = held.text, v.title, v.page_starts, v.page_numbers, v.chunk_ids, v.starts, v.ends
 FROM documents_documentversion v
 JOIN unnest(%(documents)b::uuid[], %(versions)b::bigint[], %(texts)b::text[]) AS held (document_id, version, text)
   ON v.document_id = held.document_id AND v.version = held.version
@@ -15,13 +15,16 @@ JOIN unnest(%(documents)b::uuid[], %(versions)b::bigint[], %(texts)b::text[]) AS
 -- name: keep_coming
 -- The coming revision, until publish puts it in place: what is live answers meanwhile. Its text only if it differs.
 INSERT INTO documents_versionrevision
-    (document_id, version, revision, tenant_id, media_type, title, text, characters, page_starts, notes, parser, chunker)
+    (document_id, version, revision, tenant_id, media_type, title, text, characters, page_starts, page_numbers, notes,
+     parser, chunker)
 SELECT d.id, held.version, d.live_revision + 1, d.tenant_id, held.media_type, held.title, held.text, held.characters,
-       string_to_array(held.page_starts, ',')::int[], held.notes::jsonb, held.parser, %(chunker)s
+       string_to_array(held.page_starts, ',')::int[], string_to_array(held.page_numbers, ',', 'NULL')::int[],
+       held.notes::jsonb, held.parser, %(chunker)s
 FROM documents_document d
 JOIN unnest(%(documents)b::uuid[], %(versions)b::bigint[], %(texts)b::text[], %(characters)b::bigint[],
-            %(titles)b::text[], %(parsers)b::text[], %(media_types)b::text[], %(page_starts)b::text[], %(notes)b::text[])
-     AS held (document_id, version, text, characters, title, parser, media_type, page_starts, notes)
+            %(titles)b::text[], %(parsers)b::text[], %(media_types)b::text[], %(page_starts)b::text[],
+            %(page_numbers)b::text[], %(notes)b::text[])
+     AS held (document_id, version, text, characters, title, parser, media_type, page_starts, page_numbers, notes)
   ON d.id = held.document_id
 
 -- name: clear_coming
@@ -42,10 +45,10 @@ WHERE v.document_id = held.document_id AND (v.version = held.version OR v.same_a
 -- Invariant I6: what a citation of the old revision points to. A text that the new one does not change is kept once.
 INSERT INTO documents_versionrevision
     (document_id, version, revision, tenant_id, media_type, title, text, characters, chunk_ids, starts, ends, page_starts,
-     notes, parser, chunker, replaced_at)
+     page_numbers, notes, parser, chunker, replaced_at)
 SELECT v.document_id, v.version, v.revision, v.tenant_id, v.media_type, v.title,
        CASE WHEN coming.text IS NOT NULL THEN v.text END, v.characters, v.chunk_ids, v.starts, v.ends, v.page_starts,
-       v.notes, v.parser, v.chunker, %(now)s
+       v.page_numbers, v.notes, v.parser, v.chunker, %(now)s
 FROM documents_documentversion v
 JOIN {held} ON v.document_id = held.document_id AND v.version = held.version
 JOIN documents_versionrevision coming
@@ -56,7 +59,7 @@ JOIN documents_versionrevision coming
 UPDATE documents_documentversion v SET
     revision = coming.revision, media_type = coming.media_type, title = coming.title,
     text = coalesce(coming.text, v.text), characters = coming.characters, page_starts = coming.page_starts,
-    notes = coming.notes, parser = coming.parser, chunker = coming.chunker
+    page_numbers = coming.page_numbers, notes = coming.notes, parser = coming.parser, chunker = coming.chunker
 FROM documents_versionrevision coming
 JOIN {held} ON coming.document_id = held.document_id AND coming.version = held.version
 WHERE v.document_id = coming.document_id AND (v.version = coming.version OR v.same_as = coming.version)

@@ -33,14 +33,15 @@ best AS MATERIALIZED (
 )
 SELECT b.chunk_id, b.document_id, d.live_version, d.version, d.live_revision, d.collection_id, d.source_uri, d.title, d.metadata,
        c.heading_path, c.text, encode(c.sha256, 'hex'), v.starts[p.ordinal], v.ends[p.ordinal],
-       v.page_starts[width_bucket(v.starts[p.ordinal], v.page_starts)
-                     :width_bucket(v.ends[p.ordinal] - 1, v.page_starts)],
-       width_bucket(v.starts[p.ordinal], v.page_starts), b.score, b.dense_score, b.lexical_score
+       v.page_starts[pages.first:pages.last], v.page_numbers[pages.first:pages.last], v.page_numbers[pages.first],
+       b.score, b.dense_score, b.lexical_score
 FROM best b
 JOIN documents_chunk c ON c.document_id = b.document_id AND c.chunk_id = b.chunk_id AND c.retired_in_version IS NULL
 JOIN documents_document d ON d.id = b.document_id
 JOIN documents_documentversion v ON v.document_id = b.document_id AND v.version = d.live_version
 CROSS JOIN LATERAL (SELECT array_position(v.chunk_ids, b.chunk_id) AS ordinal) p
+CROSS JOIN LATERAL (SELECT width_bucket(v.starts[p.ordinal], v.page_starts) AS first,
+                           width_bucket(v.ends[p.ordinal] - 1, v.page_starts) AS last) pages
 WHERE p.ordinal IS NOT NULL
 ORDER BY b.score DESC, b.chunk_id
 

@@ -126,6 +126,32 @@ def test_a_member_that_lies_about_its_size_gives_no_more_than_it_says() -> None:
     assert "B." in parsed.text and len(parsed.text) < 1000
 
 
+@pytest.mark.parametrize("claimed", [0, 1, 100])
+def test_an_archive_of_nothing_but_a_member_that_lies_about_its_size_is_corrupt(claimed: int) -> None:
+    whole = bytearray(packed({"a.txt": "some words " * 100, "film.bin": bytes(range(256))}))
+    for signature, at in ((b"PK\x03\x04", 22), (b"PK\x01\x02", 24)):
+        start = whole.find(signature)
+        whole[start + at : start + at + 4] = struct.pack("<I", claimed)
+    assert code_of(bytes(whole), filename="x.zip") == "corrupt"
+
+
+def test_a_symbolic_link_is_left_out_with_a_note() -> None:
+    link = zipfile.ZipInfo("link.txt")
+    link.create_system, link.external_attr = 3, 0o120777 << 16
+    for members in ([], ["a.txt"]):
+        data = io.BytesIO()
+        with zipfile.ZipFile(data, "w") as archive:
+            archive.writestr(link, "/etc/passwd")
+            for name in members:
+                archive.writestr(name, "A.")
+        if members:
+            parsed = parse(data.getvalue(), filename="x.zip")
+            assert shown(parsed) == [("heading", "a.txt"), ("paragraph", "A.")]
+            assert parsed.notes == ["link.txt was left out: It is a symbolic link."]
+        else:
+            assert code_of(data.getvalue(), filename="x.zip") == "empty"
+
+
 def test_a_bomb_among_the_members_is_the_whole_archives_fault() -> None:
     inner = packed({"zeros.txt": bytes(100 * 2**20)})
     with pytest.raises(ParseError, match="archive_bomb"):

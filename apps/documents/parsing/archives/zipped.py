@@ -56,12 +56,14 @@ def open_zip(data: bytes) -> zipfile.ZipFile:
 
 def read_member(archive: zipfile.ZipFile, member: str | zipfile.ZipInfo) -> bytes:
     """The bytes of one member. Raises ParseError("corrupt"); KeyError where there is none."""
+    info = archive.getinfo(member) if isinstance(member, str) else member
     try:
-        return archive.read(member)
-    except KeyError:
-        raise
+        content = archive.read(info)
     except Exception as error:  # zlib.error, BadZipFile, EOFError, NotImplementedError, lzma.LZMAError ...
         raise ParseError("corrupt", "A member of the ZIP container is damaged.") from error
+    if info.CRC and not content:  # zipfile checks the sum of what it has read only
+        raise ParseError("corrupt", "A member of the ZIP container is damaged.")
+    return content
 
 
 def identify(data: bytes) -> str:
