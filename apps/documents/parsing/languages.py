@@ -56,8 +56,8 @@ _UNKNOWN, _SIGN, _RARE_SIGN = 17, 6, 20  # bits: of a letter that the language h
 
 
 def bits(text: str) -> tuple[int, int]:
-    """(information in a text's letters and in its signs outside ASCII, less the more it is like a language; how many these
-    are)"""
+    """(information in a text's letters and in its signs outside ASCII: less the more it is like a language; how many
+    these are)."""
     signs, letters = [(_RARE_SIGN - _SIGN, len(_BEHIND_LETTER.findall(text)))], []
     for char, times in Counter(unicodedata.normalize("NFC", text).lower().translate(_CEDILLA)).items():
         if unicodedata.category(char)[0] in "LM":

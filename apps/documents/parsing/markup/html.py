@@ -7,12 +7,14 @@ ten thousand nested tags cost a list entry each and never a Python stack frame.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
-from apps.documents.parsing.build import INVISIBLE, Builder, squeezed
+from apps.documents.parsing.build import INVISIBLE, LONG_TABLE, Builder, is_header, squeezed
 from apps.documents.parsing.encoding import decode
+from apps.documents.parsing.markup.grid import Grid, number
 from apps.documents.parsing.normalise import clean, is_printable
 from apps.documents.parsing.types import Parsed, ParseError
 
@@ -44,6 +46,17 @@ _CONTROL = re.compile(
     r"&#(?:0*(?:[0-8]|1[1-9]|2[0-9]|3[01])(?![0-9])|x0*(?:[0-8b-f]|1[0-9a-f])(?![0-9a-f]))", re.IGNORECASE
 )
 _SPACE = re.compile(r"[ \t\n\r\f\u00a0]+")
+_MAX_NESTING = 20_000  # elements: building the tree takes time that grows with its square, here about two seconds
+#: What opens and closes elements; tags in comments, scripts and the like do not.
+_TAG = re.compile(
+    r"<(?:!--.*?(?:-->|\Z)|(script|style|textarea|title|xmp)\b.*?(?:</\1|\Z)|(/?)([a-z][^\s/>]*))",
+    re.IGNORECASE | re.DOTALL,
+)
+#: Elements without content, and those that the next one of their kind closes.
+_FLAT = _tags(
+    "area base br col embed hr img input link meta param source track wbr path use circle rect line "
+    "p li dt dd tr td th thead tbody tfoot option optgroup rp rt colgroup"
+)
 _LAYOUT_REACH = 64  # ancestors looked at to find the list or table around a heading
 
 
@@ -51,7 +64,8 @@ def parse(data: bytes, *, media_type: str, charset: str | None) -> Parsed:
     """Visible text of the page without scripts, styles and navigation; title from `<title>` or the first h1.
 
     Tables become one row per line with cells joined by " | "; a table or list that holds headings is page
-    layout and is read as ordinary text. A page that is nothing but navigation keeps its navigation.
+    layout and is read as ordinary text. A page that is nothing but navigation keeps its navigation. Raises ParseError:
+    "empty", and "malformed" for more than _MAX_NESTING elements in one another.
     """
     head = data[:_META_WINDOW]
     labels = [m.decode("ascii", "ignore") for m in _XML_CHARSET.findall(head) + _META_CHARSET.findall(head)]
@@ -59,6 +73,8 @@ def parse(data: bytes, *, media_type: str, charset: str | None) -> Parsed:
     source = clean(decode(data, declared=(charset, *labels)).removeprefix("\ufeff"))
     if not source or source.isspace():
         raise ParseError("empty", "The HTML content has no text.")
+    if _is_deep(source):
+        raise ParseError("malformed", "The HTML is nested too deeply.")
     tree = LexborHTMLParser(source)
     root = tree.body or tree.root
     if root is None:
@@ -66,11 +82,35 @@ def parse(data: bytes, *, media_type: str, charset: str | None) -> Parsed:
     layout = _layout_containers(tree)
     marked = {node.mem_id for node in tree.css("[hidden], [style], [role]")}
     read = clean if _CONTROL.search(source) else str
-    writer = _walk(root, layout, marked, read, skip_noise=True)
+    spans = {
+        node.mem_id: (number(node.attributes.get("colspan")), number(node.attributes.get("rowspan")))
+        for node in tree.css("[colspan], [rowspan]")
+    }
+    writer = _walk(root, _Writer(layout, spans), marked, read, skip_noise=True)
     if not writer.built:
-        writer = _walk(root, layout, marked, read, skip_noise=False)
+        writer = _walk(root, _Writer(layout, spans), marked, read, skip_noise=False)
     title = tree.css_first("head > title") or tree.css_first("h1")
     return writer.built.parsed(media_type=media_type, parser=FINGERPRINT, title=title.text() if title else None)
+
+
+def _is_deep(source: str) -> bool:
+    """Are more than _MAX_NESTING elements open at once, as far as their tags tell?"""
+    if source.count("<") <= _MAX_NESTING:
+        return False
+    depth, opened = 0, Counter[str]()
+    for found in _TAG.finditer(source):
+        name = (found[3] or "").lower()
+        if not name or name in _FLAT:
+            continue
+        if not found[2]:
+            opened[name] += 1
+            depth += 1
+            if depth > _MAX_NESTING:
+                return True
+        elif opened[name]:
+            opened[name] -= 1
+            depth -= 1
+    return False
 
 
 def _layout_containers(tree: LexborHTMLParser) -> set[int]:
@@ -89,13 +129,12 @@ def _layout_containers(tree: LexborHTMLParser) -> set[int]:
 
 
 def _walk(
-    root: LexborNode, layout: set[int], marked: set[int], read: Callable[[str], str], *, skip_noise: bool
+    root: LexborNode, writer: _Writer, marked: set[int], read: Callable[[str], str], *, skip_noise: bool
 ) -> _Writer:
     """Depth-first over the tree with an explicit stack of open elements.
 
     `marked` are the elements with an attribute that may hide them; `read` is applied to each text.
     """
-    writer = _Writer(layout)
     text = writer.inline.append
     node: LexborNode | None = root
     open_elements: list[tuple[LexborNode, str]] = []
@@ -154,7 +193,7 @@ class _Writer:
     A list and a table are one block each, however deep they nest; everything inside becomes their lines.
     """
 
-    def __init__(self, layout: set[int]) -> None:
+    def __init__(self, layout: set[int], spans: dict[int, tuple[int, int]]) -> None:
         self.built = Builder()
         self.inline: list[str] = []
         self._layout = layout
@@ -164,6 +203,11 @@ class _Writer:
         self._tables: list[bool] = []  # is layout
         self._marker = ""
         self._cells: list[str] = []
+        self._rows: list[list[str]] = []  # of the table that is open
+        self._grid = Grid()
+        self._spans = spans  # (columns, rows) of cells that cover several, by `mem_id`
+        self._span: tuple[int, int] | None = None  # of the cell that is open
+        self._row_spans: dict[int, tuple[int, int]] = {}  # of the row's cells, by their number
         self._lines: list[str] = []  # of the list or table that is open
 
     def enter_block(self, node: LexborNode, tag: str) -> None:
@@ -214,17 +258,20 @@ class _Writer:
         self._tables.append(is_layout)
         if not is_layout:
             self._cells = []
+            self._grid = Grid()
 
     def enter_row(self, node: LexborNode, tag: str) -> None:
         self._close_line()
         if self._in_data_table():
-            self._cells = []
+            self._close_row()  # a caption
 
     def enter_cell(self, node: LexborNode, tag: str) -> None:
         if not self._in_data_table():
             self._close_line()
-        elif self.inline:
+            return
+        if self.inline:
             self._close_cell()
+        self._span = self._spans.get(node.mem_id)
 
     def leave_block(self) -> None:
         self._close_line()
@@ -248,10 +295,20 @@ class _Writer:
         if self._in_data_table():
             self._close_row()
         self._close_line()
-        is_layout = self._tables.pop()
-        if not is_layout and not self._in_container():
-            self._emit("table", "\n".join(self._lines))
-            self._lines = []
+        if self._tables.pop() or self._in_data_table():
+            return
+        rows, self._rows = self._rows, []
+        if self._in_container():
+            self._lines += map(" | ".join, rows)
+            return
+        titles = 0
+        while titles < len(rows) - LONG_TABLE and sum(map(bool, rows[titles])) == 1:
+            titles += 1
+        if titles < len(rows) and is_header(rows[titles]):  # what stands above the columns' names is no row
+            for row in rows[:titles]:
+                self._emit("paragraph", "".join(row))
+            rows = rows[titles:]
+        self.built.table(rows)
 
     def leave_row(self) -> None:
         self._close_row() if self._in_data_table() else self._close_line()
@@ -313,13 +370,19 @@ class _Writer:
             self._emit("paragraph", line)
 
     def _close_cell(self) -> None:
+        if self._span:
+            self._row_spans[len(self._cells)], self._span = self._span, None
         self._cells.append(self._take_inline().replace("\n", " "))
 
     def _close_row(self) -> None:
         if stray := self._take_inline():
             self._cells.append(stray.replace("\n", " "))
+        if self._row_spans or (self._cells and self._grid.covered):
+            spans = (self._row_spans.get(at, (1, 1)) for at in range(len(self._cells)))
+            self._cells = self._grid.row((text, *span) for text, span in zip(self._cells, spans, strict=True))
+            self._row_spans = {}
         if any(self._cells):
-            self._lines.append(" | ".join(self._cells))
+            self._rows.append(self._cells)
         self._cells = []
 
     def _emit(self, kind: str, text: str, level: int = 0) -> None:
