@@ -80,6 +80,7 @@ INSTALLED_APPS = [
     "apps.documents",
     "apps.retrieval",
     "apps.generation",
+    "apps.evaluation",
     "ragsite",
 ]
 
@@ -191,6 +192,7 @@ CELERY_BEAT_SCHEDULE = {
     "sweep": {"task": "documents.sweep", "schedule": SWEEP_SECONDS, "options": {"expires": 30}},
     "forget": {"task": "documents.forget", "schedule": 3600, "options": {"expires": 600}},
     "schedules": {"task": "documents.schedules", "schedule": 60, "options": {"expires": 60}},
+    "evaluations": {"task": "evaluation.drain", "schedule": SWEEP_SECONDS, "options": {"expires": 30}},
     "fingerprints": {"task": "documents.fingerprints", "schedule": 3600, "options": {"expires": 600}},
 }
 CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
@@ -267,6 +269,7 @@ API_TAGS = {  # in the order in which they are shown
     "jobs": "What is being indexed, and what could not be.",
     "sources": "Folders, buckets, sites and feeds that documents come from.",
     "reindexes": "Documents read and cut anew, after a change of settings or of a parser, or when you ask for it.",
+    "evaluations": "How good searches are: labelled queries, and what is found for them.",
     "OpenAI": "The protocol of OpenAI's clients; each collection is a model.",
 }
 SPECTACULAR_SETTINGS = {
@@ -332,6 +335,7 @@ UNFOLD = {
                     _desk_page("Sources", "sync", "documents", "source"),
                     _desk_page("Jobs", "pending_actions", "documents", "ingestionjob"),
                     _desk_page("Embedding spaces", "scatter_plot", "documents", "embeddingspace"),
+                    _desk_page("Quality", "monitoring", "evaluation", "evaluationset"),
                 ],
             },
             {

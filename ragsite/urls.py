@@ -27,6 +27,7 @@ urlpatterns = [
     path("api/v1/", include("apps.documents.urls")),
     path("api/v1/", include("apps.retrieval.urls")),
     path("api/v1/", include("apps.generation.urls")),
+    path("api/v1/", include("apps.evaluation.urls")),
     path("v1/", include("apps.generation.openai_urls")),
 ]
 

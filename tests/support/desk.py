@@ -14,9 +14,10 @@ from apps.access import tenancy
 from apps.access.models import ApiKey, Tenant, User
 from apps.documents.accept import Accepted
 from apps.documents.models import Collection, Document, EmbeddingSpace, IngestionJob, Source
+from apps.evaluation.models import EvaluationRun, EvaluationSet
 
 PASSWORD = "correct horse battery"
-MODELS = (Collection, Document, Source, IngestionJob, EmbeddingSpace, ApiKey, User)
+MODELS = (Collection, Document, Source, IngestionJob, EmbeddingSpace, EvaluationSet, EvaluationRun, ApiKey, User)
 Ingest = Callable[..., Accepted]
 
 

@@ -12,6 +12,8 @@ from apps.access import keys, tenancy
 from apps.access.models import ApiKey, Tenant, User
 from apps.documents.models import Collection, Document, EmbeddingSpace, IngestionJob, Source
 from apps.documents.sources import verbs
+from apps.evaluation import runs, stored
+from apps.evaluation.models import EvaluationRun, EvaluationSet
 from tests.support.desk import Ingest, make_curator, sign_in
 
 
@@ -51,7 +53,25 @@ def source(collection: Collection, tmp_path: Path) -> Source:
 
 
 @pytest.fixture
-def owned(tenant: Tenant, curator: User, document: Document, dead_job: IngestionJob, source: Source) -> dict[type, Any]:
+def measured(document: Document) -> EvaluationRun:
+    """A run of a set of one question, which has been done."""
+    queries = [{"query": "Who counts ships in the harbour?", "relevant": [{"source_uri": "harbour", "grade": 1}]}]
+    with tenancy.scope(document.tenant_id):
+        made = stored.create(tenant_id=document.tenant_id, name="Harbour questions", collection="docs", queries=queries)
+        run = runs.request(found=made, modes=["lexical"], k=10)
+    runs.start(run)
+    return run
+
+
+@pytest.fixture
+def owned(
+    tenant: Tenant,
+    curator: User,
+    document: Document,
+    dead_job: IngestionJob,
+    source: Source,
+    measured: EvaluationRun,
+) -> dict[type, Any]:
     """One object of each registered model, of the tenant's own."""
     key, _ = keys.create_key(tenant_id=tenant.id, name="switchboard", scopes=["read"])
     space = EmbeddingSpace.objects.order_by("created_at")[0]
@@ -61,6 +81,8 @@ def owned(tenant: Tenant, curator: User, document: Document, dead_job: Ingestion
         Source: source.pk,
         IngestionJob: dead_job.pk,
         EmbeddingSpace: space.pk,
+        EvaluationSet: measured.set_id,
+        EvaluationRun: measured.pk,
         ApiKey: key.pk,
         User: curator.pk,
     }

@@ -18,6 +18,7 @@ from apps.access import tenancy
 from apps.access.models import ApiKey, Tenant, User
 from apps.documents.admin.dashboard import dashboard
 from apps.documents.models import Collection, Document, EmbeddingSpace, IngestionJob, Reindex, Source, SyncRun
+from apps.evaluation.models import EvaluationRun, EvaluationSet
 from tests.support.desk import MODELS, PASSWORD, in_tenant, make_curator, sign_in, text_of, url
 
 SOURCE_ACTIONS = ("sync_now", "sync_empty", "cancel", "remove")
@@ -50,7 +51,7 @@ def test_every_page_answers(desk: Client, owned: dict[type, Any]) -> None:
         assert desk.get(url("changelist", model), {"q": "a"}).status_code == 200, model
     for model in (Collection, Source, ApiKey, User):
         assert desk.get(url("add", model)).status_code == 200
-    for model in (Document, IngestionJob, EmbeddingSpace):
+    for model in (Document, IngestionJob, EmbeddingSpace, EvaluationSet, EvaluationRun):
         assert desk.get(url("add", model)).status_code == 403
     for page in ("changelist", "add"):
         assert desk.get(reverse(f"admin:auth_group_{page}")).status_code == (200 if page == "changelist" else 403)
@@ -134,3 +135,14 @@ def test_a_wrong_password_opens_no_tenant(curator: User, tenant: Tenant, other_t
     with transaction.atomic():
         assert authenticate(username=stranger.username, password=PASSWORD) == stranger
         assert list(User.objects.all()) == [stranger]
+
+
+def test_the_last_results_are_shown(desk: Client, measured: EvaluationRun) -> None:
+    for page in (url("changelist", EvaluationSet), url("change", EvaluationSet, measured.set_id)):
+        shown = text_of(desk.get(page))
+        assert "Harbour questions" in shown and "nDCG@10: lexical 1.000" in shown
+    shown = text_of(desk.get(url("change", EvaluationRun, measured.pk)))
+    assert "Who counts ships in the harbour?" in shown and "nDCG@10: lexical 1.000" in shown
+    for model, pk in ((EvaluationSet, measured.set_id), (EvaluationRun, measured.pk)):
+        assert desk.post(url("change", model, pk), {"name": "x"}).status_code == 403
+        assert desk.post(url("delete", model, pk), {"post": "yes"}).status_code == 403
