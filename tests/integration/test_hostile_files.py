@@ -22,7 +22,7 @@ FILES = Path(__file__).resolve().parents[3] / "shared" / "data" / "files"
 MADE = {
     "bomb.zip": (hostile.zip_bomb, {"archive_bomb"}),
     "bomb.docx": (hostile.zip_bomb, {"archive_bomb"}),
-    "laughs.xml": (hostile.laughs, {"malformed", "empty"}),
+    "laughs.xml": (hostile.laughs, {"malformed"}),
     "external.xml": (lambda: hostile.external_entity("/etc/passwd"), {"live", "malformed"}),
     "deep.json": (hostile.deep_json, {"malformed"}),
     "deep.xml": (hostile.deep_xml, {"malformed"}),

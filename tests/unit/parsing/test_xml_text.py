@@ -409,3 +409,11 @@ def test_the_shared_files_are_read(name: str, phrase: str) -> None:
 @needs_shared
 def test_the_shared_file_with_an_external_entity_is_harmless() -> None:
     assert code_of((SHARED / "bad" / "tika__testXXE.xml").read_bytes(), filename="a.xml") == "empty"
+
+
+def test_a_document_that_is_nothing_but_large_entities_is_malformed() -> None:
+    laughs = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 10))
+    assert code_of(f'<!DOCTYPE a [<!ENTITY l0 "lol">{laughs}]><a>&l9;</a>'.encode(), filename="x.xml") == "malformed"
+    quadratic = f'<!DOCTYPE a [<!ENTITY b "{"b" * 100_000}">]><a>{"&b;" * 10_000}</a>'
+    assert code_of(quadratic.encode(), filename="x.xml") == "malformed"
+    assert code_of(b'<!DOCTYPE a [<!ENTITY b "b">]><a/>', filename="x.xml") == "empty"

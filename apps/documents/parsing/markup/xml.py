@@ -5,7 +5,7 @@ from __future__ import annotations
 from apps.documents.parsing.build import Builder
 from apps.documents.parsing.markup import html, xml_data, xml_document, xml_feed, xml_office
 from apps.documents.parsing.markup.xml_tree import Element, child, local, read, words
-from apps.documents.parsing.types import Parsed
+from apps.documents.parsing.types import Parsed, ParseError
 
 FINGERPRINT = "xml_text/1"
 
@@ -31,6 +31,8 @@ def parse(data: bytes, *, media_type: str, charset: str | None) -> Parsed:
     for note in notes:
         built.note(note)
     title = _read(built, root, name)
+    if notes and not built:
+        raise ParseError("malformed", "All text of the XML is in entities that are not expanded.")
     return built.parsed(media_type=media_type, parser=FINGERPRINT, title=title)
 
 
