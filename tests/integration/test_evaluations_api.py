@@ -128,6 +128,23 @@ def test_who_has_lost_a_run_writes_no_more(client: httpx.Client, tenant: Tenant,
     with pytest.raises(runs.LostLease):
         runs._ask(mine)
     assert client.get(f"{RUNS}/{run.id}").json()["results"] == []
+    assert client.delete(f"{SETS}/{run.set_id}").status_code == 204
+
+
+def test_two_runs_at_once_leave_room_for_other_work(client: httpx.Client, tenant: Tenant, farm: Collection) -> None:
+    found = made(client, labelled("bees", "bees"))
+    first, second, third = (run_of(tenant, found["id"]) for _ in range(3))
+
+    def due() -> set[Any]:
+        return {run_id for _, run_id in runs._due()}
+
+    assert due() and due() <= {first.id, second.id, third.id}
+    assert runs._claim(tenant.id, first.id) and runs._claim(tenant.id, second.id) and due() == set()
+    with tenancy.scope(tenant.id):
+        EvaluationRun.objects.exclude(id=third.id).delete()
+    assert due() == {third.id}
+    runs.drain()
+    assert due() == set() and client.get(f"{RUNS}/{third.id}").json()["state"] == "done"
 
 
 def test_of_old_runs_only_the_means_are_kept(
