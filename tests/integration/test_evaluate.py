@@ -141,6 +141,7 @@ def test_a_document_counts_once_at_its_best_chunk(
         (["--languages", "xx"], "No set has queries in xx"),
         (["/nowhere"], "No such file"),
         (["/nowhere", "--collection", "one"], "--collection is for one PATH"),
+        (["--exact", "--modes", "lexical"], "--exact is about dense search"),
         (["--space", "nowhere"], "There is no embedding space 'nowhere'"),
     ],
 )
@@ -162,4 +163,5 @@ def test_other_documents_in_the_collection_are_refused(
 def test_a_sample_is_stated(tenant: Tenant, numbers: Path) -> None:
     queries = [{"id": str(number), "text": f"{number}th"} for number in range(6)]
     write_set(numbers, queries=queries, qrels="".join(f"{number}\td{number}\t1\n" for number in range(6)))
-    assert " 2/6 " in evaluate(tenant, numbers, "--modes", "lexical", "--queries", "2")
+    said = evaluate(tenant, numbers, "--modes", "lexical", "--queries", "2", "--seed", "7")
+    assert " 2/6 " in said and "drawn with the seed 7" in said

@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import httpx
 import pytest
+from celery import current_app
 from django.db import connection
 from django.utils import timezone
 
@@ -19,7 +20,8 @@ from apps.documents.erasure import traces
 from apps.documents.models import Collection
 from apps.evaluation import runs
 from apps.evaluation.models import EvaluationRun, LabelledQuery, QueryResult
-from tests.support.processes import Server, Workers, wait_for
+from tests.conftest import DATA
+from tests.support.processes import Server, wait_for, worker
 from tests.support.refusals import refused, send
 
 SETS, RUNS = "/api/v1/evaluations/sets", "/api/v1/evaluations/runs"
@@ -126,6 +128,23 @@ def test_who_has_lost_a_run_writes_no_more(client: httpx.Client, tenant: Tenant,
     with pytest.raises(runs.LostLease):
         runs._ask(mine)
     assert client.get(f"{RUNS}/{run.id}").json()["results"] == []
+    assert client.delete(f"{SETS}/{run.set_id}").status_code == 204
+
+
+def test_two_runs_at_once_leave_room_for_other_work(client: httpx.Client, tenant: Tenant, farm: Collection) -> None:
+    found = made(client, labelled("bees", "bees"))
+    first, second, third = (run_of(tenant, found["id"]) for _ in range(3))
+
+    def due() -> set[Any]:
+        return {run_id for _, run_id in runs._due()}
+
+    assert due() and due() <= {first.id, second.id, third.id}
+    assert runs._claim(tenant.id, first.id) and runs._claim(tenant.id, second.id) and due() == set()
+    with tenancy.scope(tenant.id):
+        EvaluationRun.objects.exclude(id=third.id).delete()
+    assert due() == {third.id}
+    runs.drain()
+    assert due() == set() and client.get(f"{RUNS}/{third.id}").json()["state"] == "done"
 
 
 def test_of_old_runs_only_the_means_are_kept(
@@ -258,13 +277,34 @@ def test_what_is_not_there_is_not_found(client: httpx.Client, tenant: Tenant) ->
     refused(client.get(RUNS, params={"set": "x"}), 400, pointer="/set")
 
 
-def test_a_large_run_is_done_by_a_worker(client: httpx.Client, farm: Collection, workers: Workers) -> None:
-    """The last test: from here on workers would take the runs of the others."""
-    found = made(client, *(labelled(f"bees {number}", "bees") for number in range(runs.INLINE_SEARCHES)))
-    answered = client.post(RUNS, json={"set": found["id"]})
-    assert answered.status_code == 202 and answered.json()["state"] == "queued"
-    path = f"{RUNS}/{answered.json()['id']}"
-    wait_for(lambda: client.get(path).json()["state"] == "done", what="the run")
+def test_a_large_run_is_done_by_workers_though_one_is_killed(
+    client: httpx.Client, tenant: Tenant, farm: Collection
+) -> None:
+    """kill -9 in the middle; what had been done stays, another worker does the rest."""
+    found = made(client, *(labelled(f"bees {number}", "bees") for number in range(200)))
+
+    def done() -> set[int]:
+        with tenancy.scope(tenant.id):
+            return set(QueryResult.objects.values_list("id", flat=True))
+
+    with worker(DATA, "default", name="victim", JOB_LEASE_SECONDS="2") as victim:
+        answered = client.post(RUNS, json={"set": found["id"]})
+        assert answered.status_code == 202 and answered.json()["state"] == "queued"
+        path = f"{RUNS}/{answered.json()['id']}"
+        wait_for(done, what="the first results")
+        victim.kill()
+    kept = done()
+    assert 0 < len(kept) < 600 and client.get(path).json()["state"] == "running"
+
+    def ended() -> bool:
+        current_app.send_task("evaluation.drain")  # what beat does every few seconds
+        return client.get(path).json()["state"] == "done"
+
+    with worker(DATA, "default", name="successor", JOB_LEASE_SECONDS="2"):
+        wait_for(ended, every=0.5, what="the run")
     run = client.get(path).json()
-    assert len(run["results"]) == runs.INLINE_SEARCHES and set(run["metrics"]) == {"dense", "lexical", "hybrid"}
-    assert run["metrics"]["lexical"]["recall@10"] == 1
+    assert len(run["results"]) == 200 and all(len(each["modes"]) == 3 for each in run["results"])
+    assert kept < done() and len(done()) == 600
+    assert run["metrics"]["lexical"]["recall@10"] == 1 and set(run["metrics"]) == {"dense", "lexical", "hybrid"}
+    with tenancy.scope(tenant.id):
+        assert EvaluationRun.objects.get().attempts == 2

@@ -73,6 +73,8 @@ With --gate it ends with status 1 where a metric of any row is below what it sho
         gate = self._gate(options["gate"])
         if options["collection"] and len(options["paths"]) > 1:
             raise CommandError("--collection is for one PATH.")
+        if options["exact"] and "dense" not in self.modes:
+            raise CommandError("--exact is about dense search: name it in --modes.")
         self.tenant_id = _tenant(options["tenant"])
         self.rows: list[Row] = []
         self.each: list[dict[str, Any]] = []
@@ -119,6 +121,8 @@ With --gate it ends with status 1 where a metric of any row is below what it sho
 
     def _add(self, labelled: LabelledSet, mode: str, judged: list[Judged]) -> Row:
         if not self.rows:
+            if self.size is not None:
+                self.stdout.write(f"At most {self.size} queries of each, drawn with the seed {self.seed}.")
             self._line("set", "lang", "mode", "queries", self.columns, "ms")
         row = Row(
             set=labelled.name,
@@ -132,7 +136,8 @@ With --gate it ends with status 1 where a metric of any row is below what it sho
         )
         self.rows.append(row)
         self.each += [
-            {"set": row.set, "mode": mode, "query": each.question.id, "metrics": each.metrics, "ranked": each.ranked}
+            {"set": row.set, "language": row.language, "mode": mode, "query": each.question.id}
+            | {"metrics": each.metrics, "ranked": each.ranked}
             for each in judged
         ]
         asked = f"{row.queries}" if row.queries == row.of_queries else f"{row.queries}/{row.of_queries}"
@@ -172,7 +177,7 @@ With --gate it ends with status 1 where a metric of any row is below what it sho
     def _hold(self, gate: dict[str, float]) -> None:
         for row in self.rows:
             for name, least in gate.items():
-                if row.metrics.get(name, 1.0) < least:  # (answers: where there are any)
+                if not row.metrics.get(name, 1.0) >= least:  # (answers: where there are any)
                     at = " ".join(part for part in (row.set, row.language, row.mode) if part)
                     self.failures.append(f"{at}: {name} is {row.metrics[name]:.4f}, below {least}")
         if self.failures:
