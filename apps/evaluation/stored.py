@@ -10,7 +10,7 @@ from django.db import IntegrityError, transaction
 
 from apps.access.problems import Problem
 from apps.documents import collections
-from apps.documents.erasure import erased_name
+from apps.documents.erasure import erased_name, is_erased
 from apps.documents.models import Collection, Document
 
 from .models import EvaluationSet, Label, LabelledQuery
@@ -106,12 +106,12 @@ def forget_about(document_id: UUID) -> int:
 def _about(document_id: UUID) -> set[UUID]:
     found = set(Label.objects.filter(document_id=document_id).values_list("query_id", flat=True))
     document = Document.objects.filter(id=document_id).first()
-    if document is not None:
-        slug = Collection.objects.values_list("slug", flat=True).get(id=document.collection_id)
-        named = Label.objects.filter(query__set__collection=slug).exclude(source_uri="")
-        gone = document.erased_at is not None  # its name is a digest of what it was
-        for query_id, source_uri in named.values_list("query_id", "source_uri"):
-            name = erased_name(document.collection_id, source_uri) if gone else source_uri
-            if name == document.source_uri:
-                found.add(query_id)
-    return found
+    if document is None:
+        return found
+    slug = Collection.objects.values_list("slug", flat=True).get(id=document.collection_id)
+    named = Label.objects.filter(query__set__collection=slug)
+    if not is_erased(document):
+        return found | set(named.filter(source_uri=document.source_uri).values_list("query_id", flat=True))
+    pairs = named.exclude(source_uri="").values_list("query_id", "source_uri")
+    name = document.source_uri  # a digest of what it was
+    return found | {query_id for query_id, uri in pairs if erased_name(document.collection_id, uri) == name}
