@@ -19,6 +19,7 @@ from apps.documents.parsing.languages import bits
 from apps.documents.parsing.types import ParseError
 
 SAMPLE = 64 * 1024
+TELLING = 500  # bytes outside ASCII
 JUDGED = 4096  # characters outside ASCII that are enough to judge a guess by
 
 _BOMS = (
@@ -273,7 +274,7 @@ def _guess(data: bytes, *, latin: bool) -> str | None:
             break
         if codec in _MULTI_BYTE and odd <= _MAX_ODD_SHARE_MULTI_BYTE and (whole := _strict(data, codec)) is not None:
             return whole
-    likeliest = _likeliest(sample, single_byte)
+    likeliest = _likeliest(_telling(sample), single_byte)
     return _strict(data, likeliest) if likeliest else None
 
 
@@ -314,6 +315,16 @@ def _sample(data: bytes) -> bytes:
     sample = data[max(0, first - SAMPLE // 4) : first + SAMPLE]
     end = max(sample.rfind(mark) for mark in (b"\n", b" ", b",", b"."))
     return sample[: end + 1] if end > SAMPLE // 2 else sample
+
+
+def _telling(sample: bytes) -> bytes:
+    """As much of the sample as tells its language: up to so many bytes outside ASCII, where it has them."""
+    for number, high in enumerate(re.finditer(rb"[\x80-\xff]", sample)):
+        if number == 0:
+            start = max(0, high.start() - TELLING)
+        elif number == TELLING:
+            return sample[start : max(high.start(), start + 4 * TELLING)]
+    return sample
 
 
 def _oddity(text: str, *, least: int) -> tuple[float, bool]:

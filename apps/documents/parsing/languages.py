@@ -51,15 +51,21 @@ _LETTERS = {
 _NOT_LATIN = ("ar", "be", "bg", "el", "fa", "he", "mk", "ru", "th", "uk")
 _CEDILLA = str.maketrans({"ș": "ş", "ț": "ţ", "\u0307": None})  # lower() leaves the dot of the Turkish capital
 _COMMON_SIGNS = frozenset("‘’“”„«»‹›–—…•€£§°©®¿¡\u00a0\u00ad")
-_BEHIND_LETTER = re.compile(r"(?<=[^\W\d_])[€£§°¿¡]")
+_MISPLACED = frozenset("€£§°¿¡")
+_BEHIND_LETTER = re.compile(rf"(?<=[^\W\d_])[{''.join(_MISPLACED)}]")
 _UNKNOWN, _SIGN, _RARE_SIGN = 17, 6, 20  # bits: of a letter that the language has not, and of other signs
 
 
 def bits(text: str) -> tuple[int, int]:
     """(information in a text's letters and in its signs outside ASCII: less the more it is like a language; how many
     these are)."""
-    signs, letters = [(_RARE_SIGN - _SIGN, len(_BEHIND_LETTER.findall(text)))], []
-    for char, times in Counter(unicodedata.normalize("NFC", text).lower().translate(_CEDILLA)).items():
+    counted: Counter[str] = Counter()
+    for char, times in Counter(unicodedata.normalize("NFC", text)).items():  # each character once is far less to lower
+        for lower in char.lower().translate(_CEDILLA):
+            counted[lower] += times
+    behind = len(_BEHIND_LETTER.findall(text)) if counted.keys() & _MISPLACED else 0
+    signs, letters = [(_RARE_SIGN - _SIGN, behind)], []
+    for char, times in counted.items():
         if unicodedata.category(char)[0] in "LM":
             letters.append((char, times))
         elif char > "\x7f":
