@@ -243,7 +243,8 @@ def _repeat(write: _Write, now: datetime) -> Accepted | Problem:
     if changes or submission.version is not None:
         before = Document.objects.get(id=before.id)
         apply(before, changes, now=now)
-        before.refresh_from_db()
+        if changes:
+            before.refresh_from_db()
     metrics.DOCUMENTS_ACCEPTED.labels(result="unchanged").inc()
     return Accepted(before, None)
 

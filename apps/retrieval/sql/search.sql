@@ -7,8 +7,8 @@ WHERE %(slugs)s::text[] IS NULL OR c.slug = ANY(%(slugs)s::text[])
 ORDER BY c.slug
 
 -- name: passing
--- Of a sample of the live documents: how many there are, and for how many a filter holds. Ids are hashes, so that those
--- of a stretch of the index are a fair sample.
+-- Of a sample of the live documents: how many there are, and for how many a filter holds. Ids are hashes, unless clients
+-- have chosen them, so that the lowest are a fair sample.
 SELECT count(*), count(*) FILTER (WHERE {filter})
 FROM (
     SELECT * FROM documents_document
