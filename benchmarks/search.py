@@ -21,7 +21,8 @@ from apps.access import tenancy
 from apps.documents import embed, prepare
 from apps.documents.accept import Submission, accept
 from apps.retrieval.query_vectors import new_vector
-from apps.retrieval.search import CANDIDATES, compose, index_settings, scopes_of
+from apps.retrieval.scopes import scopes_of
+from apps.retrieval.statement import CANDIDATES, compose, index_settings
 from apps.retrieval.types import SearchQuery
 from tests.support.processes import Server
 

@@ -18,7 +18,9 @@ from apps.documents.accept import Accepted
 from apps.documents.db import vector_text
 from apps.documents.engines import engine_for
 from apps.documents.models import Collection, Document
-from apps.retrieval.search import compose, index_settings, scopes_of, search
+from apps.retrieval.scopes import scopes_of
+from apps.retrieval.search import search
+from apps.retrieval.statement import compose, index_settings
 from apps.retrieval.types import SearchQuery
 from tests.conftest import make_collection
 

@@ -23,7 +23,8 @@ from apps.documents import bulk, db, merge, spaces
 from apps.documents.accept import Submission
 from apps.documents.db import vector_text
 from apps.documents.models import Collection, EmbeddingSpace
-from apps.retrieval.search import compose, index_settings, search
+from apps.retrieval.search import search
+from apps.retrieval.statement import compose, index_settings
 from apps.retrieval.types import SearchQuery
 from ragsite import embedded
 from ragsite.embedded.bootstrap import bootstrap
