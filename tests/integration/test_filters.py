@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from apps.access import tenancy
 from apps.access.problems import Problem
 from apps.documents.models import Collection, Document
-from apps.retrieval import search as searching
+from apps.retrieval import statement
 from apps.retrieval.filters import MAX_CONDITIONS, MAX_DEPTH, MAX_VALUES, compile_filter
 from apps.retrieval.search import search
 from apps.retrieval.types import SearchQuery
@@ -97,7 +97,7 @@ CASES: list[tuple[dict[str, Any], set[str]]] = [
 @pytest.mark.parametrize("path", ["scan", "few", "index"])
 def test_each_operator_on_each_path(filled: Collection, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if path == "index":
-        monkeypatch.setattr(searching, "FILTERED_ROWS", -1)
+        monkeypatch.setattr(statement, "FILTERED_ROWS", -1)
     with override_settings(EXACT_SCAN_ROWS=5_000 if path == "scan" else 0):
         for filters, expected in CASES:
             for mode in ("dense", "lexical", "hybrid"):
@@ -277,7 +277,7 @@ def test_any_filter_means_what_the_grammar_says(
 
 
 def test_a_search_that_takes_too_long_is_stopped(filled: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(searching.QUERIES, "holds", " AND (SELECT pg_sleep(30)::text || {row}.document_id IS NOT NULL)")
+    monkeypatch.setitem(statement.QUERIES, "holds", " AND (SELECT pg_sleep(30)::text || {row}.document_id IS NOT NULL)")
     with override_settings(SEARCH_TIMEOUT_SECONDS=0.2), pytest.raises(Problem) as stopped:
         found(filled, {"title": "x"})
     assert (stopped.value.status_code, stopped.value.code) == (504, "search_timeout")

@@ -1,0 +1,191 @@
+"""The one SQL statement of a search: composed from the fragments of sql/search.sql, run, and its rows as hits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.db import connection
+from django.db.backends.utils import CursorWrapper
+
+from apps.access.sql import load
+from apps.documents.db import vector_text
+from apps.documents.models import EmbeddingSpace
+from apps.documents.spaces import OPERATORS, column_type
+
+from . import lexical
+from .filters import Filter
+from .lexical import Words
+from .types import Hit, Scope, SearchQuery
+
+QUERIES = load(Path(__file__).parent / "sql")
+
+LEXICAL_WEIGHT = 0.75  # of a hybrid search's score; the rest is the similarity's (benchmarks/RESULTS.md)
+MAX_MATCHES = 20_000
+SAMPLE = 1_000  # documents looked at to tell how many a filter lets pass
+#: Of so few chunks that pass a filter all are compared: the vector index would lose rows on its way to them.
+FILTERED_ROWS = 10_000
+CANDIDATES = 100  # each leg's depth: fusion needs more than k to choose from
+_FIXED = {"max_matches": MAX_MATCHES, "k1": lexical.K1, "b": lexical.B, "lexical_weight": LEXICAL_WEIGHT}
+
+
+def compose(
+    collections: Sequence[Scope],
+    query: SearchQuery,
+    vector: Sequence[float] | None,
+    words: Words | None,
+    *,
+    few: bool = False,
+) -> tuple[str, dict]:
+    """The statement and its parameters. Identifiers come from the space's row and constants, values are parameters.
+
+    words: lexical.read's, of a query whose mode is not dense. few: the filter lets few chunks pass.
+    """
+    chunks = sum(collection.chunks for collection in collections)
+    tokens = sum(collection.tokens for collection in collections)
+    space = collections[0].space
+    names: dict[str, Any] = _FIXED | {
+        "table": space.table,
+        "operator": OPERATORS[space.metric],
+        "type": column_type(space),
+    }
+    if query.filter is not None:
+        names["filter"] = query.filter.sql
+    parameters: dict[str, Any] = {
+        "vector": vector_text(vector) if vector is not None else None,
+        "collections": [collection.id for collection in collections],
+        "candidates": max(CANDIDATES, query.k),
+        "fetch": query.k,
+        "chunks": chunks,
+        "average": max(1.0, tokens / chunks if chunks else 1.0),
+        **(query.filter.parameters if query.filter else {}),
+    }
+    legs = []
+    if query.mode != "lexical":
+        leg = "dense_exact" if _scans(collections) else "dense_filtered" if few else "dense_index"
+        legs.append(QUERIES[leg].format(**names, holds=_holds(query, "e")))
+    if query.mode != "dense":
+        assert words is not None
+        legs.append(_lexical(query, words, names, parameters, few=few))
+    statement = QUERIES["search"].format(
+        legs="\n".join(legs),
+        fusion=QUERIES["fuse_" + query.mode].format(**names),
+    )
+    return statement, parameters
+
+
+def _lexical(query: SearchQuery, words: Words, names: dict, parameters: dict[str, Any], *, few: bool) -> str:
+    """The leg by words; adds its parameters."""
+    parameters["plan"] = words.plan
+    ranks = []
+    for number, term in enumerate(words.terms):
+        parameters[f"term{number}"] = term.query
+        ranks.append(QUERIES["rank_whole" if term.whole else "rank"].format(term=f"term{number}"))
+    source = QUERIES["chunks_passing"].format(**names) if few else "documents_chunk c"
+    names = names | {"chunks": source, "holds": "" if few else _holds(query, "c")}
+    if not words.counted:
+        parameters["weights"] = [term.weight for term in words.terms]
+        return QUERIES["lexical"].format(**names, ranks=", ".join(ranks))
+    weights = lexical.weights(words.terms, chunks=parameters["chunks"])
+    parameters |= {f"weight{number}": weight for number, weight in enumerate(weights)}
+    parts = [QUERIES["part"].format(**names, weight=f"weight{at}", rank=rank) for at, rank in enumerate(ranks)]
+    return QUERIES["lexical_counted"].format(**names, relevance=" + ".join(parts) or "0")
+
+
+def index_settings(space: EmbeddingSpace, candidates: int) -> list[str]:
+    """SET LOCAL statements for the vector index: enough candidates visited, and more where a filter eats them."""
+    if space.index_method == EmbeddingSpace.Index.HNSW:
+        return [
+            f"SET LOCAL hnsw.ef_search = {min(1000, candidates)}",
+            "SET LOCAL hnsw.iterative_scan = relaxed_order",
+        ]
+    lists = int(space.index_parameters.get("lists", 1))
+    probes = max(1, min(lists, round(lists**0.5) * 2))
+    return [f"SET LOCAL ivfflat.probes = {probes}", "SET LOCAL ivfflat.iterative_scan = relaxed_order"]
+
+
+def rows_of(collections: Sequence[Scope], query: SearchQuery, vector: Sequence[float] | None) -> list[tuple[Any, ...]]:
+    """Inside a tenant's scope: the rows of a search, best first, each for `hit`."""
+    scans = vector is None or _scans(collections)
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET LOCAL statement_timeout = {settings.SEARCH_TIMEOUT_SECONDS * 1000:.0f}")
+        few = query.filter is not None and not scans and _few(cursor, collections, query.filter)
+        words = lexical.read(collections, query.query, every=few) if query.mode != "dense" else None
+        statement, parameters = compose(collections, query, vector, words, few=few)
+        if not scans and not few:
+            cursor.execute("; ".join(index_settings(collections[0].space, parameters["candidates"])))
+        cursor.execute(statement, parameters)
+        return cursor.fetchall()
+
+
+def _holds(query: SearchQuery, row: str) -> str:
+    """The filter as a condition of a leg's rows."""
+    return " " + QUERIES["holds"].format(filter=query.filter.sql, row=row) if query.filter else ""
+
+
+def _few(cursor: CursorWrapper, collections: Sequence[Scope], found: Filter) -> bool:
+    """Does a filter let so few chunks pass that all of them are compared? Judged by a sample of the documents."""
+    parameters = {"collections": [collection.id for collection in collections], **found.parameters}
+    cursor.execute(QUERIES["passing"].format(filter=found.sql, sample=SAMPLE), parameters)
+    sampled, passing = cursor.fetchone()
+    chunks = sum(collection.chunks for collection in collections)
+    return passing / max(1, sampled) * chunks <= FILTERED_ROWS
+
+
+def _scans(collections: Sequence[Scope]) -> bool:
+    """So few live chunks that scanning them all is as fast as the vector index, and misses none."""
+    return sum(collection.chunks for collection in collections) <= settings.EXACT_SCAN_ROWS
+
+
+def hit(row: tuple[Any, ...], slugs: dict[UUID, str]) -> Hit:
+    """A row of the statement; slugs: of the collections, by id."""
+    (
+        chunk_id,
+        document_id,
+        live,
+        version,
+        revision,
+        collection_id,
+        source_uri,
+        title,
+        metadata,
+        headings,
+        text,
+        sha256,
+        start,
+        end,
+        page_starts,
+        page_numbers,
+        page,
+    ) = row[:17]
+    score, dense, lexical = row[17:]
+    return Hit(
+        chunk_id=chunk_id,
+        document_id=document_id,
+        version=live,
+        revision=revision,
+        collection=slugs[collection_id],
+        source_uri=source_uri,
+        title=title,
+        heading_path=tuple(headings),
+        start=start,
+        end=end,
+        page=page,
+        page_starts=tuple(page_starts or ()),
+        page_numbers=tuple(page_numbers or ()),
+        text=text,
+        sha256=sha256,
+        score=score,
+        scores={
+            "dense": dense,
+            "lexical": lexical,
+            "fused": score if dense is not None and lexical is not None else None,
+            "rerank": None,
+        },
+        metadata=json.loads(metadata) if isinstance(metadata, str) else metadata,
+        fresh=version == live,
+    )
