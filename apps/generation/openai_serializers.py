@@ -11,10 +11,10 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from apps.access.problems import Problem, invalid
-from apps.access.serializers import TextField, WholeField, refuse_unbuilt, unstorable_text
+from apps.access.serializers import FlagField, NumberField, TextField, WholeField, refuse_unbuilt, unstorable_text
 from apps.retrieval.serializers import MAX_QUERY
 
-from .serializers import MAX_TOKENS, NOT_YET, FlagField, NumberField, slugs_field
+from .serializers import MAX_TOKENS, NOT_YET, slugs_field
 
 MAX_MESSAGES = 1_000
 MAX_INPUTS = 2_048  # OpenAI's own limit

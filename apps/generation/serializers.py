@@ -7,7 +7,7 @@ from typing import Any
 from django.conf import settings
 from rest_framework import serializers
 
-from apps.access.serializers import FlagField, StrictSerializer, TextField, WholeField, refuse_unbuilt
+from apps.access.serializers import FlagField, NumberField, StrictSerializer, TextField, WholeField, refuse_unbuilt
 from apps.retrieval.serializers import MAX_QUERY
 
 from .types import AnswerRequest, Options
@@ -16,15 +16,6 @@ from .types import AnswerRequest, Options
 NOT_YET = ("filters", "as_of", "min_versions", "response_format", "conversation", "rerank")
 DEFAULT_K = 8
 MAX_TOKENS = 1_000_000
-
-
-class NumberField(serializers.FloatField):
-    """A finite JSON number; unlike its parent it does not take a string or a boolean for one."""
-
-    def to_internal_value(self, data: Any) -> float:
-        if isinstance(data, bool) or not isinstance(data, int | float):
-            raise serializers.ValidationError("Must be a number.")
-        return super().to_internal_value(data)
 
 
 def slugs_field() -> serializers.ListField:

@@ -13,7 +13,7 @@ from django.db import connection
 from django.db.backends.utils import CursorWrapper
 
 from apps.access.sql import load
-from apps.documents.db import vector_text
+from apps.documents.db import vector_from, vector_text
 from apps.documents.models import EmbeddingSpace
 from apps.documents.spaces import OPERATORS, column_type
 
@@ -54,14 +54,16 @@ def compose(
     statement = QUERIES["search"].format(
         legs="\n".join(QUERIES[leg].format(**names, holds=_holds(query, leg)) for leg in legs),
         fusion=QUERIES["fuse_" + query.mode].format(**names),
+        vector=", vector_send(e.embedding::vector)" if query.diversify else "",
+        vectors=QUERIES["vectors"].format(**names) + "\n" if query.diversify else "",
     )
     parameters = {
         "query": query.query,
         "vector": vector_text(vector) if vector is not None else None,
         "collections": [collection.id for collection in collections],
         "languages": sorted({collection.language for collection in collections}),
-        "candidates": max(CANDIDATES, query.k),
-        "fetch": query.k,
+        "candidates": max(CANDIDATES, query.fetch),
+        "fetch": query.fetch,
         "chunks": chunks,
         "average": max(1.0, tokens / chunks if chunks else 1.0),
         **(query.filter.parameters if query.filter else {}),
@@ -136,7 +138,7 @@ def hit(row: tuple[Any, ...], slugs: dict[UUID, str]) -> Hit:
         page_numbers,
         page,
     ) = row[:17]
-    score, dense, lexical = row[17:]
+    score, dense, lexical = row[17:20]
     return Hit(
         chunk_id=chunk_id,
         document_id=document_id,
@@ -162,4 +164,5 @@ def hit(row: tuple[Any, ...], slugs: dict[UUID, str]) -> Hit:
         },
         metadata=json.loads(metadata) if isinstance(metadata, str) else metadata,
         fresh=version == live,
+        vector=vector_from(row[20]) if len(row) > 20 and row[20] is not None else None,
     )
