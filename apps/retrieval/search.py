@@ -14,6 +14,7 @@ from apps.access import tenancy
 from apps.access.problems import Problem
 
 from . import metrics, refine
+from .explain import explained
 from .query_vectors import cached_vector, new_vector
 from .scopes import one_space, scopes_of
 from .statement import hit, rows_of
@@ -45,6 +46,8 @@ def search(*, tenant_id: UUID, query: SearchQuery) -> SearchResult:
             embedded = time.perf_counter()
             rows = rows_of(scopes, query, vector) if scopes and (lexical or vector) else []
             hits = _hits(rows, scopes, query)
+            searched = time.perf_counter()
+            told = explained(scopes, query, vector) if query.explain and scopes and (lexical or vector) else None
         if space is not None and vector is None:
             vector = new_vector(tenant_id=tenant_id, space=space, query=query.query)
             embedded = time.perf_counter()
@@ -52,7 +55,8 @@ def search(*, tenant_id: UUID, query: SearchQuery) -> SearchResult:
                 scopes = [found for found in scopes_of(query.collections) if found.space == space]
                 rows = rows_of(scopes, query, vector) if scopes else []
                 hits = _hits(rows, scopes, query)
-        searched = time.perf_counter()
+                searched = time.perf_counter()
+                told = explained(scopes, query, vector) if query.explain and scopes else None
         if reranker is not None and hits:
             hits, reranked = refine.reranked(hits, query, reranker)
             with tenancy.scope(tenant_id, repeatable_read=True):
@@ -87,6 +91,7 @@ def search(*, tenant_id: UUID, query: SearchQuery) -> SearchResult:
             "total_ms": _ms(ended - started),
         },
         rerank=reranked,
+        explain=told and told | {"rerank": reranked.explained() if reranked else None},
     )
 
 

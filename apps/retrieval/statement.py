@@ -42,17 +42,9 @@ def compose(
     """
     chunks = sum(collection.chunks for collection in collections)
     tokens = sum(collection.tokens for collection in collections)
-    space = collections[0].space
-    legs = []
-    if query.mode != "lexical":
-        legs.append("dense_exact" if _scans(collections) else "dense_filtered" if few else "dense_index")
-    if query.mode != "dense":
-        legs.append("lexical")
-    names = _FIXED | {"table": space.table, "operator": OPERATORS[space.metric], "type": column_type(space)}
-    if query.filter is not None:
-        names["filter"] = query.filter.sql
+    names = _names(collections, query)
     statement = QUERIES["search"].format(
-        legs="\n".join(QUERIES[leg].format(**names, holds=_holds(query, leg)) for leg in legs),
+        legs="\n".join(legs_of(collections, query, few=few).values()),
         fusion=QUERIES["fuse_" + query.mode].format(**names),
         vector=", vector_send(e.embedding::vector)" if query.diversify else "",
         vectors=QUERIES["vectors"].format(**names) + "\n" if query.diversify else "",
@@ -71,6 +63,24 @@ def compose(
     return statement, parameters
 
 
+def legs_of(collections: Sequence[Scope], query: SearchQuery, *, few: bool) -> dict[str, str]:
+    """The legs of a search: {name of its fragment: its SQL}."""
+    legs = []
+    if query.mode != "lexical":
+        legs.append("dense_exact" if scans(collections) else "dense_filtered" if few else "dense_index")
+    if query.mode != "dense":
+        legs.append("lexical")
+    names = _names(collections, query)
+    return {leg: QUERIES[leg].format(**names, holds=_holds(query, leg)) for leg in legs}
+
+
+def _names(collections: Sequence[Scope], query: SearchQuery) -> dict[str, Any]:
+    """What stands in the fragments' braces."""
+    space = collections[0].space
+    names = _FIXED | {"table": space.table, "operator": OPERATORS[space.metric], "type": column_type(space)}
+    return names if query.filter is None else names | {"filter": query.filter.sql}
+
+
 def index_settings(space: EmbeddingSpace, candidates: int) -> list[str]:
     """SET LOCAL statements for the vector index: enough candidates visited, and more where a filter eats them."""
     if space.index_method == EmbeddingSpace.Index.HNSW:
@@ -85,12 +95,12 @@ def index_settings(space: EmbeddingSpace, candidates: int) -> list[str]:
 
 def rows_of(collections: Sequence[Scope], query: SearchQuery, vector: Sequence[float] | None) -> list[tuple[Any, ...]]:
     """Inside a tenant's scope: the rows of a search, best first, each for `hit`."""
-    scans = vector is None or _scans(collections)
+    exact = vector is None or scans(collections)
     with connection.cursor() as cursor:
         cursor.execute(f"SET LOCAL statement_timeout = {settings.SEARCH_TIMEOUT_SECONDS * 1000:.0f}")
-        few = query.filter is not None and not scans and _few(cursor, collections, query.filter)
+        few = query.filter is not None and not exact and is_few(share(cursor, collections, query.filter), collections)
         statement, parameters = compose(collections, query, vector, few=few)
-        if not scans and not few:
+        if not exact and not few:
             cursor.execute("; ".join(index_settings(collections[0].space, parameters["candidates"])))
         cursor.execute(statement, parameters)
         return cursor.fetchall()
@@ -103,16 +113,20 @@ def _holds(query: SearchQuery, leg: str) -> str:
     return " " + QUERIES["holds"].format(filter=query.filter.sql, row="c" if leg == "lexical" else "e")
 
 
-def _few(cursor: CursorWrapper, collections: Sequence[Scope], found: Filter) -> bool:
-    """Does a filter let so few chunks pass that all of them are compared? Judged by a sample of the documents."""
+def is_few(part: float, collections: Sequence[Scope]) -> bool:
+    """Does a filter that lets this part pass leave so few chunks that all of them are compared?"""
+    return part * sum(collection.chunks for collection in collections) <= FILTERED_ROWS
+
+
+def share(cursor: CursorWrapper, collections: Sequence[Scope], found: Filter) -> float:
+    """Which part of the documents a filter lets pass, 0..1, judged by a sample."""
     parameters = {"collections": [collection.id for collection in collections], **found.parameters}
     cursor.execute(QUERIES["passing"].format(filter=found.sql, sample=SAMPLE), parameters)
     sampled, passing = cursor.fetchone()
-    chunks = sum(collection.chunks for collection in collections)
-    return passing / max(1, sampled) * chunks <= FILTERED_ROWS
+    return passing / max(1, sampled)
 
 
-def _scans(collections: Sequence[Scope]) -> bool:
+def scans(collections: Sequence[Scope]) -> bool:
     """So few live chunks that scanning them all is as fast as the vector index, and misses none."""
     return sum(collection.chunks for collection in collections) <= settings.EXACT_SCAN_ROWS
 

@@ -110,6 +110,9 @@ class Reranked:
     def as_json(self) -> dict[str, Any]:
         return {"model": self.model, "candidates": self.candidates, "error": self.error}
 
+    def explained(self) -> dict[str, Any]:
+        return {"backend": self.backend, **self.as_json(), "ms": self.milliseconds}
+
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:

@@ -1,10 +1,10 @@
 """A reranking server that speaks `/rerank` and `/score` and misbehaves on request.
 
 It scores like the fake backend, plus what a text asks for as `score:<number>`. `script:<name>` in the query: `500`,
-`401`, `404`, `429`, `slow` (answers when `go` is set, or after `seconds`), `drip` (a byte at a time, without end), `cut`
-(the connection breaks in the middle), `html`, `garbage`, `short` (one result too few), `twice` (an index twice),
-`beyond` (an index that no text has), `nan`, `text` (scores as strings), `flag` (an index that is `true`), `deep` (nested
-too deeply), `huge`.
+`401`, `404`, `429`, `slow` (answers when `go` is set, or after `seconds`), `drip` (a byte at a time, without end),
+`cut` (the connection breaks in the middle), `html`, `garbage`, `short` (one result too few), `twice` (an index twice),
+`beyond` (an index that no text has), `nan`, `text` (scores as strings), `flag` (an index that is `true`), `deep`
+(nested too deeply), `huge`.
 """
 
 from __future__ import annotations

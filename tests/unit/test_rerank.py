@@ -71,7 +71,10 @@ def test_no_texts_are_no_request(server: FakeRerankServer) -> None:
         ("slow", "timeout"),
         ("drip", "timeout"),
         ("cut", "bad_response"),
-        *((script, "bad_response") for script in ("html", "garbage", "short", "twice", "beyond", "nan", "text", "flag")),
+        *(
+            (script, "bad_response")
+            for script in ("html", "garbage", "short", "twice", "beyond", "nan", "text", "flag")
+        ),
         *((script, "bad_response") for script in ("deep", "huge")),
     ],
 )
