@@ -56,6 +56,7 @@ class ChatSerializer(serializers.Serializer):
     k = WholeField(required=False, min_value=1, max_value=200)
     consistency = serializers.ChoiceField(choices=["eventual"], required=False, allow_null=True)
     stream = FlagField(required=False, allow_null=True)
+    rerank = FlagField(required=False, allow_null=True)
     stream_options = StreamOptionsSerializer(required=False, allow_null=True)
     n = WholeField(required=False, allow_null=True)
     temperature = NumberField(required=False, allow_null=True, min_value=0, max_value=2)

@@ -13,7 +13,7 @@ from apps.retrieval.serializers import MAX_QUERY
 from .types import AnswerRequest, Options
 
 #: Named by the contract, built by later work: refused by name rather than silently ignored.
-NOT_YET = ("filters", "as_of", "min_versions", "response_format", "conversation", "rerank")
+NOT_YET = ("filters", "as_of", "min_versions", "response_format", "conversation")
 DEFAULT_K = 8
 MAX_TOKENS = 1_000_000
 
@@ -30,6 +30,9 @@ class AnswerRequestSerializer(StrictSerializer):
     k = WholeField(min_value=1, max_value=200, default=DEFAULT_K)
     model = TextField(default="auto", max_length=200)
     stream = FlagField(default=False)
+    rerank = FlagField(
+        required=False, allow_null=True, help_text="of the passages; by default where a reranker is configured"
+    )
     consistency = serializers.ChoiceField(choices=["eventual"], required=False)
     max_tokens = WholeField(min_value=1, max_value=MAX_TOKENS, required=False, allow_null=True)
     temperature = NumberField(min_value=0, max_value=2, required=False, allow_null=True)
@@ -49,6 +52,7 @@ def answer_request(values: dict[str, Any]) -> AnswerRequest:
         collections=tuple(slugs) if slugs is not None else None,
         k=values.get("k", DEFAULT_K),
         model=values.get("model") or "auto",
+        rerank=values.get("rerank"),
         options=Options(
             max_tokens=values.get("max_tokens") or min(1024, settings.LLM_CONTEXT_TOKENS // 4),
             temperature=values.get("temperature"),
