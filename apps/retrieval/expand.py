@@ -71,16 +71,17 @@ def windows(own: Sequence[tuple[int, int]], reach: Sequence[tuple[int, int]]) ->
 
 
 def _widened(hit: Hit, near: Around, start: int, end: int) -> Hit:
-    """Its headings are those that stand above all of it."""
+    """Its headings are those that stand above all of it. What stands between two chunks is no part of its edges."""
+    within = [chunk for chunk in near.chunks if chunk[0] < end and chunk[1] > start]
+    start, end = max(start, within[0][0]), min(end, max(last for _, last, _ in within))
     text = near.text[start - near.start : end - near.start]
-    paths = [path for first, last, path in near.chunks if first < end and last > start]
     wider = replace(
         hit,
         start=start,
         end=end,
         text=text,
         sha256=hashlib.sha256(text.encode()).hexdigest(),
-        heading_path=_shared(paths),
+        heading_path=_shared([path for _, _, path in within]),
         page_starts=near.page_starts,
         page_numbers=near.page_numbers,
     )

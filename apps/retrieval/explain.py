@@ -11,9 +11,10 @@ from typing import Any
 
 from django.conf import settings
 from django.db import connection
-from django.db.backends.utils import CursorWrapper
 
-from .statement import QUERIES, RRF_K, compose, index_settings, is_few, legs_of, scans, share
+from . import lexical
+from .lexical import Words
+from .statement import LEXICAL_WEIGHT, QUERIES, index_settings, is_few, legs_of, scans, share
 from .types import Scope, SearchQuery
 
 METHODS = {"dense_exact": "exact", "dense_filtered": "filtered", "dense_index": "index", "lexical": "bm25"}
@@ -22,19 +23,32 @@ METHODS = {"dense_exact": "exact", "dense_filtered": "filtered", "dense_index": 
 def explained(scopes: Sequence[Scope], query: SearchQuery, vector: Sequence[float] | None) -> dict[str, Any]:
     """Inside the scope of the search, after it: how it was done (docs/search.md has the fields). Costs as much as the
     search itself."""
+    told: dict[str, Any] = {"dense": None, "lexical": None}
     with connection.cursor() as cursor:
         part = share(cursor, scopes, query.filter) if query.filter else None
-        few = part is not None and not scans(scopes) and is_few(part, scopes)
-        legs = legs_of(scopes, query, few=few)
-        parameters = compose(scopes, query, vector, few=few)[1]
-        told = {leg.partition("_")[0]: _leg(cursor, leg, sql, scopes, parameters) for leg, sql in legs.items()}
+        few = part is not None and vector is not None and not scans(scopes) and is_few(part, scopes)
+        words = lexical.read(scopes, query.query, every=few) if query.mode != "dense" else None
+        legs, _, parameters = legs_of(scopes, query, vector, words, few=few)
+        for leg, sql in legs.items():
+            name = leg.partition("_")[0]
+            began = time.perf_counter()
+            cursor.execute(QUERIES["leg_found"].format(leg=sql, name=name), parameters)
+            found = cursor.fetchone()[0]
+            taken = round((time.perf_counter() - began) * 1000, 3)
+            told[name] = {"method": METHODS[leg], "wanted": parameters["candidates"], "found": found, "ms": taken}
+    if "dense_index" in legs:
+        space = scopes[0].space
+        lines = index_settings(space, parameters["candidates"])
+        told["dense"]["index"] = space.index_method
+        told["dense"]["settings"] = dict(line.removeprefix("SET LOCAL ").split(" = ") for line in lines)
+    if words is not None:
+        told["lexical"] |= {"terms": _terms(words), "looked_up": words.plan}
     return {
         "mode": query.mode,
         "collections": {scope.slug: {"chunks": scope.chunks, "language": scope.language} for scope in scopes},
         "filter": None if part is None else {"share": round(part, 6)},
-        "dense": told.get("dense"),
-        "lexical": told.get("lexical"),
-        "fusion": {"method": "reciprocal_rank", "k": RRF_K} if query.mode == "hybrid" else None,
+        **told,
+        "fusion": _fusion() if query.mode == "hybrid" else None,
         "candidates": query.fetch,
         "diversify": query.diversify,
         "expand": query.expand,
@@ -45,20 +59,13 @@ def explained(scopes: Sequence[Scope], query: SearchQuery, vector: Sequence[floa
     }
 
 
-def _leg(
-    cursor: CursorWrapper, leg: str, sql: str, scopes: Sequence[Scope], parameters: dict[str, Any]
-) -> dict[str, Any]:
-    """One leg by itself: what it was told, how many candidates it found, and how long that took."""
-    told: dict[str, Any] = {"method": METHODS[leg], "wanted": parameters["candidates"]}
-    if leg == "dense_index":
-        space = scopes[0].space
-        pairs = (line.removeprefix("SET LOCAL ").split(" = ") for line in index_settings(space, told["wanted"]))
-        told |= {"index": space.index_method, "settings": dict(pairs)}
-    if leg == "lexical":
-        cursor.execute(QUERIES["leg_terms"].format(leg=sql), parameters)
-        told["terms"] = [row[0] for row in cursor.fetchall()]
-    began = time.perf_counter()
-    cursor.execute(QUERIES["leg_found"].format(leg=sql, name=leg.partition("_")[0]), parameters)
-    told["found"] = cursor.fetchone()[0]
-    told["ms"] = round((time.perf_counter() - began) * 1000, 3)
-    return told
+def _terms(words: Words) -> list[dict[str, Any]]:
+    """chunks: about how many have it, None where that is not counted."""
+    return [
+        {"term": term.query, "weight": term.weight, "chunks": round(term.counts[0]) if words.counted else None}
+        for term in words.terms
+    ]
+
+
+def _fusion() -> dict[str, Any]:
+    return {"method": "weighted_scores", "weights": {"dense": 1 - LEXICAL_WEIGHT, "lexical": LEXICAL_WEIGHT}}

@@ -17,68 +17,98 @@ from apps.documents.db import vector_from, vector_text
 from apps.documents.models import EmbeddingSpace
 from apps.documents.spaces import OPERATORS, column_type
 
+from . import lexical
 from .filters import Filter
+from .lexical import Words
 from .types import Hit, Scope, SearchQuery
 
 QUERIES = load(Path(__file__).parent / "sql")
 
-RRF_K = 60
-K1, B = 1.2, 0.75  # BM25's usual constants (Robertson and Zaragoza, 2009)
-MAX_TERMS = 64
+LEXICAL_WEIGHT = 0.75  # of a hybrid search's score; the rest is the similarity's (benchmarks/RESULTS.md)
 MAX_MATCHES = 20_000
 SAMPLE = 1_000  # documents looked at to tell how many a filter lets pass
 #: Of so few chunks that pass a filter all are compared: the vector index would lose rows on its way to them.
 FILTERED_ROWS = 10_000
 CANDIDATES = 100  # each leg's depth: fusion needs more than k to choose from
-_FIXED = {"max_terms": MAX_TERMS, "max_matches": MAX_MATCHES, "k1": K1, "b": B, "rrf": RRF_K}
+_FIXED = {"max_matches": MAX_MATCHES, "k1": lexical.K1, "b": lexical.B, "lexical_weight": LEXICAL_WEIGHT}
 
 
 def compose(
-    collections: Sequence[Scope], query: SearchQuery, vector: Sequence[float] | None, *, few: bool = False
+    collections: Sequence[Scope],
+    query: SearchQuery,
+    vector: Sequence[float] | None,
+    words: Words | None,
+    *,
+    few: bool = False,
 ) -> tuple[str, dict]:
     """The statement and its parameters. Identifiers come from the space's row and constants, values are parameters.
 
-    few: the filter lets few chunks pass.
+    words: lexical.read's, of a query whose mode is not dense. few: the filter lets few chunks pass.
     """
-    chunks = sum(collection.chunks for collection in collections)
-    tokens = sum(collection.tokens for collection in collections)
-    names = _names(collections, query)
+    legs, names, parameters = legs_of(collections, query, vector, words, few=few)
     statement = QUERIES["search"].format(
-        legs="\n".join(legs_of(collections, query, few=few).values()),
+        legs="\n".join(legs.values()),
         fusion=QUERIES["fuse_" + query.mode].format(**names),
         vector=", vector_send(e.embedding::vector)" if query.diversify else "",
         vectors=QUERIES["vectors"].format(**names) + "\n" if query.diversify else "",
     )
-    parameters = {
-        "query": query.query,
+    return statement, parameters
+
+
+def legs_of(
+    collections: Sequence[Scope],
+    query: SearchQuery,
+    vector: Sequence[float] | None,
+    words: Words | None,
+    *,
+    few: bool,
+) -> tuple[dict[str, str], dict[str, Any], dict[str, Any]]:
+    """({leg: its SQL}, what stands in the fragments' braces, the parameters)."""
+    chunks = sum(collection.chunks for collection in collections)
+    tokens = sum(collection.tokens for collection in collections)
+    space = collections[0].space
+    names: dict[str, Any] = _FIXED | {
+        "table": space.table,
+        "operator": OPERATORS[space.metric],
+        "type": column_type(space),
+    }
+    if query.filter is not None:
+        names["filter"] = query.filter.sql
+    parameters: dict[str, Any] = {
         "vector": vector_text(vector) if vector is not None else None,
         "collections": [collection.id for collection in collections],
-        "languages": sorted({collection.language for collection in collections}),
         "candidates": max(CANDIDATES, query.fetch),
         "fetch": query.fetch,
         "chunks": chunks,
         "average": max(1.0, tokens / chunks if chunks else 1.0),
         **(query.filter.parameters if query.filter else {}),
     }
-    return statement, parameters
-
-
-def legs_of(collections: Sequence[Scope], query: SearchQuery, *, few: bool) -> dict[str, str]:
-    """The legs of a search: {name of its fragment: its SQL}."""
-    legs = []
+    legs = {}
     if query.mode != "lexical":
-        legs.append("dense_exact" if scans(collections) else "dense_filtered" if few else "dense_index")
+        leg = "dense_exact" if scans(collections) else "dense_filtered" if few else "dense_index"
+        legs[leg] = QUERIES[leg].format(**names, holds=_holds(query, "e"))
     if query.mode != "dense":
-        legs.append("lexical")
-    names = _names(collections, query)
-    return {leg: QUERIES[leg].format(**names, holds=_holds(query, leg)) for leg in legs}
+        assert words is not None
+        legs["lexical"] = _lexical(query, words, names, parameters, few=few)
+    return legs, names, parameters
 
 
-def _names(collections: Sequence[Scope], query: SearchQuery) -> dict[str, Any]:
-    """What stands in the fragments' braces."""
-    space = collections[0].space
-    names = _FIXED | {"table": space.table, "operator": OPERATORS[space.metric], "type": column_type(space)}
-    return names if query.filter is None else names | {"filter": query.filter.sql}
+def _lexical(query: SearchQuery, words: Words, names: dict, parameters: dict[str, Any], *, few: bool) -> str:
+    """The leg by words; adds its parameters."""
+    parameters["plan"] = words.plan
+    ranks = []
+    for number, term in enumerate(words.terms):
+        parameters[f"term{number}"] = term.query
+        ranks.append(QUERIES["rank_whole" if term.whole else "rank"].format(term=f"term{number}"))
+    source = QUERIES["chunks_passing"].format(**names) if few else "documents_chunk c"
+    names = names | {"chunks": source, "holds": "" if few else _holds(query, "c")}
+    if not words.counted:
+        parameters["weights"] = [term.weight for term in words.terms]
+        return QUERIES["lexical"].format(**names, ranks=", ".join(ranks))
+    weights = lexical.weights(words.terms, chunks=parameters["chunks"])
+    parameters |= {f"weight{number}": weight for number, weight in enumerate(weights)}
+    parts = [QUERIES["part"].format(**names, weight=f"weight{at}", rank=rank) for at, rank in enumerate(ranks)]
+    return QUERIES["lexical_counted"].format(**names, relevance=" + ".join(parts) or "0")
 
 
 def index_settings(space: EmbeddingSpace, candidates: int) -> list[str]:
@@ -99,18 +129,17 @@ def rows_of(collections: Sequence[Scope], query: SearchQuery, vector: Sequence[f
     with connection.cursor() as cursor:
         cursor.execute(f"SET LOCAL statement_timeout = {settings.SEARCH_TIMEOUT_SECONDS * 1000:.0f}")
         few = query.filter is not None and not exact and is_few(share(cursor, collections, query.filter), collections)
-        statement, parameters = compose(collections, query, vector, few=few)
+        words = lexical.read(collections, query.query, every=few) if query.mode != "dense" else None
+        statement, parameters = compose(collections, query, vector, words, few=few)
         if not exact and not few:
             cursor.execute("; ".join(index_settings(collections[0].space, parameters["candidates"])))
         cursor.execute(statement, parameters)
         return cursor.fetchall()
 
 
-def _holds(query: SearchQuery, leg: str) -> str:
+def _holds(query: SearchQuery, row: str) -> str:
     """The filter as a condition of a leg's rows."""
-    if query.filter is None:
-        return ""
-    return " " + QUERIES["holds"].format(filter=query.filter.sql, row="c" if leg == "lexical" else "e")
+    return " " + QUERIES["holds"].format(filter=query.filter.sql, row=row) if query.filter else ""
 
 
 def is_few(part: float, collections: Sequence[Scope]) -> bool:

@@ -45,7 +45,8 @@ class SearchQuery:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What a search needs to know of a collection: `chunks` and `tokens` are of its live rows."""
+    """What a search needs to know of a collection: `chunks` and `tokens` are of its live rows; `counted`: of how
+    many chunks the words were counted last, as `lexicon` (0: never)."""
 
     id: UUID
     slug: str
@@ -53,6 +54,8 @@ class Scope:
     chunks: int
     tokens: int
     language: str
+    lexicon: int
+    counted: int
     space: EmbeddingSpace
 
 
