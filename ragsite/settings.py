@@ -220,6 +220,10 @@ EMBEDDING_THREADS = env.integer("EMBEDDING_THREADS", 0)
 # Below this many live chunks in a search's collections an exact scan is as fast as the vector index, and complete.
 EXACT_SCAN_ROWS = env.integer("EXACT_SCAN_ROWS", 5_000)
 SEARCH_TIMEOUT_SECONDS = env.decimal("SEARCH_TIMEOUT_SECONDS", 10.0)
+# What one search may do to be fresh: documents and bytes brought live, and how long it waits for that.
+FRESH_DOCUMENTS = env.integer("FRESH_DOCUMENTS", 20)
+FRESH_BYTES = env.integer("FRESH_BYTES", 256 * 1024)
+FRESH_MILLISECONDS = env.integer("FRESH_MILLISECONDS", 2_000)
 
 # --- Answers -----------------------------------------------------------------------------------------------------
 LLM_URL = env.text("LLM_URL")
@@ -290,7 +294,7 @@ SPECTACULAR_SETTINGS = {
         "JobState": "apps.documents.models.IngestionJob.State",
         "ConsistencyMode": "apps.documents.models.Collection.Mode",
         "SearchMode": ["hybrid", "dense", "lexical"],
-        "Freshness": ["eventual"],
+        "Freshness": ["eventual", "bounded", "strong"],
     },
 }
 

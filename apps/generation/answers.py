@@ -27,8 +27,9 @@ from apps.access.problems import Problem, document, invalid
 from apps.documents.embedding import EmbeddingError
 from apps.documents.models import Collection as DocumentCollection
 from apps.documents.spaces import embedder_for
+from apps.retrieval.asked import asked
+from apps.retrieval.freshness import search_fresh
 from apps.retrieval.metrics import QUERY_SECONDS
-from apps.retrieval.search import search
 from apps.retrieval.types import SearchQuery, SearchResult
 
 from . import metrics, prompts
@@ -78,12 +79,18 @@ def prepare(*, tenant_id: UUID, request: AnswerRequest, without: Collection[str]
     started = time.perf_counter()
     try:
         backend = async_to_sync(_backend)(configured(), request.model)
-        query = SearchQuery(query=request.question, collections=request.collections, k=request.k)
+        when = asked(
+            filters=request.filters,
+            consistency=request.consistency,
+            min_versions=request.min_versions,
+            as_of=request.as_of,
+        )
+        query = SearchQuery(query=request.question, collections=request.collections, k=request.k, **when)
         try:
-            found = search(tenant_id=tenant_id, query=query)
+            found = search_fresh(tenant_id=tenant_id, query=query)
         except EmbeddingError as error:
             logger.warning("searching by words alone: %s", error)
-            found = search(tenant_id=tenant_id, query=replace(query, mode="lexical"))
+            found = search_fresh(tenant_id=tenant_id, query=replace(query, mode="lexical"))
         hits = [hit for hit in found.hits if str(hit.document_id) not in without]
         embed = _embed(tenant_id, hits[0].collection) if hits else None
     finally:

@@ -12,7 +12,7 @@ from psycopg import errors as pg
 from apps.access import tenancy
 from apps.access.problems import Problem
 
-from . import metrics
+from . import metrics, past
 from .query_vectors import cached_vector, new_vector
 from .scopes import one_space, scopes_of
 from .statement import hit, rows_of
@@ -32,6 +32,7 @@ def search(*, tenant_id: UUID, query: SearchQuery) -> SearchResult:
     lexical = query.mode == "lexical"
     try:
         with tenancy.scope(tenant_id, repeatable_read=True):
+            past.refuse_future(query)
             scopes = scopes_of(query.collections)
             space = one_space(scopes) if scopes and not lexical else None
             vector = cached_vector(tenant_id=tenant_id, space=space, query=query.query) if space else None
@@ -58,7 +59,9 @@ def search(*, tenant_id: UUID, query: SearchQuery) -> SearchResult:
     metrics.QUERY_SECONDS.labels(stage="total").observe(ended - started)
     slugs = {found.id: found.slug for found in scopes}
     stale = {
-        row[1]: {"document_id": row[1], "live_version": row[2], "version": row[3]} for row in rows if row[3] > row[2]
+        row[1]: {"document_id": row[1], "live_version": row[2], "version": row[3]}
+        for row in rows
+        if row[3] > row[2] and not query.is_past
     }
     return SearchResult(
         hits=[hit(row, slugs) for row in rows],
@@ -69,6 +72,7 @@ def search(*, tenant_id: UUID, query: SearchQuery) -> SearchResult:
             "search_ms": _ms(ended - embedded),
             "total_ms": _ms(ended - started),
         },
+        scopes=scopes,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -17,6 +17,7 @@ from apps.documents.db import vector_text
 from apps.documents.models import EmbeddingSpace
 from apps.documents.spaces import OPERATORS, column_type
 
+from . import past
 from .filters import Filter
 from .types import Hit, Scope, SearchQuery
 
@@ -34,26 +35,36 @@ _FIXED = {"max_terms": MAX_TERMS, "max_matches": MAX_MATCHES, "k1": K1, "b": B, 
 
 
 def compose(
-    collections: Sequence[Scope], query: SearchQuery, vector: Sequence[float] | None, *, few: bool = False
+    collections: Sequence[Scope],
+    query: SearchQuery,
+    vector: Sequence[float] | None,
+    *,
+    few: bool = False,
+    moment: Mapping[str, Any] | None = None,
 ) -> tuple[str, dict]:
     """The statement and its parameters. Identifiers come from the space's row and constants, values are parameters.
 
-    few: the filter lets few chunks pass.
+    few: the filter lets few chunks pass, or few of them were live then. moment: the past's parameters.
     """
     chunks = sum(collection.chunks for collection in collections)
     tokens = sum(collection.tokens for collection in collections)
     space = collections[0].space
     legs = []
     if query.mode != "lexical":
-        legs.append("dense_exact" if _scans(collections) else "dense_filtered" if few else "dense_index")
+        if query.is_past:
+            legs.append("dense_past" if few or _scans(collections) or query.pinned else "dense_since")
+        else:
+            legs.append("dense_exact" if _scans(collections) else "dense_filtered" if few else "dense_index")
     if query.mode != "dense":
         legs.append("lexical")
     names = _FIXED | {"table": space.table, "operator": OPERATORS[space.metric], "type": column_type(space)}
-    if query.filter is not None:
-        names["filter"] = query.filter.sql
+    names["filter"] = query.filter.sql if query.filter is not None else "true"
+    names["lived"], names["placed"] = QUERIES["lived_" + past.when(query)], QUERIES["placed_" + past.when(query)]
     statement = QUERIES["search"].format(
         legs="\n".join(QUERIES[leg].format(**names, holds=_holds(query, leg)) for leg in legs),
         fusion=QUERIES["fuse_" + query.mode].format(**names),
+        lived=names["lived"],
+        placed=names["placed"],
     )
     parameters = {
         "query": query.query,
@@ -65,6 +76,7 @@ def compose(
         "chunks": chunks,
         "average": max(1.0, tokens / chunks if chunks else 1.0),
         **(query.filter.parameters if query.filter else {}),
+        **(moment or {}),
     }
     return statement, parameters
 
@@ -83,11 +95,12 @@ def index_settings(space: EmbeddingSpace, candidates: int) -> list[str]:
 
 def rows_of(collections: Sequence[Scope], query: SearchQuery, vector: Sequence[float] | None) -> list[tuple[Any, ...]]:
     """Inside a tenant's scope: the rows of a search, best first, each for `hit`."""
-    scans = vector is None or _scans(collections)
+    scans = vector is None or _scans(collections) or query.pinned is not None
     with connection.cursor() as cursor:
         cursor.execute(f"SET LOCAL statement_timeout = {settings.SEARCH_TIMEOUT_SECONDS * 1000:.0f}")
-        few = query.filter is not None and not scans and _few(cursor, collections, query.filter)
-        statement, parameters = compose(collections, query, vector, few=few)
+        few = not scans and (query.filter is not None or query.is_past) and _few(cursor, collections, query)
+        moment = past.parameters(query, QUERIES) if query.is_past else None
+        statement, parameters = compose(collections, query, vector, few=few, moment=moment)
         if not scans and not few:
             cursor.execute("; ".join(index_settings(collections[0].space, parameters["candidates"])))
         cursor.execute(statement, parameters)
@@ -101,10 +114,17 @@ def _holds(query: SearchQuery, leg: str) -> str:
     return " " + QUERIES["holds"].format(filter=query.filter.sql, row="c" if leg == "lexical" else "e")
 
 
-def _few(cursor: CursorWrapper, collections: Sequence[Scope], found: Filter) -> bool:
-    """Does a filter let so few chunks pass that all of them are compared? Judged by a sample of the documents."""
+def _few(cursor: CursorWrapper, collections: Sequence[Scope], query: SearchQuery) -> bool:
+    """Does a filter let so few chunks pass, or were so few live then, that all of them are compared? Judged by a sample
+    of the documents."""
+    found = query.filter or Filter("true", {})
     parameters = {"collections": [collection.id for collection in collections], **found.parameters}
-    cursor.execute(QUERIES["passing"].format(filter=found.sql, sample=SAMPLE), parameters)
+    if query.is_past:
+        cursor.execute(
+            QUERIES["born"].format(filter=found.sql, sample=past.SAMPLE), parameters | {"as_of": query.as_of}
+        )
+    else:
+        cursor.execute(QUERIES["passing"].format(filter=found.sql, sample=SAMPLE), parameters)
     sampled, passing = cursor.fetchone()
     chunks = sum(collection.chunks for collection in collections)
     return passing / max(1, sampled) * chunks <= FILTERED_ROWS
@@ -116,12 +136,14 @@ def _scans(collections: Sequence[Scope]) -> bool:
 
 
 def hit(row: tuple[Any, ...], slugs: dict[UUID, str]) -> Hit:
-    """A row of the statement; slugs: of the collections, by id."""
+    """A row of the statement; slugs: of the collections, by id. gone: the document has been deleted since."""
     (
         chunk_id,
         document_id,
         live,
         version,
+        gone,
+        pending_since,
         revision,
         collection_id,
         source_uri,
@@ -135,8 +157,8 @@ def hit(row: tuple[Any, ...], slugs: dict[UUID, str]) -> Hit:
         page_starts,
         page_numbers,
         page,
-    ) = row[:17]
-    score, dense, lexical = row[17:]
+    ) = row[:19]
+    score, dense, lexical = row[19:]
     return Hit(
         chunk_id=chunk_id,
         document_id=document_id,
@@ -161,5 +183,6 @@ def hit(row: tuple[Any, ...], slugs: dict[UUID, str]) -> Hit:
             "rerank": None,
         },
         metadata=json.loads(metadata) if isinstance(metadata, str) else metadata,
-        fresh=version == live,
+        fresh=version == live and not gone,
+        pending_since=pending_since,
     )

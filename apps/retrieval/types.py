@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -16,7 +18,9 @@ from .filters import Filter
 class SearchQuery:
     """A search of some or (None) all collections of a tenant, by slug. k: 1..200. mode: hybrid, dense or lexical.
 
-    filter: only chunks of documents for which it holds.
+    filter: only chunks of documents for which it holds. consistency (eventual, bounded or strong) and min_versions: how
+    fresh the answer has to be (freshness.py). as_of, or pinned (a document and its version): what it is to be asked of
+    instead of the present (past.py).
     """
 
     query: str
@@ -24,11 +28,20 @@ class SearchQuery:
     k: int = 10
     mode: str = "hybrid"
     filter: Filter | None = None
+    consistency: str = "eventual"
+    min_versions: tuple[tuple[UUID, int], ...] = ()
+    as_of: datetime | None = None
+    pinned: tuple[UUID, int] | None = None
+
+    @property
+    def is_past(self) -> bool:
+        return self.as_of is not None or self.pinned is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What a search needs to know of a collection: `chunks` and `tokens` are of its live rows."""
+    """What a search needs to know of a collection: `chunks` and `tokens` are of its live rows. window: the seconds for
+    which a bounded search lets a newer version wait."""
 
     id: UUID
     slug: str
@@ -36,6 +49,7 @@ class Scope:
     chunks: int
     tokens: int
     language: str
+    window: int
     space: EmbeddingSpace
 
 
@@ -67,6 +81,7 @@ class Hit:
     scores: dict[str, float | None]
     metadata: dict[str, Any]
     fresh: bool
+    pending_since: datetime | None = None  # since when the live version has not been the newest one, unless that failed
 
     def page_of(self, position: int) -> int | None:
         """The page of a position within the chunk, in code points of the version's text."""
@@ -75,18 +90,23 @@ class Hit:
 
 
 #: What is shown of a hit. (asdict would copy every text and metadata deeply.)
-HIT_FIELDS = tuple(each.name for each in fields(Hit) if each.name not in ("page_starts", "page_numbers"))
+HIT_FIELDS = tuple(
+    each.name for each in fields(Hit) if each.name not in ("page_starts", "page_numbers", "pending_since")
+)
 
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """Hits, best first; the epoch of each collection they were read at; hits whose document has a newer version."""
+    """Hits, best first; the epoch of each collection they were read at; documents of hits that have a newer version,
+    and others that should have been newer. stale_more: how many more there are of these than are listed."""
 
     hits: list[Hit]
     snapshot: dict[str, int]
     stale: list[dict[str, Any]] = field(default_factory=list)
+    stale_more: int = 0
     cached: bool = False
     timings: dict[str, float] = field(default_factory=dict)
+    scopes: Sequence[Scope] = ()
 
     def as_json(self) -> dict[str, Any]:
         """As `POST /search` answers it."""
@@ -94,6 +114,7 @@ class SearchResult:
             "results": [{name: getattr(hit, name) for name in HIT_FIELDS} for hit in self.hits],
             "snapshot": self.snapshot,
             "stale": self.stale,
+            "stale_more": self.stale_more,
             "cached": self.cached,
             "timings": self.timings,
         }
