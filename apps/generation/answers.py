@@ -91,7 +91,8 @@ def prepare(*, tenant_id: UUID, request: AnswerRequest, without: Collection[str]
         except EmbeddingError as error:
             logger.warning("searching by words alone: %s", error)
             found = search_fresh(tenant_id=tenant_id, query=replace(query, mode="lexical"))
-        hits = [hit for hit in found.hits if str(hit.document_id) not in without]
+        # What has been deleted since is in the past, but no answer may cite it (invariant I8).
+        hits = [hit for hit in found.hits if not hit.deleted and str(hit.document_id) not in without]
         embed = _embed(tenant_id, hits[0].collection) if hits else None
     finally:
         _release_connection()

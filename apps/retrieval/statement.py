@@ -136,13 +136,13 @@ def _scans(collections: Sequence[Scope]) -> bool:
 
 
 def hit(row: tuple[Any, ...], slugs: dict[UUID, str]) -> Hit:
-    """A row of the statement; slugs: of the collections, by id. gone: the document has been deleted since."""
+    """A row of the statement; slugs: of the collections, by id."""
     (
         chunk_id,
         document_id,
         live,
         version,
-        gone,
+        deleted,
         pending_since,
         revision,
         collection_id,
@@ -183,6 +183,7 @@ def hit(row: tuple[Any, ...], slugs: dict[UUID, str]) -> Hit:
             "rerank": None,
         },
         metadata=json.loads(metadata) if isinstance(metadata, str) else metadata,
-        fresh=version == live and not gone,
+        fresh=version == live and not deleted,
+        deleted=deleted,
         pending_since=pending_since,
     )

@@ -81,6 +81,7 @@ class Hit:
     scores: dict[str, float | None]
     metadata: dict[str, Any]
     fresh: bool
+    deleted: bool = False  # a search of the past finds what has been deleted since
     pending_since: datetime | None = None  # since when the live version has not been the newest one, unless that failed
 
     def page_of(self, position: int) -> int | None:
@@ -91,7 +92,7 @@ class Hit:
 
 #: What is shown of a hit. (asdict would copy every text and metadata deeply.)
 HIT_FIELDS = tuple(
-    each.name for each in fields(Hit) if each.name not in ("page_starts", "page_numbers", "pending_since")
+    each.name for each in fields(Hit) if each.name not in ("page_starts", "page_numbers", "deleted", "pending_since")
 )
 
 
