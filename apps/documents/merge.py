@@ -50,7 +50,17 @@ DOCUMENT_TYPES = (
     ),
     *("text", "text", "uuid[]", "int4[]", "int4[]", "int4[]", "int4[]", "jsonb", "timestamptz"),
 )
-CHUNK_TYPES = ("uuid", "uuid", "int8", "text", "bytea", "int4", "text[]", "bytea")  # a vector comes as its bytes
+CHUNK_TYPES = (
+    "uuid",
+    "uuid",
+    "int8",
+    "text",
+    "text",
+    "bytea",
+    "int4",
+    "text[]",
+    "bytea",
+)  # a vector comes as its bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +213,7 @@ def _chunk_row(chunk: StagedChunk) -> tuple[Any, ...]:
         chunk.chunk_id,
         chunk.version,
         chunk.text,
+        chunk.words,
         chunk.sha256,
         chunk.tokens,
         list(chunk.heading_path),

@@ -25,7 +25,7 @@ from django.utils import timezone
 from apps.access import tenancy
 from apps.access.problems import invalid
 from apps.access.sql import execute
-from apps.documents import ahead
+from apps.documents import ahead, words
 from apps.documents.ahead import Waiting
 
 from . import metrics
@@ -192,11 +192,24 @@ def _matching(tenant_id: UUID, query: SearchQuery, documents: Sequence[UUID], ef
     if chosen:
         ahead.read_texts(tenant_id=tenant_id, documents=chosen, until=(started + effort.until) / 2)
     with tenancy.scope(tenant_id):
-        languages = sorted({scope.language for scope in scopes_of(query.collections)})
-        parameters = {"documents": list(documents), "languages": languages, "query": query.query}
-        matching = [row[0] for row in execute(QUERIES["matching"], parameters | {"most": ahead.MOST_BYTES}).fetchall()]
+        matching = _by_words(query, documents, effort)
     effort.seconds += time.monotonic() - started
     return [*matching, *documents]
+
+
+def _by_words(query: SearchQuery, documents: Sequence[UUID], effort: _Effort) -> list[UUID]:
+    """Inside a scope: of these documents those whose newest text has words of the query, as far as texts have been
+    read and a share of the budget goes."""
+    most = {"longest": ahead.MOST_BYTES, "most": READ_AHEAD * effort.documents}
+    room, texts = READ_AHEAD * effort.bytes, {}
+    for document_id, text in execute(QUERIES["waiting_texts"], {"documents": list(documents), **most}).fetchall():
+        room -= len(text)
+        if room >= 0:
+            texts[document_id] = words.to_index(text)
+    languages = sorted({scope.language for scope in scopes_of(query.collections)})
+    asked = {"query": words.to_index(query.query), "languages": languages}
+    found = execute(QUERIES["matching"], {"documents": list(texts), "texts": list(texts.values()), **asked})
+    return [row[0] for row in found.fetchall()]
 
 
 def _told(found: SearchResult, behind: Behind, more: int, effort: _Effort) -> SearchResult:

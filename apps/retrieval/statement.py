@@ -17,60 +17,50 @@ from apps.documents.db import vector_text
 from apps.documents.models import EmbeddingSpace
 from apps.documents.spaces import OPERATORS, column_type
 
-from . import past
+from . import lexical, past
 from .filters import Filter
+from .lexical import Words
 from .types import Hit, Scope, SearchQuery
 
 QUERIES = load(Path(__file__).parent / "sql")
 
-RRF_K = 60
-K1, B = 1.2, 0.75  # BM25's usual constants (Robertson and Zaragoza, 2009)
-MAX_TERMS = 64
+LEXICAL_WEIGHT = 0.75  # of a hybrid search's score; the rest is the similarity's (benchmarks/RESULTS.md)
 MAX_MATCHES = 20_000
 SAMPLE = 1_000  # documents looked at to tell how many a filter lets pass
 #: Of so few chunks that pass a filter all are compared: the vector index would lose rows on its way to them.
 FILTERED_ROWS = 10_000
 CANDIDATES = 100  # each leg's depth: fusion needs more than k to choose from
-_FIXED = {"max_terms": MAX_TERMS, "max_matches": MAX_MATCHES, "k1": K1, "b": B, "rrf": RRF_K}
+_FIXED = {"max_matches": MAX_MATCHES, "k1": lexical.K1, "b": lexical.B, "lexical_weight": LEXICAL_WEIGHT}
 
 
 def compose(
     collections: Sequence[Scope],
     query: SearchQuery,
     vector: Sequence[float] | None,
+    words: Words | None,
     *,
     few: bool = False,
     moment: Mapping[str, Any] | None = None,
 ) -> tuple[str, dict]:
     """The statement and its parameters. Identifiers come from the space's row and constants, values are parameters.
 
-    few: the filter lets few chunks pass, or few of them were live then. moment: the past's parameters.
+    words: lexical.read's, of a query whose mode is not dense. few: the filter lets few chunks pass, or few of them were
+    live then. moment: the past's parameters.
     """
     chunks = sum(collection.chunks for collection in collections)
     tokens = sum(collection.tokens for collection in collections)
     space = collections[0].space
-    legs = []
-    if query.mode != "lexical":
-        if query.is_past:
-            legs.append("dense_past" if few or _scans(collections) or query.pinned else "dense_since")
-        else:
-            legs.append("dense_exact" if _scans(collections) else "dense_filtered" if few else "dense_index")
-    if query.mode != "dense":
-        legs.append("lexical")
-    names = _FIXED | {"table": space.table, "operator": OPERATORS[space.metric], "type": column_type(space)}
-    names["filter"] = query.filter.sql if query.filter is not None else "true"
-    names["lived"], names["placed"] = QUERIES["lived_" + past.when(query)], QUERIES["placed_" + past.when(query)]
-    statement = QUERIES["search"].format(
-        legs="\n".join(QUERIES[leg].format(**names, holds=_holds(query, leg)) for leg in legs),
-        fusion=QUERIES["fuse_" + query.mode].format(**names),
-        lived=names["lived"],
-        placed=names["placed"],
-    )
-    parameters = {
-        "query": query.query,
+    names: dict[str, Any] = _FIXED | {
+        "table": space.table,
+        "operator": OPERATORS[space.metric],
+        "type": column_type(space),
+        "filter": query.filter.sql if query.filter is not None else "true",
+        "lived": QUERIES["lived_" + past.when(query)],
+        "placed": QUERIES["placed_" + past.when(query)],
+    }
+    parameters: dict[str, Any] = {
         "vector": vector_text(vector) if vector is not None else None,
         "collections": [collection.id for collection in collections],
-        "languages": sorted({collection.language for collection in collections}),
         "candidates": max(CANDIDATES, query.k),
         "fetch": query.k,
         "chunks": chunks,
@@ -78,7 +68,43 @@ def compose(
         **(query.filter.parameters if query.filter else {}),
         **(moment or {}),
     }
+    legs = []
+    if query.mode != "lexical":
+        scans = _scans(collections)
+        if query.is_past:
+            leg = "dense_past" if few or scans or query.pinned else "dense_since"
+        else:
+            leg = "dense_exact" if scans else "dense_filtered" if few else "dense_index"
+        legs.append(QUERIES[leg].format(**names, holds=_holds(query, "e")))
+    if query.mode != "dense":
+        assert words is not None
+        legs.append(_lexical(query, words, names, parameters, few=few))
+    statement = QUERIES["search"].format(
+        legs="\n".join(legs),
+        fusion=QUERIES["fuse_" + query.mode].format(**names),
+        lived=names["lived"],
+        placed=names["placed"],
+    )
     return statement, parameters
+
+
+def _lexical(query: SearchQuery, words: Words, names: dict, parameters: dict[str, Any], *, few: bool) -> str:
+    """The leg by words; adds its parameters."""
+    parameters["plan"] = words.plan
+    ranks = []
+    for number, term in enumerate(words.terms):
+        parameters[f"term{number}"] = term.query
+        ranks.append(QUERIES["rank_whole" if term.whole else "rank"].format(term=f"term{number}"))
+    passing = few and not query.is_past
+    source = QUERIES["chunks_passing"].format(**names) if passing else "documents_chunk c"
+    names = names | {"chunks": source, "holds": "" if passing else _holds(query, "c")}
+    if not words.counted:
+        parameters["weights"] = [term.weight for term in words.terms]
+        return QUERIES["lexical"].format(**names, ranks=", ".join(ranks))
+    weights = lexical.weights(words.terms, chunks=parameters["chunks"])
+    parameters |= {f"weight{number}": weight for number, weight in enumerate(weights)}
+    parts = [QUERIES["part"].format(**names, weight=f"weight{at}", rank=rank) for at, rank in enumerate(ranks)]
+    return QUERIES["lexical_counted"].format(**names, relevance=" + ".join(parts) or "0")
 
 
 def index_settings(space: EmbeddingSpace, candidates: int) -> list[str]:
@@ -99,19 +125,19 @@ def rows_of(collections: Sequence[Scope], query: SearchQuery, vector: Sequence[f
     with connection.cursor() as cursor:
         cursor.execute(f"SET LOCAL statement_timeout = {settings.SEARCH_TIMEOUT_SECONDS * 1000:.0f}")
         few = not scans and (query.filter is not None or query.is_past) and _few(cursor, collections, query)
+        every = few or query.pinned is not None
+        words = lexical.read(collections, query.query, every=every) if query.mode != "dense" else None
         moment = past.parameters(query, QUERIES) if query.is_past else None
-        statement, parameters = compose(collections, query, vector, few=few, moment=moment)
+        statement, parameters = compose(collections, query, vector, words, few=few, moment=moment)
         if not scans and not few:
             cursor.execute("; ".join(index_settings(collections[0].space, parameters["candidates"])))
         cursor.execute(statement, parameters)
         return cursor.fetchall()
 
 
-def _holds(query: SearchQuery, leg: str) -> str:
+def _holds(query: SearchQuery, row: str) -> str:
     """The filter as a condition of a leg's rows."""
-    if query.filter is None:
-        return ""
-    return " " + QUERIES["holds"].format(filter=query.filter.sql, row="c" if leg == "lexical" else "e")
+    return " " + QUERIES["holds"].format(filter=query.filter.sql, row=row) if query.filter else ""
 
 
 def _few(cursor: CursorWrapper, collections: Sequence[Scope], query: SearchQuery) -> bool:

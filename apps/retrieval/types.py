@@ -40,8 +40,9 @@ class SearchQuery:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What a search needs to know of a collection: `chunks` and `tokens` are of its live rows. window: the seconds for
-    which a bounded search lets a newer version wait."""
+    """What a search needs to know of a collection: `chunks` and `tokens` are of its live rows; `counted`: of how
+    many chunks the words were counted last, as `lexicon` (0: never). window: the seconds for which a bounded search
+    lets a newer version wait."""
 
     id: UUID
     slug: str
@@ -50,6 +51,8 @@ class Scope:
     tokens: int
     language: str
     window: int
+    lexicon: int
+    counted: int
     space: EmbeddingSpace
 
 

@@ -244,7 +244,7 @@ def test_the_retired_are_found_through_their_own_index(collection: Collection, i
     query = SearchQuery("harbour", mode="dense", as_of=now(collection))
     with tenancy.scope(collection.tenant_id), override_settings(EXACT_SCAN_ROWS=0), connection.cursor() as cursor:
         vector = np.ones(collection.space.dimensions, np.float32).tolist()
-        sql, values = statement.compose(scopes_of(None), query, vector, moment={"as_of": query.as_of})
+        sql, values = statement.compose(scopes_of(None), query, vector, None, moment={"as_of": query.as_of})
         cursor.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off")  # as if there were more rows
         cursor.execute("EXPLAIN " + sql, values)
         plan = "\n".join(row[0] for row in cursor.fetchall())

@@ -550,6 +550,7 @@ class Migration(migrations.Migration):
                 ("start", models.IntegerField()),
                 ("end", models.IntegerField()),
                 ("text", models.TextField(null=True)),
+                ("words", models.TextField(null=True)),
                 ("sha256", models.BinaryField(max_length=32)),
                 ("tokens", models.IntegerField()),
                 (

@@ -151,10 +151,17 @@ class Builder:
             self._parts.append("\n\n")
             self._at += 2
         self._parts.append(part.text)
-        for block in part.blocks:
-            level = min(block.level + under, DEEPEST_HEADING) if block.level else 0
-            page = block.page if self.page is None else self.page
-            self._blocks.append(Block(block.kind, block.start + self._at, block.end + self._at, level, page))
+        at, whole = self._at, self.page
+        self._blocks += [
+            Block(
+                kind,
+                start + at,
+                end + at,
+                min(level + under, DEEPEST_HEADING) if level else 0,
+                page if whole is None else whole,
+            )
+            for kind, start, end, level, page in part.blocks
+        ]
         self._at += len(part.text)
         for text in part.notes:
             self.note(text)
