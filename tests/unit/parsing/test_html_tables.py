@@ -19,6 +19,21 @@ def test_cells_that_cover_several_places_keep_the_others_in_their_columns() -> N
     assert shown(parse(page.encode(), media_type="text/html")) == [("table", rows)]
 
 
+@pytest.mark.parametrize(
+    "rows",
+    [
+        "<tr>" + "<td colspan=1000 rowspan=65534>x" * 300 + "<tr><td>y" * 3_000,
+        "<tr><td colspan=1000 rowspan=65534>x" * 2_000,
+        "<tr><td colspan=1000>x<td>y" * 2_000,
+    ],
+)
+def test_cells_that_cover_almost_nothing_but_emptiness_are_read_as_they_come(rows: str) -> None:
+    page = f"<table>{rows}</table>"
+    text = parse(page.encode(), media_type="text/html").text
+    assert len(text) < 30 * len(page)
+    assert text.count("x") == page.count("x") and text.count("y") == page.count("y")
+
+
 @pytest.mark.parametrize("head", ["<thead>{}</thead>", "{}"])
 @pytest.mark.parametrize("caption", ["", "<caption>Prices of the harbour</caption>"])
 def test_cells_of_a_long_table_carry_their_columns_names(head: str, caption: str) -> None:

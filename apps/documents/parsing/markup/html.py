@@ -18,7 +18,7 @@ from apps.documents.parsing.markup.grid import Grid, number
 from apps.documents.parsing.normalise import clean, is_printable
 from apps.documents.parsing.types import Parsed, ParseError
 
-FINGERPRINT = "html/2"
+FINGERPRINT = "html/3"
 
 
 def _tags(names: str) -> frozenset[str]:
