@@ -1,4 +1,4 @@
-"""HTML tables: cells in their columns, columns' names in long ones; and pages nested too deeply."""
+"""HTML tables: cells in their columns, columns' names in long ones; and what is nested too deeply."""
 
 from __future__ import annotations
 
@@ -57,3 +57,10 @@ def test_many_elements_beside_one_another_are_not_nested() -> None:
     scripts = "<script>if (a<b) c</script><!-- <div> -->" * 15_000
     page = "<p>Text.<br><div>More.</div>" * 15_000 + scripts
     assert parse(page.encode(), media_type="text/html").text.startswith("Text.")
+
+
+def test_lists_nested_without_end_are_not_indented_without_end() -> None:
+    [(kind, text)] = shown(parse(b"<ul><li>a" * 3_000, media_type="text/html"))
+    assert kind == "list" and text.startswith("- a\n  - a\n    - a")
+    assert [line.strip() for line in text.splitlines()] == ["- a"] * 3_000
+    assert len(text) < 50 * 3_000
