@@ -59,8 +59,10 @@ class StrictSchema(OpenApiSerializerExtension):
 
 
 def add_refusals(result: dict[str, Any], **_: Any) -> dict[str, Any]:
-    """drf-spectacular's hook: every operation may answer with a problem document, or OpenAI's error under /v1/; where it
-    answers line by line, so may each line."""
+    """drf-spectacular's hook: every operation may answer with a problem document, or OpenAI's error under /v1/.
+
+    Where it answers line by line, a line may be a problem, too.
+    """
     text, whole, uuid = {"type": "string"}, {"type": "integer"}, {"type": "string", "format": "uuid"}
     bad_field = {"type": "object", "properties": {"pointer": text | {"description": "JSON pointer"}, "detail": text}}
     members = {"type": text, "title": text, "status": whole, "detail": text, "code": text, "request_id": text}

@@ -379,9 +379,7 @@ def test_a_database_in_another_encoding(
     dsn: str, feed: str, api_key: str, collection: Collection, workers: Workers
 ) -> None:
     with psycopg.connect(dsn, autocommit=True) as server:
-        server.execute(
-            "CREATE DATABASE latin1 TEMPLATE template0 ENCODING 'LATIN1' LOCALE_PROVIDER libc LC_COLLATE 'C' LC_CTYPE 'C'"
-        )
+        server.execute("CREATE DATABASE latin1 TEMPLATE template0 ENCODING LATIN1 LOCALE_PROVIDER libc LOCALE 'C'")
     other = psycopg.conninfo.make_conninfo(dsn, dbname="latin1")
     with psycopg.connect(other, autocommit=True) as source:
         source.execute("CREATE TABLE notes (id int PRIMARY KEY, title text, body text)")
