@@ -27,6 +27,7 @@ from apps.access.problems import Problem, document, invalid
 from apps.documents.embedding import EmbeddingError
 from apps.documents.models import Collection as DocumentCollection
 from apps.documents.spaces import embedder_for
+from apps.retrieval import rerank
 from apps.retrieval.metrics import QUERY_SECONDS
 from apps.retrieval.search import search
 from apps.retrieval.types import SearchQuery, SearchResult
@@ -59,7 +60,8 @@ class Prepared:
 def answer(*, tenant_id: UUID, request: AnswerRequest) -> dict[str, Any]:
     """The whole answer of API.md, stored.
 
-    Raises Problem: 404 unknown_collection, 400 unknown_model or question_too_long, 503 sources_changed.
+    Raises Problem: 404 unknown_collection, 400 unknown_model or question_too_long, 422 rerank_unavailable, 503
+    sources_changed.
     """
     without: set[str] = set()
     for _ in range(ATTEMPTS):
@@ -78,7 +80,8 @@ def prepare(*, tenant_id: UUID, request: AnswerRequest, without: Collection[str]
     started = time.perf_counter()
     try:
         backend = async_to_sync(_backend)(configured(), request.model)
-        query = SearchQuery(query=request.question, collections=request.collections, k=request.k)
+        reranks = rerank.configured() is not None if request.rerank is None else request.rerank
+        query = SearchQuery(query=request.question, collections=request.collections, k=request.k, rerank=reranks)
         try:
             found = search(tenant_id=tenant_id, query=query)
         except EmbeddingError as error:

@@ -28,13 +28,16 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class AnswerRequest:
-    """A question about some or (None) all collections of a tenant. k: passages to find, 1..200."""
+    """A question about some or (None) all collections of a tenant. k: passages to find, 1..200. rerank: None where a
+    reranker is configured.
+    """
 
     question: str
     collections: tuple[str, ...] | None = None
     k: int = 8
     model: str = "auto"
     options: Options = Options()
+    rerank: bool | None = None
 
     def as_json(self) -> dict[str, Any]:
         """What is stored with the answer, so that it can be replayed."""
@@ -43,6 +46,7 @@ class AnswerRequest:
             "collections": None if self.collections is None else list(self.collections),
             "k": self.k,
             "model": self.model,
+            "rerank": self.rerank,
             "max_tokens": self.options.max_tokens,
             "temperature": self.options.temperature,
             "top_p": self.options.top_p,

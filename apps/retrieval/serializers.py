@@ -6,11 +6,13 @@ from typing import Any
 
 from rest_framework import serializers
 
-from apps.access.serializers import StrictSerializer, TextField, WholeField, refuse_unbuilt
+from apps.access.serializers import FlagField, NumberField, StrictSerializer, TextField, WholeField, refuse_unbuilt
+
+from .expand import MOST
 
 MAX_QUERY = 8_000
 #: Named by the contract, built by later work: refused by name rather than silently ignored.
-NOT_YET = ("as_of", "min_versions", "rerank", "diversify", "expand", "explain")
+NOT_YET = ("as_of", "min_versions")
 
 
 class SearchSerializer(StrictSerializer):
@@ -22,6 +24,14 @@ class SearchSerializer(StrictSerializer):
         required=False, help_text='conditions on documents, as in `{"metadata.year": {"$gte": 2020}}`'
     )
     consistency = serializers.ChoiceField(choices=["eventual"], required=False)
+    rerank = FlagField(default=False, help_text="a model that reads query and passage together orders the first ones")
+    diversify = NumberField(
+        min_value=0, max_value=1, default=0.0, help_text="how much being unlike the better results counts; 0 is off"
+    )
+    expand = WholeField(
+        min_value=0, max_value=MOST, default=0, help_text="chunks before and after that come with each passage"
+    )
+    explain = FlagField(default=False, help_text="tell how the passages were found")
 
     def to_internal_value(self, data: Any) -> Any:
         refuse_unbuilt(data, NOT_YET)
@@ -56,9 +66,19 @@ class StaleSerializer(serializers.Serializer):
     version = serializers.IntegerField()
 
 
+class RerankedSerializer(serializers.Serializer):
+    model = serializers.CharField(help_text="its name; empty where only the server knows it")
+    candidates = serializers.IntegerField(help_text="passages that it was given")
+    error = serializers.CharField(
+        allow_null=True, help_text="why the results are in fused order nevertheless; null when it ordered them"
+    )
+
+
 class ResultSerializer(serializers.Serializer):
     results = HitSerializer(many=True)
     snapshot = serializers.DictField(child=serializers.IntegerField(), help_text="epoch of each collection searched")
     stale = StaleSerializer(many=True, help_text="documents among the results that have a newer, pending version")
     cached = serializers.BooleanField()
+    rerank = RerankedSerializer(allow_null=True, help_text="null unless asked for")
     timings = serializers.DictField(child=serializers.FloatField())
+    explain = serializers.DictField(allow_null=True, help_text="null unless asked for")

@@ -13,7 +13,7 @@ from django.db import connection
 from django.db.backends.utils import CursorWrapper
 
 from apps.access.sql import load
-from apps.documents.db import vector_text
+from apps.documents.db import vector_from, vector_text
 from apps.documents.models import EmbeddingSpace
 from apps.documents.spaces import OPERATORS, column_type
 
@@ -45,6 +45,25 @@ def compose(
 
     words: lexical.read's, of a query whose mode is not dense. few: the filter lets few chunks pass.
     """
+    legs, names, parameters = legs_of(collections, query, vector, words, few=few)
+    statement = QUERIES["search"].format(
+        legs="\n".join(legs.values()),
+        fusion=QUERIES["fuse_" + query.mode].format(**names),
+        vector=", vector_send(e.embedding::vector)" if query.diversify else "",
+        vectors=QUERIES["vectors"].format(**names) + "\n" if query.diversify else "",
+    )
+    return statement, parameters
+
+
+def legs_of(
+    collections: Sequence[Scope],
+    query: SearchQuery,
+    vector: Sequence[float] | None,
+    words: Words | None,
+    *,
+    few: bool,
+) -> tuple[dict[str, str], dict[str, Any], dict[str, Any]]:
+    """({leg: its SQL}, what stands in the fragments' braces, the parameters)."""
     chunks = sum(collection.chunks for collection in collections)
     tokens = sum(collection.tokens for collection in collections)
     space = collections[0].space
@@ -58,24 +77,20 @@ def compose(
     parameters: dict[str, Any] = {
         "vector": vector_text(vector) if vector is not None else None,
         "collections": [collection.id for collection in collections],
-        "candidates": max(CANDIDATES, query.k),
-        "fetch": query.k,
+        "candidates": max(CANDIDATES, query.fetch),
+        "fetch": query.fetch,
         "chunks": chunks,
         "average": max(1.0, tokens / chunks if chunks else 1.0),
         **(query.filter.parameters if query.filter else {}),
     }
-    legs = []
+    legs = {}
     if query.mode != "lexical":
-        leg = "dense_exact" if _scans(collections) else "dense_filtered" if few else "dense_index"
-        legs.append(QUERIES[leg].format(**names, holds=_holds(query, "e")))
+        leg = "dense_exact" if scans(collections) else "dense_filtered" if few else "dense_index"
+        legs[leg] = QUERIES[leg].format(**names, holds=_holds(query, "e"))
     if query.mode != "dense":
         assert words is not None
-        legs.append(_lexical(query, words, names, parameters, few=few))
-    statement = QUERIES["search"].format(
-        legs="\n".join(legs),
-        fusion=QUERIES["fuse_" + query.mode].format(**names),
-    )
-    return statement, parameters
+        legs["lexical"] = _lexical(query, words, names, parameters, few=few)
+    return legs, names, parameters
 
 
 def _lexical(query: SearchQuery, words: Words, names: dict, parameters: dict[str, Any], *, few: bool) -> str:
@@ -110,13 +125,13 @@ def index_settings(space: EmbeddingSpace, candidates: int) -> list[str]:
 
 def rows_of(collections: Sequence[Scope], query: SearchQuery, vector: Sequence[float] | None) -> list[tuple[Any, ...]]:
     """Inside a tenant's scope: the rows of a search, best first, each for `hit`."""
-    scans = vector is None or _scans(collections)
+    exact = vector is None or scans(collections)
     with connection.cursor() as cursor:
         cursor.execute(f"SET LOCAL statement_timeout = {settings.SEARCH_TIMEOUT_SECONDS * 1000:.0f}")
-        few = query.filter is not None and not scans and _few(cursor, collections, query.filter)
+        few = query.filter is not None and not exact and is_few(share(cursor, collections, query.filter), collections)
         words = lexical.read(collections, query.query, every=few) if query.mode != "dense" else None
         statement, parameters = compose(collections, query, vector, words, few=few)
-        if not scans and not few:
+        if not exact and not few:
             cursor.execute("; ".join(index_settings(collections[0].space, parameters["candidates"])))
         cursor.execute(statement, parameters)
         return cursor.fetchall()
@@ -127,16 +142,20 @@ def _holds(query: SearchQuery, row: str) -> str:
     return " " + QUERIES["holds"].format(filter=query.filter.sql, row=row) if query.filter else ""
 
 
-def _few(cursor: CursorWrapper, collections: Sequence[Scope], found: Filter) -> bool:
-    """Does a filter let so few chunks pass that all of them are compared? Judged by a sample of the documents."""
+def is_few(part: float, collections: Sequence[Scope]) -> bool:
+    """Does a filter that lets this part pass leave so few chunks that all of them are compared?"""
+    return part * sum(collection.chunks for collection in collections) <= FILTERED_ROWS
+
+
+def share(cursor: CursorWrapper, collections: Sequence[Scope], found: Filter) -> float:
+    """Which part of the documents a filter lets pass, 0..1, judged by a sample."""
     parameters = {"collections": [collection.id for collection in collections], **found.parameters}
     cursor.execute(QUERIES["passing"].format(filter=found.sql, sample=SAMPLE), parameters)
     sampled, passing = cursor.fetchone()
-    chunks = sum(collection.chunks for collection in collections)
-    return passing / max(1, sampled) * chunks <= FILTERED_ROWS
+    return passing / max(1, sampled)
 
 
-def _scans(collections: Sequence[Scope]) -> bool:
+def scans(collections: Sequence[Scope]) -> bool:
     """So few live chunks that scanning them all is as fast as the vector index, and misses none."""
     return sum(collection.chunks for collection in collections) <= settings.EXACT_SCAN_ROWS
 
@@ -162,7 +181,7 @@ def hit(row: tuple[Any, ...], slugs: dict[UUID, str]) -> Hit:
         page_numbers,
         page,
     ) = row[:17]
-    score, dense, lexical = row[17:]
+    score, dense, lexical = row[17:20]
     return Hit(
         chunk_id=chunk_id,
         document_id=document_id,
@@ -188,4 +207,5 @@ def hit(row: tuple[Any, ...], slugs: dict[UUID, str]) -> Hit:
         },
         metadata=json.loads(metadata) if isinstance(metadata, str) else metadata,
         fresh=version == live,
+        vector=vector_from(row[20]) if len(row) > 20 and row[20] is not None else None,
     )

@@ -7,16 +7,24 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 from uuid import UUID
 
+import numpy as np
+import numpy.typing as npt
+
 from apps.documents.models import EmbeddingSpace
 
 from .filters import Filter
+
+#: Of the fused candidates so many are looked at where their order may change: at least, per result, and at most.
+LEAST, PER_RESULT, MOST = 50, 2, 200
 
 
 @dataclass(frozen=True, slots=True)
 class SearchQuery:
     """A search of some or (None) all collections of a tenant, by slug. k: 1..200. mode: hybrid, dense or lexical.
 
-    filter: only chunks of documents for which it holds.
+    filter: only chunks of documents for which it holds. rerank: a model orders the first candidates. diversify: 0..1,
+    how much being unlike the better results counts. expand: how many neighbours on either side come with each result.
+    explain: tell how it was found.
     """
 
     query: str
@@ -24,6 +32,15 @@ class SearchQuery:
     k: int = 10
     mode: str = "hybrid"
     filter: Filter | None = None
+    rerank: bool = False
+    diversify: float = 0.0
+    expand: int = 0
+    explain: bool = False
+
+    @property
+    def fetch(self) -> int:
+        """How many candidates are read: k, or more where reranking or diversifying chooses among them."""
+        return min(MOST, max(LEAST, PER_RESULT * self.k)) if self.rerank or self.diversify else self.k
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +87,7 @@ class Hit:
     scores: dict[str, float | None]
     metadata: dict[str, Any]
     fresh: bool
+    vector: npt.NDArray[np.float32] | None = field(default=None, repr=False, compare=False)  # where it was asked for
 
     def page_of(self, position: int) -> int | None:
         """The page of a position within the chunk, in code points of the version's text."""
@@ -77,8 +95,26 @@ class Hit:
         return self.page_numbers[at - 1] if at else None
 
 
+_UNSHOWN = ("page_starts", "page_numbers", "vector")
 #: What is shown of a hit. (asdict would copy every text and metadata deeply.)
-HIT_FIELDS = tuple(each.name for each in fields(Hit) if each.name not in ("page_starts", "page_numbers"))
+HIT_FIELDS = tuple(each.name for each in fields(Hit) if each.name not in _UNSHOWN)
+
+
+@dataclass(frozen=True, slots=True)
+class Reranked:
+    """That candidates were given to a reranker; error: why they are in fused order nevertheless."""
+
+    backend: str
+    model: str
+    candidates: int
+    error: str | None
+    milliseconds: float
+
+    def as_json(self) -> dict[str, Any]:
+        return {"model": self.model, "candidates": self.candidates, "error": self.error}
+
+    def explained(self) -> dict[str, Any]:
+        return {"backend": self.backend, **self.as_json(), "ms": self.milliseconds}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +126,8 @@ class SearchResult:
     stale: list[dict[str, Any]] = field(default_factory=list)
     cached: bool = False
     timings: dict[str, float] = field(default_factory=dict)
+    rerank: Reranked | None = None
+    explain: dict[str, Any] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """As `POST /search` answers it."""
@@ -98,5 +136,7 @@ class SearchResult:
             "snapshot": self.snapshot,
             "stale": self.stale,
             "cached": self.cached,
+            "rerank": self.rerank.as_json() if self.rerank else None,
             "timings": self.timings,
+            "explain": self.explain,
         }

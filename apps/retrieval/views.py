@@ -37,6 +37,10 @@ class SearchView(TenantView):
             k=values["k"],
             mode=values["mode"],
             filter=compile_filter(values.get("filters", {})),
+            rerank=values["rerank"],
+            diversify=values["diversify"],
+            expand=values["expand"],
+            explain=values["explain"],
         )
         try:
             found = search(tenant_id=self.caller.tenant_id, query=query)
