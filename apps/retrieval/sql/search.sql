@@ -48,8 +48,9 @@ CROSS JOIN LATERAL (SELECT width_bucket(v.starts[p.ordinal], v.page_starts) AS f
 ORDER BY b.score DESC, b.chunk_id
 
 -- name: vectors
--- Beside each hit, where results are diversified: its vector.
-LEFT JOIN {table} e ON e.document_id = b.document_id AND e.chunk_id = b.chunk_id
+-- Beside each hit, where results are diversified: its vector. (Joined with the chunk: Citus needs to see that both lie on
+-- one shard.)
+LEFT JOIN {table} e ON e.document_id = c.document_id AND e.chunk_id = c.chunk_id
 
 -- name: lived_now
 c.retired_in_version IS NULL
