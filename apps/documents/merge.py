@@ -55,7 +55,9 @@ CHUNK_TYPES = ("uuid", "uuid", "int8", "text", "bytea", "int4", "text[]", "bytea
 
 
 @dataclass(frozen=True, slots=True)
-class _New:
+class New:
+    """A document that nobody knows yet, read and cut. `name` is its source URI, `sha256` of its `data`."""
+
     submission: Submission
     id: UUID
     name: str
@@ -77,7 +79,7 @@ def merge(*, collection: Collection, submissions: Sequence[Submission]) -> list[
     with tenancy.scope(collection.tenant_id, replan=False):
         known = _known(collection, names)
     outcomes: list[str | None] = [None] * len(submissions)
-    new: dict[int, _New] = {}
+    new: dict[int, New] = {}
     seen: set[str] = set()
     for at, (submission, data, digest, name) in enumerate(zip(submissions, contents, digests, names, strict=True)):
         if name in known:
@@ -123,22 +125,29 @@ def _known(collection: Collection, names: Sequence[str]) -> dict[str, tuple[byte
     return known
 
 
-def _read(collection: Collection, submission: Submission, name: str, data: bytes, digest: bytes) -> _New | None:
+def _read(collection: Collection, submission: Submission, name: str, data: bytes, digest: bytes) -> New | None:
     document_id = uuid5(collection.id, name)
     try:
         parsed = parse_sandboxed(data, media_type=submission.media_type, filename=submission.filename or None)
     except ParseError:
         return None
     chunks = list(cut(parsed, collection, document_id=document_id, version=submission.version or 1, live={}))
-    return _New(submission, document_id, name, data, digest, parsed, chunks) if chunks else None
+    return New(submission, document_id, name, data, digest, parsed, chunks) if chunks else None
 
 
-def _merge(collection: Collection, new: list[_New]) -> set[UUID]:
-    """The ids of those that are live now: all but those that others have written meanwhile."""
+def _merge(collection: Collection, new: list[New]) -> set[UUID]:
     texts = {chunk.sha256: chunk.text for each in new for chunk in each.chunks if chunk.text is not None}
     with tenancy.scope(collection.tenant_id, replan=False):
         vectors = embed.known_vectors(collection.tenant_id, collection.space, texts)
     vectors |= embed.new_vectors(collection.space, {sha: text for sha, text in texts.items() if sha not in vectors})
+    return write(collection, new, vectors)
+
+
+def write(collection: Collection, new: list[New], vectors: embed.Vectors) -> set[UUID]:
+    """Outside of a scope: the ids of those that are live now, all but those that others have written meanwhile.
+
+    vectors: of each chunk's text, by its digest.
+    """
     chunks = [chunk for each in new for chunk in each.chunks]
     sent = db.vector_bytes([vectors[chunk.sha256] for chunk in chunks], collection.space.storage)
     with tenancy.scope(collection.tenant_id, replan=False):
@@ -170,7 +179,7 @@ def _merge(collection: Collection, new: list[_New]) -> set[UUID]:
     return merged
 
 
-def _document_row(new: _New) -> tuple[Any, ...]:
+def _document_row(new: New) -> tuple[Any, ...]:
     submission, parsed = new.submission, new.parsed
     return (
         new.id,
