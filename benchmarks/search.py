@@ -22,7 +22,7 @@ from apps.documents import embed, prepare
 from apps.documents.accept import Submission, accept
 from apps.retrieval.query_vectors import new_vector
 from apps.retrieval.scopes import scopes_of
-from apps.retrieval.statement import CANDIDATES, compose, index_settings
+from apps.retrieval.statement import compose, index_settings
 from apps.retrieval.types import SearchQuery
 from tests.support.processes import Server
 
@@ -46,7 +46,7 @@ def run(data: Path) -> Iterator[tuple[str, str, str]]:
     vectors = {text: new_vector(tenant_id=collection.tenant_id, space=scopes[0].space, query=text) for text in asked}
     modes = ("dense", "lexical", "hybrid")
     composed = {(q, mode): compose(scopes, SearchQuery(q, mode=mode), vectors[q]) for q in asked for mode in modes}
-    settings_sql = "; ".join(index_settings(scopes[0].space, CANDIDATES))
+    settings_sql = {mode: "; ".join(index_settings(scopes, SearchQuery("", mode=mode))) for mode in modes}
     with (
         Server(data) as server,
         closing(http.client.HTTPConnection("127.0.0.1", server.port)) as client,
@@ -63,7 +63,7 @@ def run(data: Path) -> Iterator[tuple[str, str, str]]:
             statement, parameters = composed[text, mode]
             with raw.transaction():
                 raw.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-                raw.execute(f"SET LOCAL ragsite.tenant = '{collection.tenant_id}'; {settings_sql}")
+                raw.execute(f"SET LOCAL ragsite.tenant = '{collection.tenant_id}'; {settings_sql[mode]}")
                 assert raw.execute(statement, parameters).fetchall()
 
         for mode in modes:

@@ -20,7 +20,7 @@ from psycopg.types.json import Jsonb
 
 from apps.access import tenancy
 
-from . import db, embed, metrics
+from . import attributes, db, embed, metrics
 from .accept import Submission
 from .collections import hold
 from .engines import engine_for
@@ -39,6 +39,7 @@ DOCUMENT_TYPES = (
         "text",
         "text",
         "jsonb",
+        "text",
         "int8",
         "bytea",
         "text",
@@ -156,7 +157,7 @@ def write(collection: Collection, new: list[New], vectors: embed.Vectors) -> set
         db.rows("lock_sources", collection=collection.id, source_uris=names)
         late = _known(collection, names)
         new = [each for each in new if each.name not in late]
-        _copy("load_document", DOCUMENT_TYPES, (_document_row(each) for each in new))
+        _copy("load_document", DOCUMENT_TYPES, (_document_row(collection, each) for each in new))
         at: dict[str, Any] = {"tenant": collection.tenant_id, "collection": collection.id, "now": timezone.now()}
         merged = {row[0] for row in db.rows("merge_documents", **at)}
         if len(merged) < len(new):  # an id that is taken by a document of another name
@@ -179,7 +180,7 @@ def write(collection: Collection, new: list[New], vectors: embed.Vectors) -> set
     return merged
 
 
-def _document_row(new: New) -> tuple[Any, ...]:
+def _document_row(collection: Collection, new: New) -> tuple[Any, ...]:
     submission, parsed = new.submission, new.parsed
     return (
         new.id,
@@ -187,6 +188,7 @@ def _document_row(new: New) -> tuple[Any, ...]:
         submission.title or "",
         title_of(parsed),
         submission.metadata or {},
+        attributes.tsvector(collection.tenant_id, submission.metadata or {}),
         submission.version or 1,
         new.sha256,
         submission.media_type,

@@ -28,11 +28,13 @@ class SearchQuery:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What a search needs to know of a collection: `chunks` and `tokens` are of its live rows."""
+    """What a search needs to know of a collection: `documents`, `chunks` and `tokens` are of its live rows."""
 
+    tenant_id: UUID
     id: UUID
     slug: str
     epoch: int
+    documents: int
     chunks: int
     tokens: int
     language: str
