@@ -67,12 +67,31 @@ class Library:
         """The number of each chunk's document."""
         return np.repeat(np.arange(len(self.sizes)), self.sizes)
 
+    def changed(self, part: float) -> Changed:
+        """A part of the documents as their next versions would be: of the same topics, every chunk another."""
+        dice = np.random.default_rng(5)
+        of_chunk = self.document_of_chunk()
+        rows = np.flatnonzero((dice.random(len(self.sizes)) < part)[of_chunk])
+        documents = [uuid5(self.collection.id, _name(number)) for number in of_chunk[rows]]
+        ids = [uuid5(self.ids[row], "2") for row in rows]
+        return Changed(rows, _around(_centres()[self.topics[of_chunk[rows]]], dice), documents, ids)
+
     def nearest(self, query: Floats, k: int, among: npt.NDArray[np.int64] | None = None) -> set[UUID]:
         """The k chunks that are nearest by cosine, of all or of those `among` (rows): what an exact search finds."""
         rows = np.arange(len(self.vectors)) if among is None else among
         near = (self.vectors if among is None else self.vectors[rows]) @ query
         best = np.argpartition(-near, k)[:k] if len(rows) > k else np.arange(len(rows))
         return {self.ids[row] for row in rows[best]}
+
+
+@dataclass(frozen=True)
+class Changed:
+    """Rows of the library, and what comes in their places."""
+
+    rows: npt.NDArray[np.int64]
+    vectors: Floats
+    documents: list[UUID]
+    ids: list[UUID]
 
 
 def library(data: Path, *, chunks: int = CHUNKS) -> Library:
@@ -92,33 +111,28 @@ def library(data: Path, *, chunks: int = CHUNKS) -> Library:
     names = [uuid5(collection.id, _name(number)) for number in range(len(sizes))]
     ids = [uuid5(name, str(n)) for name, size in zip(names, sizes, strict=True) for n in range(size)]
     kept = Library(collection, key, vectors, ids, sizes, topics)
-    with tenancy.scope(tenant.id):
-        done = Collection.objects.get(id=collection.id).chunks
-    if done != chunks:
-        if done:
-            raise SystemExit(f"{data} holds an unfinished library, or another one: remove it")
+    done = data / "library"  # a file that says how many chunks there are, written when all is done
+    if found is None:
         _load(kept)
+        done.write_text(str(chunks))
+    elif not done.exists() or done.read_text() != str(chunks):
+        raise SystemExit(f"{data} holds an unfinished library, or another one: remove it")
     with tenancy.scope(tenant.id):
         return Library(collections.find(NAME), key, vectors, ids, sizes, topics)
 
 
 def _load(kept: Library) -> None:
     texts = _texts()
-    dice = np.random.default_rng(2)
+    dice = np.random.default_rng(6)
     ends = np.cumsum(kept.sizes)
     documents = len(kept.sizes)
-    shares = {
-        name: dice.permutation(documents) % count
-        for name, count in (
-            ("half", 2), ("tenth", 10), ("hundredth", 100), ("thousandth", 1_000), ("ten_thousandth", 10_000),
-        )
-    }  # fmt: skip
+    shared = shares(documents)
     tags = dice.integers(0, 200, (documents, 3))
     with _no_word_index(), spaces.index_after(kept.collection.space, coming=len(kept.ids)):
         for start in range(0, documents, AT_ONCE):
             new, vectors = [], {}
             for number in range(start, min(start + AT_ONCE, documents)):
-                metadata = {name: f"{name}-{values[number]}" for name, values in shares.items()}
+                metadata = {name: f"{name}-{values[number]}" for name, values in shared.items()}
                 metadata |= {"number": number, "topic": int(kept.topics[number])}
                 metadata |= {"tags": [f"tag-{tag}" for tag in tags[number]]}
                 first = int(ends[number] - kept.sizes[number])
@@ -128,6 +142,13 @@ def _load(kept: Library) -> None:
             merge.write(kept.collection, new, vectors)
     with connections["owner"].cursor() as cursor:
         cursor.execute("VACUUM ANALYZE")
+
+
+def shares(documents: int) -> dict[str, npt.NDArray[np.int64]]:
+    """By the names of the shared attributes: the number of each document's value."""
+    dice = np.random.default_rng(2)
+    counts = {"half": 2, "tenth": 10, "hundredth": 100, "thousandth": 1_000, "ten_thousandth": 10_000}
+    return {name: dice.permutation(documents) % count for name, count in counts.items()}
 
 
 def _document(
