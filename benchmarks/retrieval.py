@@ -1,8 +1,8 @@
 """Dense searches of 200,000 chunks (library.py): recall, time, and what filters and updates do to them.
 
-Ours is `statement.rows_of` as a search runs it, in its transaction; the floor is a bare query of one table with the same
-vectors and an HNSW index, by psycopg, as a superuser. By turns, query by query. Beside the time by the clock stands the
-time that the database's process had a processor (Linux): on a machine with other work only that says what a search costs.
+Ours is `statement.rows_of` as a search runs it, in its transaction; the floor is a bare query of one table with the
+same vectors and an HNSW index, by psycopg, as a superuser. By turns, query by query. Beside the time by the clock stands
+the time that the database's process had a processor (Linux): where others work too, only that says what a search costs.
 """
 
 from __future__ import annotations
@@ -81,9 +81,7 @@ def _filtered(found: Library) -> Iterator[tuple[str, str, str]]:
     values, of_chunk = shares(len(found.sizes)), found.document_of_chunk()
     masks = {name: np.flatnonzero((values[name] == 1)[of_chunk]) for name in FILTERS}
     compiled: dict[str, Any] = {name: compile_filter({f"metadata.{name}": f"{name}-1"}) for name in FILTERS}
-    masks["range"] = np.flatnonzero(
-        ((np.arange(len(found.sizes)) >= 1_000) & (np.arange(len(found.sizes)) < 1_500))[of_chunk]
-    )
+    masks["range"] = np.flatnonzero((of_chunk >= 1_000) & (of_chunk < 1_500))
     compiled["range"] = compile_filter({"metadata.number": {"$gte": 1_000, "$lt": 1_500}})
     masks["topics"] = np.flatnonzero((found.topics < 100)[of_chunk])
     compiled["topics"] = compile_filter({"metadata.topic": {"$lt": 100}})
