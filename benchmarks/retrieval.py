@@ -1,8 +1,8 @@
 """Dense searches of 200,000 chunks (library.py): recall, time, and what filters and updates do to them.
 
 Ours is `statement.rows_of` as a search runs it, in its transaction; the floor is a bare query of one table with the
-same vectors and an HNSW index, by psycopg, as a superuser. By turns, query by query. Beside the time by the clock stands
-the time that the database's process had a processor (Linux): where others work too, only that says what a search costs.
+same vectors and an HNSW index, by psycopg, as a superuser. By turns, query by query. Beside the clock's time stands
+the time that the database's process had a processor (Linux): where others work too, only that tells what it costs.
 """
 
 from __future__ import annotations
