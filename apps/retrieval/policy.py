@@ -34,7 +34,7 @@ OVERSAMPLE = 10  # bits tell vectors apart so badly that so many more are compar
 
 def candidates(query: SearchQuery) -> int:
     """How many chunks a leg gives: what will be read, or more where two legs are fused."""
-    return query.k if query.mode == "dense" else max(CANDIDATES, query.k)
+    return query.fetch if query.mode == "dense" else max(CANDIDATES, query.fetch)
 
 
 def compares_all(scopes: Sequence[Scope]) -> bool:

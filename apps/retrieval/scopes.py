@@ -13,7 +13,10 @@ from apps.documents.models import EmbeddingSpace
 from .statement import QUERIES
 from .types import Scope
 
-FIELDS = ("tenant_id", "id", "slug", "epoch", "documents", "chunks", "tokens", "language")
+FIELDS = (
+    *("tenant_id", "id", "slug", "epoch", "documents", "chunks", "tokens", "language"),
+    *("window", "lexicon", "counted"),
+)
 SPACE_FIELDS = (
     *("id", "slug", "backend", "model", "revision", "dimensions"),
     *("metric", "storage", "index_method", "index_parameters"),

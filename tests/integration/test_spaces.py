@@ -18,7 +18,7 @@ from apps.documents import spaces
 from apps.documents.db import vector_text
 from apps.documents.models import Collection
 from apps.retrieval.scopes import scopes_of
-from apps.retrieval.statement import compose, index_settings
+from apps.retrieval.statement import choose, compose, index_settings
 from apps.retrieval.types import SearchQuery
 from tests.conftest import make_collection
 
@@ -54,7 +54,7 @@ def _found(collection: Collection, vector: Floats) -> tuple[set[UUID], str]:
     query = SearchQuery("anything", k=K, mode="dense")
     with override_settings(EXACT_SCAN_ROWS=0), tenancy.scope(collection.tenant_id), connection.cursor() as cursor:
         scopes = scopes_of([collection.slug])
-        statement, parameters = compose(scopes, query, vector.tolist())
+        statement, parameters = compose(scopes, query, vector.tolist(), choose(scopes, query))
         leg = statement[: statement.index("\n),")] + "\n) SELECT chunk_id FROM dense"  # there are no texts
         cursor.execute("; ".join(index_settings(scopes, query)))
         cursor.execute("EXPLAIN " + leg, parameters)
