@@ -110,5 +110,5 @@ def _around(rows: Iterable[tuple[Any, ...]]) -> Around:
     near = list(rows)
     own = next(index for index, row in enumerate(near) if row[1] == row[0])
     _, _, _, _, _, start, text, page_starts, page_numbers = near[own]
-    chunks = tuple((row[2], row[3], tuple(row[4])) for row in near)
+    chunks = tuple((row[2], row[3], tuple(row[4] or ())) for row in near)
     return Around(start, text, chunks, tuple(page_starts or ()), tuple(page_numbers or ()))
