@@ -232,6 +232,10 @@ if RERANK_BACKEND == "http" and not RERANK_URL.endswith(("/rerank", "/score")):
     raise ImproperlyConfigured("RERANK_URL must be set and end in /rerank or /score when RERANK_BACKEND is http")
 if RERANK_BACKEND == "sentence_transformers" and not RERANK_MODEL:
     raise ImproperlyConfigured("RERANK_MODEL must be set when RERANK_BACKEND is sentence_transformers")
+# What one search may do to be fresh: documents and bytes brought live, and how long it waits for that.
+FRESH_DOCUMENTS = env.integer("FRESH_DOCUMENTS", 20)
+FRESH_BYTES = env.integer("FRESH_BYTES", 256 * 1024)
+FRESH_MILLISECONDS = env.integer("FRESH_MILLISECONDS", 2_000)
 
 # --- Answers -----------------------------------------------------------------------------------------------------
 LLM_URL = env.text("LLM_URL")
@@ -302,7 +306,7 @@ SPECTACULAR_SETTINGS = {
         "JobState": "apps.documents.models.IngestionJob.State",
         "ConsistencyMode": "apps.documents.models.Collection.Mode",
         "SearchMode": ["hybrid", "dense", "lexical"],
-        "Freshness": ["eventual"],
+        "Freshness": ["eventual", "bounded", "strong"],
     },
 }
 

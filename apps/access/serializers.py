@@ -137,15 +137,10 @@ class StrictSerializer(serializers.Serializer):
 
 
 def refuse_unbuilt(data: Any, names: Iterable[str]) -> None:
-    """Raise Problem 400 `not_supported` with a pointer per field of the contract that is not built yet.
-
-    `consistency` is refused unless it is eventual: a promise that is not kept would be worse than none.
-    """
+    """Raise Problem 400 `not_supported` with a pointer per field of the contract that is not built yet."""
     if not isinstance(data, dict):
         return
     asked = [name for name in names if data.get(name) is not None]
-    if data.get("consistency") in ("bounded", "strong"):
-        asked.append("consistency")
     if asked:
         detail = "Not supported by this version."
         errors = [{"pointer": f"/{name}", "detail": detail} for name in asked]

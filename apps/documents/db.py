@@ -6,6 +6,7 @@ import re
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,12 @@ def _execute(name: str, parameters: dict[str, Any], **names: str) -> psycopg.Cur
     for placeholder, written in names.items():
         statement = statement.replace("{" + placeholder + "}", written)
     return execute(statement, parameters)
+
+
+def clock() -> datetime:
+    """The time by the database's clock, which is one for all hosts: what is stamped with it and asked for by it is in
+    one order, where the rows in question are locked."""
+    return rows("clock")[0][0]
 
 
 def vector_text(values: Sequence[float]) -> str:

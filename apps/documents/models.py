@@ -290,6 +290,11 @@ class Chunk(models.Model):
         indexes = [
             models.Index(fields=["tenant", "sha256"], name="chunk_same_text"),
             GinIndex(fields=["tsv"], name="chunk_lexemes", condition=Q(retired_in_version__isnull=True)),
+            # Searches of the past: what was live at a time and is not any more; and where little was live, all of it.
+            models.Index(
+                fields=["collection", "retired_at"], name="chunk_retired", condition=Q(retired_in_version__isnull=False)
+            ),
+            models.Index(fields=["collection", "live_from"], name="chunk_born"),
         ]
 
 

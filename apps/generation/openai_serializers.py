@@ -12,7 +12,7 @@ from rest_framework import serializers
 
 from apps.access.problems import Problem, invalid
 from apps.access.serializers import FlagField, NumberField, TextField, WholeField, refuse_unbuilt, unstorable_text
-from apps.retrieval.serializers import MAX_QUERY
+from apps.retrieval.serializers import MAX_QUERY, WhenMixin
 
 from .serializers import MAX_TOKENS, NOT_YET, slugs_field
 
@@ -47,14 +47,13 @@ class MessageSerializer(serializers.Serializer):
     content = serializers.JSONField(required=False, allow_null=True)
 
 
-class ChatSerializer(serializers.Serializer):
+class ChatSerializer(WhenMixin, serializers.Serializer):
     """validated_data also holds `question`: the last user message's text."""
 
     model = TextField(required=False, allow_null=True, max_length=200)
     messages = serializers.ListField(child=MessageSerializer(), allow_empty=False, max_length=MAX_MESSAGES)
     collections = slugs_field()
     k = WholeField(required=False, min_value=1, max_value=200)
-    consistency = serializers.ChoiceField(choices=["eventual"], required=False, allow_null=True)
     stream = FlagField(required=False, allow_null=True)
     rerank = FlagField(required=False, allow_null=True)
     stream_options = StreamOptionsSerializer(required=False, allow_null=True)

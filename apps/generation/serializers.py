@@ -8,12 +8,12 @@ from django.conf import settings
 from rest_framework import serializers
 
 from apps.access.serializers import FlagField, NumberField, StrictSerializer, TextField, WholeField, refuse_unbuilt
-from apps.retrieval.serializers import MAX_QUERY
+from apps.retrieval.serializers import MAX_QUERY, WhenMixin
 
 from .types import AnswerRequest, Options
 
 #: Named by the contract, built by later work: refused by name rather than silently ignored.
-NOT_YET = ("filters", "as_of", "min_versions", "response_format", "conversation")
+NOT_YET = ("response_format", "conversation")
 DEFAULT_K = 8
 MAX_TOKENS = 1_000_000
 
@@ -24,7 +24,7 @@ def slugs_field() -> serializers.ListField:
     )
 
 
-class AnswerRequestSerializer(StrictSerializer):
+class AnswerRequestSerializer(WhenMixin, StrictSerializer):
     question = TextField(max_length=MAX_QUERY)
     collections = slugs_field()
     k = WholeField(min_value=1, max_value=200, default=DEFAULT_K)
@@ -33,7 +33,6 @@ class AnswerRequestSerializer(StrictSerializer):
     rerank = FlagField(
         required=False, allow_null=True, help_text="of the passages; by default where a reranker is configured"
     )
-    consistency = serializers.ChoiceField(choices=["eventual"], required=False)
     max_tokens = WholeField(min_value=1, max_value=MAX_TOKENS, required=False, allow_null=True)
     temperature = NumberField(min_value=0, max_value=2, required=False, allow_null=True)
 
@@ -53,6 +52,10 @@ def answer_request(values: dict[str, Any]) -> AnswerRequest:
         k=values.get("k", DEFAULT_K),
         model=values.get("model") or "auto",
         rerank=values.get("rerank"),
+        filters=values.get("filters"),
+        consistency=values.get("consistency") or "bounded",
+        min_versions=values.get("min_versions") or (),
+        as_of=values.get("as_of"),
         options=Options(
             max_tokens=values.get("max_tokens") or min(1024, settings.LLM_CONTEXT_TOKENS // 4),
             temperature=values.get("temperature"),

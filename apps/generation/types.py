@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +31,7 @@ class Options:
 @dataclass(frozen=True, slots=True)
 class AnswerRequest:
     """A question about some or (None) all collections of a tenant. k: passages to find, 1..200. rerank: None where a
-    reranker is configured.
+    reranker is configured. filters as they were sent; these and the following are what a search takes.
     """
 
     question: str
@@ -38,6 +40,10 @@ class AnswerRequest:
     model: str = "auto"
     options: Options = Options()
     rerank: bool | None = None
+    filters: Mapping[str, Any] | None = None
+    consistency: str = "bounded"
+    min_versions: tuple[tuple[UUID, int], ...] = ()
+    as_of: datetime | None = None
 
     def as_json(self) -> dict[str, Any]:
         """What is stored with the answer, so that it can be replayed."""
@@ -52,6 +58,10 @@ class AnswerRequest:
             "top_p": self.options.top_p,
             "stop": list(self.options.stop),
             "seed": self.options.seed,
+            "filters": None if self.filters is None else dict(self.filters),
+            "consistency": self.consistency,
+            "min_versions": {str(document_id): version for document_id, version in self.min_versions},
+            "as_of": self.as_of and self.as_of.isoformat(),
         }
 
 

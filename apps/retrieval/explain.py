@@ -12,23 +12,23 @@ from typing import Any
 from django.conf import settings
 from django.db import connection
 
-from . import lexical
 from .lexical import Words
-from .statement import LEXICAL_WEIGHT, QUERIES, index_settings, is_few, legs_of, scans, share
+from .statement import LEXICAL_WEIGHT, QUERIES, choose, index_settings, legs_of
 from .types import Scope, SearchQuery
 
-METHODS = {"dense_exact": "exact", "dense_filtered": "filtered", "dense_index": "index", "lexical": "bm25"}
+METHODS = {
+    **{"dense_exact": "exact", "dense_filtered": "filtered", "dense_index": "index"},
+    **{"dense_past": "exact", "dense_since": "index", "lexical": "bm25"},
+}
 
 
 def explained(scopes: Sequence[Scope], query: SearchQuery, vector: Sequence[float] | None) -> dict[str, Any]:
     """Inside the scope of the search, after it: how it was done (docs/search.md has the fields). Costs as much as the
     search itself."""
     told: dict[str, Any] = {"dense": None, "lexical": None}
+    choice = choose(scopes, query)
     with connection.cursor() as cursor:
-        part = share(cursor, scopes, query.filter) if query.filter else None
-        few = part is not None and vector is not None and not scans(scopes) and is_few(part, scopes)
-        words = lexical.read(scopes, query.query, every=few) if query.mode != "dense" else None
-        legs, _, parameters = legs_of(scopes, query, vector, words, few=few)
+        legs, _, parameters = legs_of(scopes, query, vector, choice)
         for leg, sql in legs.items():
             name = leg.partition("_")[0]
             began = time.perf_counter()
@@ -36,17 +36,17 @@ def explained(scopes: Sequence[Scope], query: SearchQuery, vector: Sequence[floa
             found = cursor.fetchone()[0]
             taken = round((time.perf_counter() - began) * 1000, 3)
             told[name] = {"method": METHODS[leg], "wanted": parameters["candidates"], "found": found, "ms": taken}
-    if "dense_index" in legs:
+    if choice.uses_index:
         space = scopes[0].space
         lines = index_settings(space, parameters["candidates"])
         told["dense"]["index"] = space.index_method
         told["dense"]["settings"] = dict(line.removeprefix("SET LOCAL ").split(" = ") for line in lines)
-    if words is not None:
-        told["lexical"] |= {"terms": _terms(words), "looked_up": words.plan}
+    if choice.words is not None:
+        told["lexical"] |= {"terms": _terms(choice.words), "looked_up": choice.words.plan}
     return {
         "mode": query.mode,
         "collections": {scope.slug: {"chunks": scope.chunks, "language": scope.language} for scope in scopes},
-        "filter": None if part is None else {"share": round(part, 6)},
+        "filter": None if choice.share is None else {"share": round(choice.share, 6)},
         **told,
         "fusion": _fusion() if query.mode == "hybrid" else None,
         "candidates": query.fetch,

@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 from itertools import combinations, product
 from pathlib import Path
 
-from rapidfuzz import process
 from rapidfuzz.distance import OSA
 
 from apps.access.sql import execute, load
@@ -37,6 +36,7 @@ CLAUSE_TERMS = 3
 CLAUSES = 32
 ROWS = 600  # chunks to choose from: above these few of the best ten are missed (benchmarks/RESULTS.md)
 NEAR = 2  # nearly equal lexemes taken for a misspelt one
+STEM = 0.6  # the least of a word that its stem may be
 PER_EDIT = 0.5  # what a lexeme weighs for each letter that is different
 _QUOTED = re.compile(
     r'"([^"]+)"|\u201c([^\u201d]+)\u201d|\u201e([^\u201c\u201d]+)[\u201c\u201d]|\u00ab([^\u00bb]+)\u00bb'
@@ -184,19 +184,22 @@ def _may_be_misspelt(lexeme: str) -> bool:
 
 def _near(term: Term, at: dict, scale: float) -> list[Term]:
     """The lexemes of the collections that differ from one in a letter, or two of a long one: left out, put in, another,
-    or two changed about; never the first letter."""
-    most = 2 if len(term.name) >= 8 else 1
-    first = term.name[0]
-    limits = {
-        "first": first,
-        "next": chr(ord(first) + 1),
-        "least": len(term.name) - most,
-        "most": len(term.name) + most,
-    }
-    counts = dict(execute(QUERIES["alike"], {**at, **limits}).fetchall())
-    matches = process.extract(term.name, counts.keys(), scorer=OSA.distance, score_cutoff=most, limit=None)
-    best = sorted(matches, key=lambda match: (match[1], -counts[match[0]]))[:NEAR]
+    or two changed about; never the first letter. Where there are none, those that it begins with: with a mistake in its
+    ending a word keeps it, where others have lost theirs to the stemmer.
+    """
+    letters, first = len(term.name), term.name[0]
+    limits = {"first": first, "next": chr(ord(first) + 1), "least": round(STEM * letters), "most": letters + 2}
+    counts: dict[str, float] = dict(execute(QUERIES["alike"], {**at, **limits}).fetchall())
+    apart = {name: OSA.distance(term.name, name) for name in counts}
+    near = {name: distance for name, distance in apart.items() if distance <= _edits(letters)}
+    if not near:
+        begun = {name: OSA.distance(term.name[: len(name)], name) for name in counts if 4 < len(name) < letters}
+        near = {name: 1 + distance for name, distance in begun.items() if distance <= _edits(len(name)) - 1}
+    best = sorted(near, key=lambda name: (near[name], -len(name), -counts[name]))[:NEAR]
     return [
-        Term(quoted(name), term.weight * PER_EDIT**distance, (counts[name] * scale,), name=name)
-        for name, distance, _ in best
+        Term(quoted(name), term.weight * PER_EDIT ** near[name], (counts[name] * scale,), name=name) for name in best
     ]
+
+
+def _edits(letters: int) -> int:
+    return 2 if letters >= 8 else 1

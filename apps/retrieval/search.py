@@ -13,7 +13,7 @@ from psycopg import errors as pg
 from apps.access import tenancy
 from apps.access.problems import Problem
 
-from . import metrics, refine
+from . import metrics, past, refine
 from .explain import explained
 from .query_vectors import cached_vector, new_vector
 from .scopes import one_space, scopes_of
@@ -38,6 +38,7 @@ def search(*, tenant_id: UUID, query: SearchQuery) -> SearchResult:
     lexical = query.mode == "lexical"
     try:
         with tenancy.scope(tenant_id, repeatable_read=True):
+            past.refuse_future(query)
             scopes = scopes_of(query.collections)
             space = one_space(scopes) if scopes and not lexical else None
             if scopes and query.diversify:
@@ -78,7 +79,7 @@ def search(*, tenant_id: UUID, query: SearchQuery) -> SearchResult:
     stale = {
         row[1]: {"document_id": row[1], "live_version": row[2], "version": row[3]}
         for row in rows
-        if row[3] > row[2] and row[1] in shown
+        if row[3] > row[2] and row[1] in shown and not query.is_past
     }
     return SearchResult(
         hits=hits,
@@ -92,6 +93,7 @@ def search(*, tenant_id: UUID, query: SearchQuery) -> SearchResult:
         },
         rerank=reranked,
         explain=told and told | {"rerank": reranked.explained() if reranked else None},
+        scopes=scopes,
     )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -17,7 +18,7 @@ from apps.documents.db import vector_from, vector_text
 from apps.documents.models import EmbeddingSpace
 from apps.documents.spaces import OPERATORS, column_type
 
-from . import lexical
+from . import lexical, past
 from .filters import Filter
 from .lexical import Words
 from .types import Hit, Scope, SearchQuery
@@ -33,20 +34,32 @@ CANDIDATES = 100  # each leg's depth: fusion needs more than k to choose from
 _FIXED = {"max_matches": MAX_MATCHES, "k1": lexical.K1, "b": lexical.B, "lexical_weight": LEXICAL_WEIGHT}
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What is decided before the statement is made.
+
+    share: which part of the documents the filter lets pass, or was live then, None where that does not matter. few: so
+    few chunks are left that all of them are compared. words: what is looked for by words. moment: the past's
+    parameters.
+    """
+
+    share: float | None
+    few: bool
+    uses_index: bool
+    words: Words | None
+    moment: Mapping[str, Any]
+
+
 def compose(
     collections: Sequence[Scope],
     query: SearchQuery,
     vector: Sequence[float] | None,
-    words: Words | None,
-    *,
-    few: bool = False,
+    choice: Choice,
 ) -> tuple[str, dict]:
-    """The statement and its parameters. Identifiers come from the space's row and constants, values are parameters.
-
-    words: lexical.read's, of a query whose mode is not dense. few: the filter lets few chunks pass.
-    """
-    legs, names, parameters = legs_of(collections, query, vector, words, few=few)
+    """The statement and its parameters. Identifiers come from the space's row and constants, values are parameters."""
+    legs, names, parameters = legs_of(collections, query, vector, choice)
     statement = QUERIES["search"].format(
+        **names,
         legs="\n".join(legs.values()),
         fusion=QUERIES["fuse_" + query.mode].format(**names),
         vector=QUERIES["vector"].format(**names) if query.diversify else "",
@@ -58,9 +71,7 @@ def legs_of(
     collections: Sequence[Scope],
     query: SearchQuery,
     vector: Sequence[float] | None,
-    words: Words | None,
-    *,
-    few: bool,
+    choice: Choice,
 ) -> tuple[dict[str, str], dict[str, Any], dict[str, Any]]:
     """({leg: its SQL}, what stands in the fragments' braces, the parameters)."""
     chunks = sum(collection.chunks for collection in collections)
@@ -70,9 +81,10 @@ def legs_of(
         "table": space.table,
         "operator": OPERATORS[space.metric],
         "type": column_type(space),
+        "filter": query.filter.sql if query.filter is not None else "true",
+        "lived": QUERIES["lived_" + past.when(query)],
+        "placed": QUERIES["placed_" + past.when(query)],
     }
-    if query.filter is not None:
-        names["filter"] = query.filter.sql
     parameters: dict[str, Any] = {
         "vector": vector_text(vector) if vector is not None else None,
         "collections": [collection.id for collection in collections],
@@ -81,14 +93,19 @@ def legs_of(
         "chunks": chunks,
         "average": max(1.0, tokens / chunks if chunks else 1.0),
         **(query.filter.parameters if query.filter else {}),
+        **choice.moment,
     }
     legs = {}
     if query.mode != "lexical":
-        leg = "dense_exact" if scans(collections) else "dense_filtered" if few else "dense_index"
+        exact = scans(collections)
+        if query.is_past:
+            leg = "dense_past" if choice.few or exact or query.pinned else "dense_since"
+        else:
+            leg = "dense_exact" if exact else "dense_filtered" if choice.few else "dense_index"
         legs[leg] = QUERIES[leg].format(**names, holds=_holds(query, "e"))
     if query.mode != "dense":
-        assert words is not None
-        legs["lexical"] = _lexical(query, words, names, parameters, few=few)
+        assert choice.words is not None
+        legs["lexical"] = _lexical(query, choice.words, names, parameters, few=choice.few)
     return legs, names, parameters
 
 
@@ -99,8 +116,9 @@ def _lexical(query: SearchQuery, words: Words, names: dict, parameters: dict[str
     for number, term in enumerate(words.terms):
         parameters[f"term{number}"] = term.query
         ranks.append(QUERIES["rank_whole" if term.whole else "rank"].format(term=f"term{number}"))
-    source = QUERIES["chunks_passing"].format(**names) if few else "documents_chunk c"
-    names = names | {"chunks": source, "holds": "" if few else _holds(query, "c")}
+    passing = few and not query.is_past
+    source = QUERIES["chunks_passing"].format(**names) if passing else "documents_chunk c"
+    names = names | {"chunks": source, "holds": "" if passing else _holds(query, "c")}
     if not words.counted:
         parameters["weights"] = [term.weight for term in words.terms]
         return QUERIES["lexical"].format(**names, ranks=", ".join(ranks))
@@ -124,13 +142,11 @@ def index_settings(space: EmbeddingSpace, candidates: int) -> list[str]:
 
 def rows_of(collections: Sequence[Scope], query: SearchQuery, vector: Sequence[float] | None) -> list[tuple[Any, ...]]:
     """Inside a tenant's scope: the rows of a search, best first, each for `hit`."""
-    exact = vector is None or scans(collections)
     with connection.cursor() as cursor:
         cursor.execute(f"SET LOCAL statement_timeout = {settings.SEARCH_TIMEOUT_SECONDS * 1000:.0f}")
-        few = query.filter is not None and not exact and is_few(share(cursor, collections, query.filter), collections)
-        words = lexical.read(collections, query.query, every=few) if query.mode != "dense" else None
-        statement, parameters = compose(collections, query, vector, words, few=few)
-        if not exact and not few:
+        choice = choose(collections, query)
+        statement, parameters = compose(collections, query, vector, choice)
+        if choice.uses_index:
             cursor.execute("; ".join(index_settings(collections[0].space, parameters["candidates"])))
         cursor.execute(statement, parameters)
         return cursor.fetchall()
@@ -141,15 +157,34 @@ def _holds(query: SearchQuery, row: str) -> str:
     return " " + QUERIES["holds"].format(filter=query.filter.sql, row=row) if query.filter else ""
 
 
-def is_few(part: float, collections: Sequence[Scope]) -> bool:
-    """Does a filter that lets this part pass leave so few chunks that all of them are compared?"""
-    return part * sum(collection.chunks for collection in collections) <= FILTERED_ROWS
+def choose(collections: Sequence[Scope], query: SearchQuery) -> Choice:
+    """Inside a tenant's scope: how a search is done. Raises Problem 422 for a past that there never was."""
+    exact = query.mode == "lexical" or scans(collections) or query.pinned is not None
+    part = None
+    if query.filter is not None or query.as_of is not None:
+        with connection.cursor() as cursor:
+            part = _share(cursor, collections, query)
+    few = part is not None and not exact and part * sum(each.chunks for each in collections) <= FILTERED_ROWS
+    every = few or query.pinned is not None
+    return Choice(
+        share=part,
+        few=few,
+        uses_index=not exact and not few,
+        words=lexical.read(collections, query.query, every=every) if query.mode != "dense" else None,
+        moment=past.parameters(query, QUERIES) if query.is_past else {},
+    )
 
 
-def share(cursor: CursorWrapper, collections: Sequence[Scope], found: Filter) -> float:
-    """Which part of the documents a filter lets pass, 0..1, judged by a sample."""
+def _share(cursor: CursorWrapper, collections: Sequence[Scope], query: SearchQuery) -> float:
+    """Which part of the documents a filter lets pass, or was live then, 0..1, judged by a sample."""
+    found = query.filter or Filter("true", {})
     parameters = {"collections": [collection.id for collection in collections], **found.parameters}
-    cursor.execute(QUERIES["passing"].format(filter=found.sql, sample=SAMPLE), parameters)
+    if query.is_past:
+        cursor.execute(
+            QUERIES["born"].format(filter=found.sql, sample=past.SAMPLE), parameters | {"as_of": query.as_of}
+        )
+    else:
+        cursor.execute(QUERIES["passing"].format(filter=found.sql, sample=SAMPLE), parameters)
     sampled, passing = cursor.fetchone()
     return passing / max(1, sampled)
 
@@ -166,6 +201,8 @@ def hit(row: tuple[Any, ...], slugs: dict[UUID, str]) -> Hit:
         document_id,
         live,
         version,
+        deleted,
+        pending_since,
         revision,
         collection_id,
         source_uri,
@@ -179,8 +216,8 @@ def hit(row: tuple[Any, ...], slugs: dict[UUID, str]) -> Hit:
         page_starts,
         page_numbers,
         page,
-    ) = row[:17]
-    score, dense, lexical = row[17:20]
+    ) = row[:19]
+    score, dense, lexical = row[19:22]
     return Hit(
         chunk_id=chunk_id,
         document_id=document_id,
@@ -205,6 +242,8 @@ def hit(row: tuple[Any, ...], slugs: dict[UUID, str]) -> Hit:
             "rerank": None,
         },
         metadata=json.loads(metadata) if isinstance(metadata, str) else metadata,
-        fresh=version == live,
-        vector=vector_from(row[20]) if len(row) > 20 and row[20] is not None else None,
+        fresh=version == live and not deleted,
+        deleted=deleted,
+        pending_since=pending_since,
+        vector=vector_from(row[22]) if len(row) > 22 and row[22] is not None else None,
     )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -24,7 +26,9 @@ class SearchQuery:
 
     filter: only chunks of documents for which it holds. rerank: a model orders the first candidates. diversify: 0..1,
     how much being unlike the better results counts. expand: how many neighbours on either side come with each result.
-    explain: tell how it was found.
+    explain: tell how it was found. consistency (eventual, bounded or strong) and min_versions: how fresh the answer has
+    to be (freshness.py). as_of, or pinned (a document and its version): what it is to be asked of instead of the
+    present (past.py).
     """
 
     query: str
@@ -36,6 +40,14 @@ class SearchQuery:
     diversify: float = 0.0
     expand: int = 0
     explain: bool = False
+    consistency: str = "eventual"
+    min_versions: tuple[tuple[UUID, int], ...] = ()
+    as_of: datetime | None = None
+    pinned: tuple[UUID, int] | None = None
+
+    @property
+    def is_past(self) -> bool:
+        return self.as_of is not None or self.pinned is not None
 
     @property
     def fetch(self) -> int:
@@ -46,7 +58,8 @@ class SearchQuery:
 @dataclass(frozen=True, slots=True)
 class Scope:
     """What a search needs to know of a collection: `chunks` and `tokens` are of its live rows; `counted`: of how
-    many chunks the words were counted last, as `lexicon` (0: never)."""
+    many chunks the words were counted last, as `lexicon` (0: never). window: the seconds for which a bounded search
+    lets a newer version wait."""
 
     id: UUID
     slug: str
@@ -54,6 +67,7 @@ class Scope:
     chunks: int
     tokens: int
     language: str
+    window: int
     lexicon: int
     counted: int
     space: EmbeddingSpace
@@ -88,6 +102,8 @@ class Hit:
     metadata: dict[str, Any]
     fresh: bool
     vector: npt.NDArray[np.float32] | None = field(default=None, repr=False, compare=False)  # where it was asked for
+    deleted: bool = False  # a search of the past finds what has been deleted since
+    pending_since: datetime | None = None  # since when the live version has not been the newest one, unless that failed
 
     def page_of(self, position: int) -> int | None:
         """The page of a position within the chunk, in code points of the version's text."""
@@ -95,7 +111,7 @@ class Hit:
         return self.page_numbers[at - 1] if at else None
 
 
-_UNSHOWN = ("page_starts", "page_numbers", "vector")
+_UNSHOWN = ("page_starts", "page_numbers", "vector", "deleted", "pending_since")
 #: What is shown of a hit. (asdict would copy every text and metadata deeply.)
 HIT_FIELDS = tuple(each.name for each in fields(Hit) if each.name not in _UNSHOWN)
 
@@ -119,15 +135,18 @@ class Reranked:
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """Hits, best first; the epoch of each collection they were read at; hits whose document has a newer version."""
+    """Hits, best first; the epoch of each collection they were read at; documents of hits that have a newer version,
+    and others that should have been newer. stale_more: how many more there are of these than are listed."""
 
     hits: list[Hit]
     snapshot: dict[str, int]
     stale: list[dict[str, Any]] = field(default_factory=list)
+    stale_more: int = 0
     cached: bool = False
     timings: dict[str, float] = field(default_factory=dict)
     rerank: Reranked | None = None
     explain: dict[str, Any] | None = None
+    scopes: Sequence[Scope] = ()
 
     def as_json(self) -> dict[str, Any]:
         """As `POST /search` answers it."""
@@ -135,6 +154,7 @@ class SearchResult:
             "results": [{name: getattr(hit, name) for name in HIT_FIELDS} for hit in self.hits],
             "snapshot": self.snapshot,
             "stale": self.stale,
+            "stale_more": self.stale_more,
             "cached": self.cached,
             "rerank": self.rerank.as_json() if self.rerank else None,
             "timings": self.timings,

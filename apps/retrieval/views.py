@@ -10,8 +10,8 @@ from apps.access.problems import Problem
 from apps.access.views import TenantView
 from apps.documents.embedding import EmbeddingError
 
-from .filters import compile_filter
-from .search import search
+from .asked import asked
+from .freshness import search_fresh
 from .serializers import ResultSerializer, SearchSerializer
 from .types import SearchQuery
 
@@ -36,14 +36,19 @@ class SearchView(TenantView):
             collections=tuple(slugs) if slugs is not None else None,
             k=values["k"],
             mode=values["mode"],
-            filter=compile_filter(values.get("filters", {})),
             rerank=values["rerank"],
             diversify=values["diversify"],
             expand=values["expand"],
             explain=values["explain"],
+            **asked(
+                filters=values.get("filters"),
+                consistency=values["consistency"],
+                min_versions=values.get("min_versions"),
+                as_of=values.get("as_of"),
+            ),
         )
         try:
-            found = search(tenant_id=self.caller.tenant_id, query=query)
+            found = search_fresh(tenant_id=self.caller.tenant_id, query=query)
         except EmbeddingError as error:
             raise Problem(503, "embedding_unavailable", f"The query cannot be embedded right now: {error.code}.")
         return Response(found.as_json())

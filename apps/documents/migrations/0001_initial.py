@@ -607,6 +607,18 @@ class Migration(migrations.Migration):
                 condition=models.Q(("retired_in_version__isnull", True)), fields=["tsv"], name="chunk_lexemes"
             ),
         ),
+        migrations.AddIndex(
+            model_name="chunk",
+            index=models.Index(
+                condition=models.Q(("retired_in_version__isnull", False)),
+                fields=["collection", "retired_at"],
+                name="chunk_retired",
+            ),
+        ),
+        migrations.AddIndex(
+            model_name="chunk",
+            index=models.Index(fields=["collection", "live_from"], name="chunk_born"),
+        ),
         migrations.AddConstraint(
             model_name="collection",
             constraint=models.UniqueConstraint(fields=("tenant", "slug"), name="collection_slug_in_tenant"),

@@ -1,6 +1,7 @@
 -- name: scopes
 -- The collections that a search is about, with their counters and their space, as one cheap read.
-SELECT c.id, c.slug, c.epoch, c.chunks, c.tokens, c.language, coalesce(l.generation, 0), coalesce(l.chunks, 0),
+SELECT c.id, c.slug, c.epoch, c.chunks, c.tokens, c.language, c.consistency_window_seconds,
+       coalesce(l.generation, 0), coalesce(l.chunks, 0),
        s.id, s.slug, s.backend, s.model, s.revision, s.dimensions, s.metric, s.storage, s.index_method, s.index_parameters
 FROM documents_collection c JOIN documents_embeddingspace s ON s.id = c.space_id
 LEFT JOIN documents_lexicon l ON l.collection_id = c.id
@@ -32,14 +33,14 @@ best AS MATERIALIZED (
     SELECT document_id, chunk_id, score, dense_score, lexical_score FROM ranked
     ORDER BY score DESC, chunk_id LIMIT %(fetch)s
 )
-SELECT b.chunk_id, b.document_id, d.live_version, d.version, d.live_revision, d.collection_id, d.source_uri, d.title, d.metadata,
+SELECT b.chunk_id, b.document_id, v.version, d.version, d.live_version IS NULL, d.pending_since, v.revision, d.collection_id, d.source_uri, d.title, d.metadata,
        c.heading_path, c.text, encode(c.sha256, 'hex'), v.starts[p.ordinal], v.ends[p.ordinal],
        v.page_starts[pages.first:pages.last], v.page_numbers[pages.first:pages.last], v.page_numbers[pages.first],
        b.score, b.dense_score, b.lexical_score{vector}
 FROM best b
-JOIN documents_chunk c ON c.document_id = b.document_id AND c.chunk_id = b.chunk_id AND c.retired_in_version IS NULL
+JOIN documents_chunk c ON c.document_id = b.document_id AND c.chunk_id = b.chunk_id AND {lived}
 JOIN documents_document d ON d.id = b.document_id
-JOIN documents_documentversion v ON v.document_id = b.document_id AND v.version = d.live_version
+{placed}
 CROSS JOIN LATERAL (SELECT array_position(v.chunk_ids, b.chunk_id) AS ordinal) p
 CROSS JOIN LATERAL (SELECT width_bucket(v.starts[p.ordinal], v.page_starts) AS first,
                            width_bucket(v.ends[p.ordinal] - 1, v.page_starts) AS last) pages
@@ -50,6 +51,12 @@ ORDER BY b.score DESC, b.chunk_id
 -- A hit's vector, where results are diversified. As a value and not as a join: for a join the planner may bring all
 -- chunks of a document together with all its vectors first.
 , (SELECT vector_send(e.embedding::vector) FROM {table} e WHERE e.document_id = d.id AND e.chunk_id = b.chunk_id)
+
+-- name: lived_now
+c.retired_in_version IS NULL
+
+-- name: placed_now
+JOIN documents_documentversion v ON v.document_id = b.document_id AND v.version = d.live_version
 
 -- name: dense_index
 -- Nearest live vectors through the index: ascending ORDER BY on the operator itself, and a LIMIT.
@@ -86,7 +93,7 @@ dense AS MATERIALIZED (
 matches AS MATERIALIZED (
     SELECT c.document_id, c.chunk_id, c.tokens, ARRAY[{ranks}]::float8[] AS ranks
     FROM {chunks}
-    WHERE c.tsv @@ %(plan)s::tsquery AND c.retired_in_version IS NULL AND c.collection_id = ANY(%(collections)s){holds}
+    WHERE c.tsv @@ %(plan)s::tsquery AND {lived} AND c.collection_id = ANY(%(collections)s){holds}
     LIMIT {max_matches}
 ),
 occurrences AS (
@@ -118,7 +125,7 @@ CASE WHEN c.tsv @@ %({term})s::tsquery THEN 0.608 ELSE 0 END
 lexical AS MATERIALIZED (
     SELECT c.document_id, c.chunk_id, ({relevance})::float8 AS relevance
     FROM {chunks}
-    WHERE c.tsv @@ %(plan)s::tsquery AND c.retired_in_version IS NULL AND c.collection_id = ANY(%(collections)s){holds}
+    WHERE c.tsv @@ %(plan)s::tsquery AND {lived} AND c.collection_id = ANY(%(collections)s){holds}
     ORDER BY relevance DESC, c.chunk_id LIMIT %(candidates)s
 ),
 
