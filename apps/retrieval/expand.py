@@ -40,7 +40,7 @@ class Around:
 
 def expand(hits: Sequence[Hit], neighbours: int) -> list[Hit]:
     """Inside a tenant's scope, in the snapshot of the search: the hits, best first, each with up to so many chunks
-    before and after its own. A hit whose version has changed since it was found stays as it is."""
+    before and after its own. A hit whose revision is not the latest of its version any more stays as it is."""
     if not hits or not neighbours:
         return list(hits)
     around = _read(hits, neighbours)
