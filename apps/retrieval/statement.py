@@ -59,8 +59,7 @@ def compose(
         **names,
         legs="\n".join(legs.values()),
         fusion=QUERIES["fuse_" + query.mode].format(**names),
-        vector=", vector_send(e.embedding::vector)" if query.diversify else "",
-        vectors=QUERIES["vectors"].format(**names) + "\n" if query.diversify else "",
+        vector=QUERIES["vector"].format(**names) if query.diversify else "",
     )
     return statement, parameters
 
