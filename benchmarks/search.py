@@ -12,6 +12,7 @@ import json
 import statistics
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from itertools import product
 from pathlib import Path
 
 import psycopg
@@ -20,10 +21,9 @@ from django.conf import settings
 from apps.access import tenancy
 from apps.documents import embed, prepare
 from apps.documents.accept import Submission, accept
-from apps.retrieval import lexical
 from apps.retrieval.query_vectors import new_vector
 from apps.retrieval.scopes import scopes_of
-from apps.retrieval.statement import CANDIDATES, compose, index_settings
+from apps.retrieval.statement import CANDIDATES, choose, compose, index_settings
 from apps.retrieval.types import SearchQuery
 from tests.support.processes import Server
 
@@ -46,11 +46,11 @@ def run(data: Path) -> Iterator[tuple[str, str, str]]:
         scopes = scopes_of(None)
     vectors = {text: new_vector(tenant_id=collection.tenant_id, space=scopes[0].space, query=text) for text in asked}
     modes = ("dense", "lexical", "hybrid")
+    composed = {}
     with tenancy.scope(collection.tenant_id):
-        words = {text: lexical.read(scopes, text) for text in asked}
-    composed = {
-        (q, mode): compose(scopes, SearchQuery(q, mode=mode), vectors[q], words[q]) for q in asked for mode in modes
-    }
+        for text, mode in product(asked, modes):
+            query = SearchQuery(text, mode=mode)
+            composed[text, mode] = compose(scopes, query, vectors[text], choose(scopes, query))
     settings_sql = "; ".join(index_settings(scopes[0].space, CANDIDATES))
     with (
         Server(data) as server,

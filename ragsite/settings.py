@@ -221,6 +221,17 @@ EMBEDDING_THREADS = env.integer("EMBEDDING_THREADS", 0)
 # Below this many live chunks in a search's collections an exact scan is as fast as the vector index, and complete.
 EXACT_SCAN_ROWS = env.integer("EXACT_SCAN_ROWS", 5_000)
 SEARCH_TIMEOUT_SECONDS = env.decimal("SEARCH_TIMEOUT_SECONDS", 10.0)
+RERANK_URL = env.text("RERANK_URL")
+RERANK_BACKEND = env.text(
+    "RERANK_BACKEND", "http" if RERANK_URL else "none", choices=("none", "http", "sentence_transformers", "fake")
+)
+RERANK_MODEL = env.text("RERANK_MODEL")
+RERANK_API_KEY = env.text("RERANK_API_KEY")
+RERANK_TIMEOUT_SECONDS = env.decimal("RERANK_TIMEOUT_SECONDS", 5.0)
+if RERANK_BACKEND == "http" and not RERANK_URL.endswith(("/rerank", "/score")):
+    raise ImproperlyConfigured("RERANK_URL must be set and end in /rerank or /score when RERANK_BACKEND is http")
+if RERANK_BACKEND == "sentence_transformers" and not RERANK_MODEL:
+    raise ImproperlyConfigured("RERANK_MODEL must be set when RERANK_BACKEND is sentence_transformers")
 # What one search may do to be fresh: documents and bytes brought live, and how long it waits for that.
 FRESH_DOCUMENTS = env.integer("FRESH_DOCUMENTS", 20)
 FRESH_BYTES = env.integer("FRESH_BYTES", 256 * 1024)

@@ -177,6 +177,15 @@ class WholeField(serializers.IntegerField):
         return super().to_internal_value(data)
 
 
+class NumberField(serializers.FloatField):
+    """A finite JSON number; unlike its parent it does not take a string or a boolean for one."""
+
+    def to_internal_value(self, data: Any) -> float:
+        if isinstance(data, bool) or not isinstance(data, int | float):
+            raise serializers.ValidationError("Must be a number.")
+        return super().to_internal_value(data)
+
+
 class FlagField(serializers.BooleanField):
     """A JSON boolean; unlike its parent it does not take a string or a number for one."""
 

@@ -55,7 +55,7 @@ def drain(*, job_id: UUID | None = None) -> int:
                 claimed += len(claims)
             published.result()
         finally:
-            publisher.submit(lambda: connection.close())  # that thread's own, back to the pool
+            publisher.submit(_give_back)
     return claimed
 
 
@@ -97,7 +97,7 @@ def embed(claims: Sequence[Claim]) -> None:
         return publish(claims, collection, vectors=vectors, timings=timings)
     with ThreadPoolExecutor(1, thread_name_prefix="publish") as publisher:
         published = publisher.submit(publish, claims, collection, vectors=vectors, timings=timings)
-        publisher.submit(connection.close)  # that thread's own, back to the pool
+        publisher.submit(_give_back)
         while not wait([published], timeout=LET_BY_SECONDS).done:
             _work_small()
         published.result()
@@ -107,6 +107,11 @@ def embed_alone(claims: Sequence[Claim]) -> None:
     """The same for whoever waits for just these."""
     collection, vectors, timings = _embed(claims, alone=True)
     publish(claims, collection, vectors=vectors, timings=timings)
+
+
+def _give_back() -> None:
+    """This thread's own connection goes back to the pool: called in that thread, `connection` is another in each."""
+    connection.close()
 
 
 def _lets_others_by(claims: Sequence[Claim]) -> bool:

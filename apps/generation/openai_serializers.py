@@ -11,10 +11,10 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from apps.access.problems import Problem, invalid
-from apps.access.serializers import TextField, WholeField, refuse_unbuilt, unstorable_text
+from apps.access.serializers import FlagField, NumberField, TextField, WholeField, refuse_unbuilt, unstorable_text
 from apps.retrieval.serializers import MAX_QUERY, WhenMixin
 
-from .serializers import MAX_TOKENS, NOT_YET, FlagField, NumberField, slugs_field
+from .serializers import MAX_TOKENS, NOT_YET, slugs_field
 
 MAX_MESSAGES = 1_000
 MAX_INPUTS = 2_048  # OpenAI's own limit
@@ -55,6 +55,7 @@ class ChatSerializer(WhenMixin, serializers.Serializer):
     collections = slugs_field()
     k = WholeField(required=False, min_value=1, max_value=200)
     stream = FlagField(required=False, allow_null=True)
+    rerank = FlagField(required=False, allow_null=True)
     stream_options = StreamOptionsSerializer(required=False, allow_null=True)
     n = WholeField(required=False, allow_null=True)
     temperature = NumberField(required=False, allow_null=True, min_value=0, max_value=2)

@@ -30,14 +30,16 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class AnswerRequest:
-    """A question about some or (None) all collections of a tenant. k: passages to find, 1..200. filters as they were
-    sent; these and the following are what a search takes."""
+    """A question about some or (None) all collections of a tenant. k: passages to find, 1..200. rerank: None where a
+    reranker is configured. filters as they were sent; these and the following are what a search takes.
+    """
 
     question: str
     collections: tuple[str, ...] | None = None
     k: int = 8
     model: str = "auto"
     options: Options = Options()
+    rerank: bool | None = None
     filters: Mapping[str, Any] | None = None
     consistency: str = "bounded"
     min_versions: tuple[tuple[UUID, int], ...] = ()
@@ -50,6 +52,7 @@ class AnswerRequest:
             "collections": None if self.collections is None else list(self.collections),
             "k": self.k,
             "model": self.model,
+            "rerank": self.rerank,
             "max_tokens": self.options.max_tokens,
             "temperature": self.options.temperature,
             "top_p": self.options.top_p,

@@ -10,6 +10,7 @@ QUERY_SECONDS = Histogram(
     ["stage"],
     buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 5, 10, 30),
 )
+RERANKS = Counter("rag_reranks_total", "Calls of the reranker", ["outcome"])
 FRESH_READS = Counter(
     "rag_fresh_reads_total",
     "Searches that had newer versions brought live: all of them (fresh) or not (stale)",

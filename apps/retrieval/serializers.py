@@ -12,11 +12,11 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from apps.access.problems import invalid
-from apps.access.serializers import StrictSerializer, TextField, WholeField, refuse_unbuilt
+from apps.access.serializers import FlagField, NumberField, StrictSerializer, TextField, WholeField
+
+from .expand import MOST
 
 MAX_QUERY = 8_000
-#: Named by the contract, built by later work: refused by name rather than silently ignored.
-NOT_YET = ("rerank", "diversify", "expand", "explain")
 
 
 MAX_NAMED = 100  # documents in min_versions
@@ -91,10 +91,14 @@ class SearchSerializer(WhenMixin, StrictSerializer):
     collections = serializers.ListField(child=TextField(max_length=64), required=False, min_length=1, max_length=100)
     k = WholeField(min_value=1, max_value=200, default=10)
     mode = serializers.ChoiceField(choices=["hybrid", "dense", "lexical"], default="hybrid")
-
-    def to_internal_value(self, data: Any) -> Any:
-        refuse_unbuilt(data, NOT_YET)
-        return super().to_internal_value(data)
+    rerank = FlagField(default=False, help_text="a model that reads query and passage together orders the first ones")
+    diversify = NumberField(
+        min_value=0, max_value=1, default=0.0, help_text="how much being unlike the better results counts; 0 is off"
+    )
+    expand = WholeField(
+        min_value=0, max_value=MOST, default=0, help_text="chunks before and after that come with each passage"
+    )
+    explain = FlagField(default=False, help_text="tell how the passages were found")
 
 
 class HitSerializer(serializers.Serializer):
@@ -125,6 +129,14 @@ class StaleSerializer(serializers.Serializer):
     version = serializers.IntegerField(help_text="the newest that was accepted, be it pending or failed")
 
 
+class RerankedSerializer(serializers.Serializer):
+    model = serializers.CharField(help_text="its name; empty where only the server knows it")
+    candidates = serializers.IntegerField(help_text="passages that it was given")
+    error = serializers.CharField(
+        allow_null=True, help_text="why the results are in fused order nevertheless; null when it ordered them"
+    )
+
+
 class ResultSerializer(serializers.Serializer):
     results = HitSerializer(many=True)
     snapshot = serializers.DictField(child=serializers.IntegerField(), help_text="epoch of each collection searched")
@@ -133,4 +145,6 @@ class ResultSerializer(serializers.Serializer):
     )
     stale_more = serializers.IntegerField(help_text="how many more of these there are than are listed")
     cached = serializers.BooleanField()
+    rerank = RerankedSerializer(allow_null=True, help_text="null unless asked for")
     timings = serializers.DictField(child=serializers.FloatField())
+    explain = serializers.DictField(allow_null=True, help_text="null unless asked for")

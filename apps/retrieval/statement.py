@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -13,7 +14,7 @@ from django.db import connection
 from django.db.backends.utils import CursorWrapper
 
 from apps.access.sql import load
-from apps.documents.db import vector_text
+from apps.documents.db import vector_from, vector_text
 from apps.documents.models import EmbeddingSpace
 from apps.documents.spaces import OPERATORS, column_type
 
@@ -33,20 +34,47 @@ CANDIDATES = 100  # each leg's depth: fusion needs more than k to choose from
 _FIXED = {"max_matches": MAX_MATCHES, "k1": lexical.K1, "b": lexical.B, "lexical_weight": LEXICAL_WEIGHT}
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What is decided before the statement is made.
+
+    share: which part of the documents the filter lets pass, or was live then, None where that does not matter. few: so
+    few chunks are left that all of them are compared. words: what is looked for by words. moment: the past's
+    parameters.
+    """
+
+    share: float | None
+    few: bool
+    uses_index: bool
+    words: Words | None
+    moment: Mapping[str, Any]
+
+
 def compose(
     collections: Sequence[Scope],
     query: SearchQuery,
     vector: Sequence[float] | None,
-    words: Words | None,
-    *,
-    few: bool = False,
-    moment: Mapping[str, Any] | None = None,
+    choice: Choice,
 ) -> tuple[str, dict]:
-    """The statement and its parameters. Identifiers come from the space's row and constants, values are parameters.
+    """The statement and its parameters. Identifiers come from the space's row and constants, values are parameters."""
+    legs, names, parameters = legs_of(collections, query, vector, choice)
+    statement = QUERIES["search"].format(
+        **names,
+        legs="\n".join(legs.values()),
+        fusion=QUERIES["fuse_" + query.mode].format(**names),
+        vector=", vector_send(e.embedding::vector)" if query.diversify else "",
+        vectors=QUERIES["vectors"].format(**names) + "\n" if query.diversify else "",
+    )
+    return statement, parameters
 
-    words: lexical.read's, of a query whose mode is not dense. few: the filter lets few chunks pass, or few of them were
-    live then. moment: the past's parameters.
-    """
+
+def legs_of(
+    collections: Sequence[Scope],
+    query: SearchQuery,
+    vector: Sequence[float] | None,
+    choice: Choice,
+) -> tuple[dict[str, str], dict[str, Any], dict[str, Any]]:
+    """({leg: its SQL}, what stands in the fragments' braces, the parameters)."""
     chunks = sum(collection.chunks for collection in collections)
     tokens = sum(collection.tokens for collection in collections)
     space = collections[0].space
@@ -61,31 +89,25 @@ def compose(
     parameters: dict[str, Any] = {
         "vector": vector_text(vector) if vector is not None else None,
         "collections": [collection.id for collection in collections],
-        "candidates": max(CANDIDATES, query.k),
-        "fetch": query.k,
+        "candidates": max(CANDIDATES, query.fetch),
+        "fetch": query.fetch,
         "chunks": chunks,
         "average": max(1.0, tokens / chunks if chunks else 1.0),
         **(query.filter.parameters if query.filter else {}),
-        **(moment or {}),
+        **choice.moment,
     }
-    legs = []
+    legs = {}
     if query.mode != "lexical":
-        scans = _scans(collections)
+        exact = scans(collections)
         if query.is_past:
-            leg = "dense_past" if few or scans or query.pinned else "dense_since"
+            leg = "dense_past" if choice.few or exact or query.pinned else "dense_since"
         else:
-            leg = "dense_exact" if scans else "dense_filtered" if few else "dense_index"
-        legs.append(QUERIES[leg].format(**names, holds=_holds(query, "e")))
+            leg = "dense_exact" if exact else "dense_filtered" if choice.few else "dense_index"
+        legs[leg] = QUERIES[leg].format(**names, holds=_holds(query, "e"))
     if query.mode != "dense":
-        assert words is not None
-        legs.append(_lexical(query, words, names, parameters, few=few))
-    statement = QUERIES["search"].format(
-        legs="\n".join(legs),
-        fusion=QUERIES["fuse_" + query.mode].format(**names),
-        lived=names["lived"],
-        placed=names["placed"],
-    )
-    return statement, parameters
+        assert choice.words is not None
+        legs["lexical"] = _lexical(query, choice.words, names, parameters, few=choice.few)
+    return legs, names, parameters
 
 
 def _lexical(query: SearchQuery, words: Words, names: dict, parameters: dict[str, Any], *, few: bool) -> str:
@@ -121,15 +143,11 @@ def index_settings(space: EmbeddingSpace, candidates: int) -> list[str]:
 
 def rows_of(collections: Sequence[Scope], query: SearchQuery, vector: Sequence[float] | None) -> list[tuple[Any, ...]]:
     """Inside a tenant's scope: the rows of a search, best first, each for `hit`."""
-    scans = vector is None or _scans(collections) or query.pinned is not None
     with connection.cursor() as cursor:
         cursor.execute(f"SET LOCAL statement_timeout = {settings.SEARCH_TIMEOUT_SECONDS * 1000:.0f}")
-        few = not scans and (query.filter is not None or query.is_past) and _few(cursor, collections, query)
-        every = few or query.pinned is not None
-        words = lexical.read(collections, query.query, every=every) if query.mode != "dense" else None
-        moment = past.parameters(query, QUERIES) if query.is_past else None
-        statement, parameters = compose(collections, query, vector, words, few=few, moment=moment)
-        if not scans and not few:
+        choice = choose(collections, query)
+        statement, parameters = compose(collections, query, vector, choice)
+        if choice.uses_index:
             cursor.execute("; ".join(index_settings(collections[0].space, parameters["candidates"])))
         cursor.execute(statement, parameters)
         return cursor.fetchall()
@@ -140,9 +158,26 @@ def _holds(query: SearchQuery, row: str) -> str:
     return " " + QUERIES["holds"].format(filter=query.filter.sql, row=row) if query.filter else ""
 
 
-def _few(cursor: CursorWrapper, collections: Sequence[Scope], query: SearchQuery) -> bool:
-    """Does a filter let so few chunks pass, or were so few live then, that all of them are compared? Judged by a sample
-    of the documents."""
+def choose(collections: Sequence[Scope], query: SearchQuery) -> Choice:
+    """Inside a tenant's scope: how a search is done. Raises Problem 422 for a past that there never was."""
+    exact = query.mode == "lexical" or scans(collections) or query.pinned is not None
+    part = None
+    if query.filter is not None or query.as_of is not None:
+        with connection.cursor() as cursor:
+            part = _share(cursor, collections, query)
+    few = part is not None and not exact and part * sum(each.chunks for each in collections) <= FILTERED_ROWS
+    every = few or query.pinned is not None
+    return Choice(
+        share=part,
+        few=few,
+        uses_index=not exact and not few,
+        words=lexical.read(collections, query.query, every=every) if query.mode != "dense" else None,
+        moment=past.parameters(query, QUERIES) if query.is_past else {},
+    )
+
+
+def _share(cursor: CursorWrapper, collections: Sequence[Scope], query: SearchQuery) -> float:
+    """Which part of the documents a filter lets pass, or was live then, 0..1, judged by a sample."""
     found = query.filter or Filter("true", {})
     parameters = {"collections": [collection.id for collection in collections], **found.parameters}
     if query.is_past:
@@ -152,11 +187,10 @@ def _few(cursor: CursorWrapper, collections: Sequence[Scope], query: SearchQuery
     else:
         cursor.execute(QUERIES["passing"].format(filter=found.sql, sample=SAMPLE), parameters)
     sampled, passing = cursor.fetchone()
-    chunks = sum(collection.chunks for collection in collections)
-    return passing / max(1, sampled) * chunks <= FILTERED_ROWS
+    return passing / max(1, sampled)
 
 
-def _scans(collections: Sequence[Scope]) -> bool:
+def scans(collections: Sequence[Scope]) -> bool:
     """So few live chunks that scanning them all is as fast as the vector index, and misses none."""
     return sum(collection.chunks for collection in collections) <= settings.EXACT_SCAN_ROWS
 
@@ -184,7 +218,7 @@ def hit(row: tuple[Any, ...], slugs: dict[UUID, str]) -> Hit:
         page_numbers,
         page,
     ) = row[:19]
-    score, dense, lexical = row[19:]
+    score, dense, lexical = row[19:22]
     return Hit(
         chunk_id=chunk_id,
         document_id=document_id,
@@ -212,4 +246,5 @@ def hit(row: tuple[Any, ...], slugs: dict[UUID, str]) -> Hit:
         fresh=version == live and not deleted,
         deleted=deleted,
         pending_since=pending_since,
+        vector=vector_from(row[22]) if len(row) > 22 and row[22] is not None else None,
     )

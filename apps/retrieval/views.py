@@ -36,6 +36,10 @@ class SearchView(TenantView):
             collections=tuple(slugs) if slugs is not None else None,
             k=values["k"],
             mode=values["mode"],
+            rerank=values["rerank"],
+            diversify=values["diversify"],
+            expand=values["expand"],
+            explain=values["explain"],
             **asked(
                 filters=values.get("filters"),
                 consistency=values["consistency"],

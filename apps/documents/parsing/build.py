@@ -12,6 +12,7 @@ from apps.documents.parsing.types import MAX_NOTES, Block, Parsed
 INVISIBLE = re.compile("[\u00ad\u200b\u2060\ufeff]")  # soft hyphen, zero-width space, word joiner, stray mark
 _BLANK_LINES = re.compile(r"(?:[^\S\n]*\n)*")
 DEEPEST_HEADING = 6
+DEEPEST_INDENT = 20  # levels; deeper ones stand below each other, so that indentation never outweighs the text
 LONG_TABLE = 20  # rows
 _NAME_LENGTH = 60  # characters of a column's name
 _BATCH, _FEW = 32, 8  # rows
@@ -121,7 +122,7 @@ class Builder:
         lines = []
         for depth, marker, text in items:
             found = list(filter(None, map(inline, clean(text).split("\n"))))
-            lead = "  " * depth + (marker + " " if marker else "")
+            lead = "  " * min(depth, DEEPEST_INDENT) + (marker + " " if marker else "")
             lines += [lead + line if not number else " " * len(lead) + line for number, line in enumerate(found)]
         self.add("list", "\n".join(lines))
 

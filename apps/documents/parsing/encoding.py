@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable
 from functools import lru_cache
 
-from apps.documents.parsing.languages import bits
+from apps.documents.parsing.languages import FIRST_LEVELS, bits, east_asian_bits, is_common
 from apps.documents.parsing.types import ParseError
 
 SAMPLE = 64 * 1024
@@ -96,13 +96,6 @@ _LATIN_RUN = re.compile("[\u00c0-\u024f]{5,}")  # no language writes five accent
 _ASCII = bytes(range(128))
 _ASCII_LETTERS = bytes(byte for byte in range(128) if chr(byte).isalpha())
 _MAX_LETTERS_SHARE = 0.6  # of the bytes of East Asian text in UTF-16: two letters of ASCII are a Han character
-#: First bytes of signs, kana and the common characters, which are a fifth of all.
-_FIRST_LEVELS = (
-    ("gb2312", frozenset({0xA1, 0xA3, *range(0xB0, 0xD8)})),
-    ("euc_jp", frozenset({0xA1, 0xA3, 0xA4, 0xA5, *range(0xB0, 0xD0)})),
-    ("big5", frozenset(range(0xA1, 0xC7))),
-    ("euc_kr", frozenset({0xA1, *range(0xB0, 0xC9)})),
-)
 
 
 def binary_kind(data: bytes) -> str | None:
@@ -148,6 +141,8 @@ def decode(data: bytes, *, declared: Iterable[str | None] = ()) -> str:
         if (text := _strict(data, codec)) is not None and "\x00" not in text:
             return text
     if _count(head, _CONTROLS) > max(2, _MAX_CONTROL_SHARE * len(head)):
+        if (text := _east_asian(data)) is not None:
+            return text
         raise ParseError("unsupported", "The content is binary, not text.")
     if (nul := data.find(b"\x00")) >= 0:
         raise ParseError("undecodable", f"Byte {nul} is NUL, and the content is not UTF-16 or UTF-32.")
@@ -227,15 +222,11 @@ def _east_asian(data: bytes) -> str | None:
 
 
 def _is_common(text: str) -> bool:
-    """Are all characters in the first level of a national standard, or its signs?"""
+    """Are all characters, and there are some, among the common ones of one language?"""
     chars = set(text)
-    for codec, levels in _FIRST_LEVELS:
-        try:
-            if all(char.encode(codec)[0] in levels for char in chars) and len(chars) >= _EVIDENCE_MULTI_BYTE:
-                return True
-        except UnicodeEncodeError:
-            pass
-    return False
+    return len(chars) >= _EVIDENCE_MULTI_BYTE and any(
+        all(is_common(char, standard) for char in chars) for standard in FIRST_LEVELS
+    )
 
 
 def _is_8_bit(narrow: bytes) -> bool:
@@ -264,7 +255,8 @@ def _guess(data: bytes, *, latin: bool) -> str | None:
 
     `latin` says whether an encoding of the Latin script is possible.
 
-    The guesser is good at telling the scripts of East Asia apart. Between single bytes that encoding is taken in which
+    The guesser tells whether it is one of East Asia; of these that one is taken whose characters are the most common,
+    because a short text in EUC-JP is no bad Korean otherwise. Between single bytes that encoding is taken in which
     the text is most like a language.
     """
     # Imported here: its tables cost more than the rest of a child's start, and most text is UTF-8.
@@ -279,10 +271,17 @@ def _guess(data: bytes, *, latin: bool) -> str | None:
         odd, _ = _oddity(text, least=_least(codec))
         if codec in single_byte and odd <= _MAX_ODD_SHARE:
             break
-        if codec in _MULTI_BYTE and odd <= _MAX_ODD_SHARE_MULTI_BYTE and (whole := _strict(data, codec)) is not None:
-            return whole
+        if codec in _MULTI_BYTE and odd <= _MAX_ODD_SHARE_MULTI_BYTE and _strict(data, codec) is not None:
+            return _most_common(data, sample)
     likeliest = _likeliest(_telling(sample), single_byte)
     return _strict(data, likeliest) if likeliest else None
+
+
+def _most_common(data: bytes, sample: bytes) -> str | None:
+    """The text in the encoding of East Asia whose characters are the most common ones."""
+    found = ((text, codec) for codec in _MULTI_BYTE if (text := _strict(sample[:SAMPLE], codec)) is not None)
+    ranked = sorted((east_asian_bits(text), codec) for text, codec in found)
+    return next((whole for _, codec in ranked if (whole := _strict(data, codec)) is not None), None)
 
 
 def _likeliest(sample: bytes, codecs_: Iterable[str]) -> str | None:

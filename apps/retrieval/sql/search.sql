@@ -36,7 +36,7 @@ best AS MATERIALIZED (
 SELECT b.chunk_id, b.document_id, v.version, d.version, d.live_version IS NULL, d.pending_since, v.revision, d.collection_id, d.source_uri, d.title, d.metadata,
        c.heading_path, c.text, encode(c.sha256, 'hex'), v.starts[p.ordinal], v.ends[p.ordinal],
        v.page_starts[pages.first:pages.last], v.page_numbers[pages.first:pages.last], v.page_numbers[pages.first],
-       b.score, b.dense_score, b.lexical_score
+       b.score, b.dense_score, b.lexical_score{vector}
 FROM best b
 JOIN documents_chunk c ON c.document_id = b.document_id AND c.chunk_id = b.chunk_id AND {lived}
 JOIN documents_document d ON d.id = b.document_id
@@ -44,8 +44,12 @@ JOIN documents_document d ON d.id = b.document_id
 CROSS JOIN LATERAL (SELECT array_position(v.chunk_ids, b.chunk_id) AS ordinal) p
 CROSS JOIN LATERAL (SELECT width_bucket(v.starts[p.ordinal], v.page_starts) AS first,
                            width_bucket(v.ends[p.ordinal] - 1, v.page_starts) AS last) pages
-WHERE p.ordinal IS NOT NULL
+{vectors}WHERE p.ordinal IS NOT NULL
 ORDER BY b.score DESC, b.chunk_id
+
+-- name: vectors
+-- Beside each hit, where results are diversified: its vector.
+LEFT JOIN {table} e ON e.document_id = b.document_id AND e.chunk_id = b.chunk_id
 
 -- name: lived_now
 c.retired_in_version IS NULL
