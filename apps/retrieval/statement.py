@@ -12,7 +12,7 @@ from django.conf import settings
 from django.db import connection
 from django.db.backends.utils import CursorWrapper
 
-from apps.access.sql import load
+from apps.access.sql import execute, load
 from apps.documents.db import vector_text
 from apps.documents.models import EmbeddingSpace
 from apps.documents.spaces import OPERATORS, column_type
@@ -89,9 +89,9 @@ def rows_of(collections: Sequence[Scope], query: SearchQuery, vector: Sequence[f
         few = query.filter is not None and not scans and _few(cursor, collections, query.filter)
         statement, parameters = compose(collections, query, vector, few=few)
         if not scans and not few:
-            cursor.execute("; ".join(index_settings(collections[0].space, parameters["candidates"])))
-        cursor.execute(statement, parameters)
-        return cursor.fetchall()
+            for setting in index_settings(collections[0].space, parameters["candidates"]):
+                cursor.execute(setting)
+    return execute(statement, parameters).fetchall()
 
 
 def _holds(query: SearchQuery, leg: str) -> str:
