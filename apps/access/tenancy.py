@@ -100,7 +100,8 @@ def snapshot(tenant_id: UUID | str) -> Iterator[None]:
     if connection.in_atomic_block or session.info.transaction_status != TransactionStatus.IDLE:
         if current() != str(tenant_id):
             raise transaction.TransactionManagementError("a snapshot belongs to one tenant")
-        yield
+        with connection.wrap_database_errors:
+            yield
         return
     try:
         with connection.wrap_database_errors, session.pipeline():

@@ -70,8 +70,8 @@ def _key(tenant_id: UUID, query: SearchQuery) -> Hashable:
 
 
 def _may_be_kept(query: SearchQuery) -> bool:
-    """Acceptances and failures change `updated_at` without an epoch. On a cluster a search may see the epoch of a publish
-    before it sees all that was published."""
+    """Acceptances and failures change `updated_at` without an epoch. On a cluster a search may see the epoch of a
+    publish before it sees all that was published."""
     changes = query.filter is not None and "updated_at" in query.filter.sql
     return not changes and engine_for(connection).whole_snapshots
 

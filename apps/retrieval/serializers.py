@@ -8,6 +8,8 @@ from rest_framework import serializers
 
 from apps.access.serializers import StrictSerializer, TextField, WholeField, refuse_unbuilt
 
+from .batch import MOST
+
 MAX_QUERY = 8_000
 #: Named by the contract, built by later work: refused by name rather than silently ignored.
 NOT_YET = ("as_of", "min_versions", "rerank", "diversify", "expand", "explain")
@@ -26,6 +28,10 @@ class SearchSerializer(StrictSerializer):
     def to_internal_value(self, data: Any) -> Any:
         refuse_unbuilt(data, NOT_YET)
         return super().to_internal_value(data)
+
+
+class BatchSerializer(StrictSerializer):
+    queries: serializers.ListSerializer[Any] = serializers.ListSerializer(child=SearchSerializer(), min_length=1, max_length=MOST)
 
 
 class HitSerializer(serializers.Serializer):
@@ -62,3 +68,7 @@ class ResultSerializer(serializers.Serializer):
     stale = StaleSerializer(many=True, help_text="documents among the results that have a newer, pending version")
     cached = serializers.BooleanField()
     timings = serializers.DictField(child=serializers.FloatField())
+
+
+class BatchResultSerializer(serializers.Serializer):
+    results = ResultSerializer(many=True, help_text="of each query, in order")
