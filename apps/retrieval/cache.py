@@ -18,6 +18,7 @@ from collections.abc import Hashable
 from dataclasses import replace
 from uuid import UUID
 
+from django.conf import settings
 from django.db import connection
 
 from apps.access import tenancy
@@ -33,7 +34,9 @@ from .types import Scope, SearchQuery, SearchResult
 _ENTRY_BYTES = 1_000  # of an entry beside the pickled result: key, collections, bookkeeping
 
 #: Results are kept pickled: their size is known, and nobody can change what is kept.
-_recent: Recent[tuple[list[Scope], bytes, list[UUID]]] = Recent(entries=10_000, bytes=64 * 2**20, seconds=600)
+_recent: Recent[tuple[list[Scope], bytes, list[UUID]]] = Recent(
+    entries=10_000, bytes=settings.RESULT_CACHE_MB * 2**20, seconds=600
+)
 
 
 def lookup(tenant_id: UUID, query: SearchQuery) -> SearchResult | None:

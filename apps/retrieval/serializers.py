@@ -31,7 +31,9 @@ class SearchSerializer(StrictSerializer):
 
 
 class BatchSerializer(StrictSerializer):
-    queries: serializers.ListSerializer[Any] = serializers.ListSerializer(child=SearchSerializer(), min_length=1, max_length=MOST)
+    queries: serializers.ListSerializer[Any] = serializers.ListSerializer(
+        child=SearchSerializer(), min_length=1, max_length=MOST
+    )
 
 
 class HitSerializer(serializers.Serializer):
