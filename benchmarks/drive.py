@@ -33,6 +33,7 @@ def _http(plan: dict[str, Any], after: Iterator[int]) -> Callable[[], None]:
         client.sendall(requests[next(after) % len(requests)])
         got = client.recv(1 << 18)
         while (head := got.find(b"\r\n\r\n")) < 0:
+            assert got, "the server has closed the connection"
             got += client.recv(1 << 18)
         at = got.lower().find(b"content-length:", 0, head)
         size = int(got[at + 15 : got.find(b"\r\n", at)])
@@ -75,6 +76,8 @@ def main() -> None:
     for line in sys.stdin:
         name, count, seconds = json.loads(line)
         plan, ready = plans[name], clients[name]
+        if "port" in plan:  # an idle connection is closed by the server
+            ready.clear()
         while len(ready) < count:
             make = _http if "port" in plan else _sql if "dsn" in plan else _model
             ready.append(make(plan, counters[name]))
