@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input insta
 INSTALL = sh -c '$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes "$$@" 2>/dev/null || $(PIP) "$$@"' -
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
-.PHONY: help up install install-dev test lint bench lock clean
+.PHONY: help up install install-dev test torture lint bench lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -48,6 +48,9 @@ install-dev: .venv/.installed-dev ## the same, and what its tests need
 test: install-dev ## every test, against real embedded servers; options in ARGS="-k name"
 	@# Much of the time is spent waiting. Each process has servers of its own; a file's tests stay together.
 	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile $(ARGS)
+
+torture: install-dev ## ten thousand random operations while workers die; OPERATIONS=10000 SEED=1
+	@TORTURE_OPERATIONS=$(or $(OPERATIONS),10000) TORTURE_SEED=$(or $(SEED),1) $(BIN)/python -m pytest -s -p no:cacheprovider tests/integration/test_torture.py $(ARGS)
 
 lint: install-dev ## style, types, layers, migrations
 	@$(BIN)/ruff check .

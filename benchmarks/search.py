@@ -12,6 +12,7 @@ import json
 import statistics
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from itertools import product
 from pathlib import Path
 
 import psycopg
@@ -22,7 +23,7 @@ from apps.documents import embed, prepare
 from apps.documents.accept import Submission, accept
 from apps.retrieval.query_vectors import new_vector
 from apps.retrieval.scopes import scopes_of
-from apps.retrieval.statement import CANDIDATES, compose, index_settings
+from apps.retrieval.statement import CANDIDATES, choose, compose, index_settings
 from apps.retrieval.types import SearchQuery
 from tests.support.processes import Server
 
@@ -45,7 +46,11 @@ def run(data: Path) -> Iterator[tuple[str, str, str]]:
         scopes = scopes_of(None)
     vectors = {text: new_vector(tenant_id=collection.tenant_id, space=scopes[0].space, query=text) for text in asked}
     modes = ("dense", "lexical", "hybrid")
-    composed = {(q, mode): compose(scopes, SearchQuery(q, mode=mode), vectors[q]) for q in asked for mode in modes}
+    composed = {}
+    with tenancy.scope(collection.tenant_id):
+        for text, mode in product(asked, modes):
+            query = SearchQuery(text, mode=mode)
+            composed[text, mode] = compose(scopes, query, vectors[text], choose(scopes, query))
     settings_sql = "; ".join(index_settings(scopes[0].space, CANDIDATES))
     with (
         Server(data) as server,

@@ -193,6 +193,7 @@ CELERY_BEAT_SCHEDULE = {
     "forget": {"task": "documents.forget", "schedule": 3600, "options": {"expires": 600}},
     "schedules": {"task": "documents.schedules", "schedule": 60, "options": {"expires": 60}},
     "evaluations": {"task": "evaluation.drain", "schedule": SWEEP_SECONDS, "options": {"expires": 30}},
+    "lexicons": {"task": "documents.lexicons", "schedule": 60, "options": {"expires": 60}},
     "fingerprints": {"task": "documents.fingerprints", "schedule": 3600, "options": {"expires": 600}},
 }
 CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
@@ -222,6 +223,21 @@ EXACT_SCAN_ROWS = env.integer("EXACT_SCAN_ROWS", 5_000)
 # Results that each web process keeps, for at most ten minutes; 0 keeps none.
 RESULT_CACHE_MB = env.integer("RESULT_CACHE_MB", 64, at_least=0)
 SEARCH_TIMEOUT_SECONDS = env.decimal("SEARCH_TIMEOUT_SECONDS", 10.0)
+RERANK_URL = env.text("RERANK_URL")
+RERANK_BACKEND = env.text(
+    "RERANK_BACKEND", "http" if RERANK_URL else "none", choices=("none", "http", "sentence_transformers", "fake")
+)
+RERANK_MODEL = env.text("RERANK_MODEL")
+RERANK_API_KEY = env.text("RERANK_API_KEY")
+RERANK_TIMEOUT_SECONDS = env.decimal("RERANK_TIMEOUT_SECONDS", 5.0)
+if RERANK_BACKEND == "http" and not RERANK_URL.endswith(("/rerank", "/score")):
+    raise ImproperlyConfigured("RERANK_URL must be set and end in /rerank or /score when RERANK_BACKEND is http")
+if RERANK_BACKEND == "sentence_transformers" and not RERANK_MODEL:
+    raise ImproperlyConfigured("RERANK_MODEL must be set when RERANK_BACKEND is sentence_transformers")
+# What one search may do to be fresh: documents and bytes brought live, and how long it waits for that.
+FRESH_DOCUMENTS = env.integer("FRESH_DOCUMENTS", 20)
+FRESH_BYTES = env.integer("FRESH_BYTES", 256 * 1024)
+FRESH_MILLISECONDS = env.integer("FRESH_MILLISECONDS", 2_000)
 
 # --- Answers -----------------------------------------------------------------------------------------------------
 LLM_URL = env.text("LLM_URL")
@@ -292,7 +308,7 @@ SPECTACULAR_SETTINGS = {
         "JobState": "apps.documents.models.IngestionJob.State",
         "ConsistencyMode": "apps.documents.models.Collection.Mode",
         "SearchMode": ["hybrid", "dense", "lexical"],
-        "Freshness": ["eventual"],
+        "Freshness": ["eventual", "bounded", "strong"],
     },
 }
 

@@ -59,23 +59,39 @@ class StrictSchema(OpenApiSerializerExtension):
 
 
 def add_refusals(result: dict[str, Any], **_: Any) -> dict[str, Any]:
-    """drf-spectacular's hook: every operation may answer with a problem document, or OpenAI's error under /v1/."""
-    text, whole = {"type": "string"}, {"type": "integer"}
+    """drf-spectacular's hook: every operation may answer with a problem document, or OpenAI's error under /v1/.
+
+    Where it answers line by line, a line may be a problem, too.
+    """
+    text, whole, uuid = {"type": "string"}, {"type": "integer"}, {"type": "string", "format": "uuid"}
     bad_field = {"type": "object", "properties": {"pointer": text | {"description": "JSON pointer"}, "detail": text}}
     members = {"type": text, "title": text, "status": whole, "detail": text, "code": text, "request_id": text}
+    numbered = whole | {"description": "number of the line, from 1"}
+    more = {
+        "errors": {"type": "array", "items": bad_field},
+        "current_version": whole | {"description": "that a write must be above, where it was `stale_version`"},
+        "id": uuid | {"description": "of the document that was accepted and could not be read"},
+        "job": uuid | {"description": "that could not read it"},
+    }
     openai = {name: text | {"nullable": True} for name in ("message", "type", "param", "code")}
     shapes = {
-        "Problem": {
-            "type": "object",
-            "required": list(members),
-            "properties": members | {"errors": {"type": "array", "items": bad_field}},
+        "Problem": {"type": "object", "required": list(members), "properties": members | more},
+        "LineProblem": {
+            "allOf": [_named("Problem"), {"type": "object", "required": ["line"], "properties": {"line": numbered}}]
         },
         "OpenAIError": {"type": "object", "properties": {"error": {"type": "object", "properties": openai}}},
     }
     result["components"]["schemas"].update(shapes)
     for path, operations in result["paths"].items():
         name, media_type = ("OpenAIError", "application/json") if path.startswith("/v1/") else ("Problem", MEDIA_TYPE)
-        answer = {"content": {media_type: {"schema": {"$ref": f"#/components/schemas/{name}"}}}}
+        answer = {"content": {media_type: {"schema": _named(name)}}}
         for operation in operations.values():
+            for response in operation["responses"].values():
+                if line := response.get("content", {}).get("application/x-ndjson"):
+                    line["schema"] = {"oneOf": [line["schema"], _named("LineProblem")]}
             operation["responses"]["default"] = answer | {"description": "Why the request was refused."}
     return result
+
+
+def _named(schema: str) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{schema}"}

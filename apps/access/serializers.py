@@ -137,15 +137,10 @@ class StrictSerializer(serializers.Serializer):
 
 
 def refuse_unbuilt(data: Any, names: Iterable[str]) -> None:
-    """Raise Problem 400 `not_supported` with a pointer per field of the contract that is not built yet.
-
-    `consistency` is refused unless it is eventual: a promise that is not kept would be worse than none.
-    """
+    """Raise Problem 400 `not_supported` with a pointer per field of the contract that is not built yet."""
     if not isinstance(data, dict):
         return
     asked = [name for name in names if data.get(name) is not None]
-    if data.get("consistency") in ("bounded", "strong"):
-        asked.append("consistency")
     if asked:
         detail = "Not supported by this version."
         errors = [{"pointer": f"/{name}", "detail": detail} for name in asked]
@@ -179,6 +174,15 @@ class WholeField(serializers.IntegerField):
         digits = isinstance(data, str) and self.context.get("form") and _WHOLE.fullmatch(data)
         if isinstance(data, bool) or not (isinstance(data, int) or digits):
             raise serializers.ValidationError("Must be a whole number.")
+        return super().to_internal_value(data)
+
+
+class NumberField(serializers.FloatField):
+    """A finite JSON number; unlike its parent it does not take a string or a boolean for one."""
+
+    def to_internal_value(self, data: Any) -> float:
+        if isinstance(data, bool) or not isinstance(data, int | float):
+            raise serializers.ValidationError("Must be a number.")
         return super().to_internal_value(data)
 
 

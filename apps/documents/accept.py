@@ -237,7 +237,7 @@ def _repeat(write: _Write, now: datetime) -> Accepted | Problem:
             version=submission.version,
             same_as=before.version,
             source_updated_at=submission.source_updated_at,
-            now=now,
+            now=db.clock(),  # with the document locked, so that it comes after what published the content
         )
     given = {"title": submission.title, "metadata": submission.metadata, "source_uri": submission.source_uri}
     stored = {"title": before.given_title, "metadata": before.metadata, "source_uri": before.source_uri}

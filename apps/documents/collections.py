@@ -99,6 +99,8 @@ def remove(*, collection: Collection) -> None:
             )
         cursor.execute("DELETE FROM documents_ingestionjob WHERE collection_id = %s", [collection.id])
         cursor.execute("DELETE FROM documents_reindex WHERE collection_id = %s", [collection.id])
+        cursor.execute("DELETE FROM documents_lexeme WHERE collection_id = %s", [collection.id])
+        cursor.execute("DELETE FROM documents_lexicon WHERE collection_id = %s", [collection.id])
         cursor.execute("DELETE FROM documents_document WHERE collection_id = %s", [collection.id])
         cursor.execute("DELETE FROM documents_collection WHERE id = %s", [collection.id])
 

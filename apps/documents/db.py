@@ -6,6 +6,7 @@ import re
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,21 @@ from .engines import engine_for
 
 #: {held} in a query: the versions that it is about, at most one of each document.
 HELD = "unnest(%(documents)b::uuid[], %(versions)b::bigint[]) AS held (document_id, version)"
+#: {tsv}: what a new chunk is found by its words with; `text` and `words` are columns of the rows it is made from. A
+#: lexeme that comes more than once is there again for each time more, up to four (lexicon.py). OFFSET 0: made once.
+TSV = """(
+    SELECT t.tsv || array_to_tsvector(ARRAY(
+        SELECT lexeme || chr(level) FROM unnest(t.tsv), generate_series(1, least(cardinality(positions) - 1, 3)) level
+        WHERE cardinality(positions) > 1
+    ))
+    FROM (SELECT to_tsvector(%(language)s::regconfig, coalesce(words, text)) AS tsv OFFSET 0) t
+)"""
 _EACH = re.compile(r"\{each ([^}]*)\}")
 _OF_DOCUMENTS = re.compile(r"unnest\(%\(documents\)b::uuid\[\], (.+?)\)\s+AS (\w+) \(document_id, ([^)]+)\)", re.DOTALL)
-QUERIES = {name: text.replace("{held}", HELD) for name, text in load(Path(__file__).parent / "sql").items()}
+QUERIES = {
+    name: text.replace("{held}", HELD).replace("{tsv}", TSV)
+    for name, text in load(Path(__file__).parent / "sql").items()
+}
 #: The same for rows of one document on Citus: there a constant id leads to the one shard, and a change of rows on many
 #: shards keeps out all others of its kind until it is committed. One Postgres has nothing from it but another plan.
 _OF_ONE = {
@@ -74,6 +87,12 @@ def _execute(name: str, parameters: dict[str, Any], **names: str) -> psycopg.Cur
     for placeholder, written in names.items():
         statement = statement.replace("{" + placeholder + "}", written)
     return execute(statement, parameters)
+
+
+def clock() -> datetime:
+    """The time by the database's clock, which is one for all hosts: what is stamped with it and asked for by it is in
+    one order, where the rows in question are locked."""
+    return rows("clock")[0][0]
 
 
 def vector_text(values: Sequence[float]) -> str:

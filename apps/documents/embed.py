@@ -55,13 +55,13 @@ def drain(*, job_id: UUID | None = None) -> int:
                 claimed += len(claims)
             published.result()
         finally:
-            publisher.submit(lambda: connection.close())  # that thread's own, back to the pool
+            publisher.submit(_give_back)
     return claimed
 
 
 def _work(claims: list[Claim]) -> int:
     with ledger.leased(*claims):
-        for group in _groups(claims):
+        for group in groups(claims):
             ledger.together(embed, group)
     return len(claims)
 
@@ -74,7 +74,7 @@ def _work_ahead(claims: list[Claim], publisher: ThreadPoolExecutor, published: F
     """
     with ExitStack() as held:
         held.enter_context(ledger.leased(*claims))
-        for group in _groups(claims):
+        for group in groups(claims):
             try:
                 embedded = _embed(group)
             except Exception as error:
@@ -86,7 +86,7 @@ def _work_ahead(claims: list[Claim], publisher: ThreadPoolExecutor, published: F
     return published
 
 
-def _groups(claims: list[Claim]) -> list[list[Claim]]:
+def groups(claims: list[Claim]) -> list[list[Claim]]:
     return ledger.groups(claims, size=lambda held: held.timings.get("chunks", 0), most=WINDOW_TEXTS)
 
 
@@ -97,10 +97,21 @@ def embed(claims: Sequence[Claim]) -> None:
         return publish(claims, collection, vectors=vectors, timings=timings)
     with ThreadPoolExecutor(1, thread_name_prefix="publish") as publisher:
         published = publisher.submit(publish, claims, collection, vectors=vectors, timings=timings)
-        publisher.submit(connection.close)  # that thread's own, back to the pool
+        publisher.submit(_give_back)
         while not wait([published], timeout=LET_BY_SECONDS).done:
             _work_small()
         published.result()
+
+
+def embed_alone(claims: Sequence[Claim]) -> None:
+    """The same for whoever waits for just these."""
+    collection, vectors, timings = _embed(claims, alone=True)
+    publish(claims, collection, vectors=vectors, timings=timings)
+
+
+def _give_back() -> None:
+    """This thread's own connection goes back to the pool: called in that thread, `connection` is another in each."""
+    connection.close()
 
 
 def _lets_others_by(claims: Sequence[Claim]) -> bool:
@@ -115,11 +126,11 @@ def _work_small() -> None:
 Embedded = tuple[Collection, Vectors, Timings]
 
 
-def _embed(claims: Sequence[Claim]) -> Embedded:
+def _embed(claims: Sequence[Claim], *, alone: bool = False) -> Embedded:
     started = time.monotonic()
     with ledger.scope(claims):
         collection = Collection.objects.select_related("space").get(id=claims[0].collection_id)
-    vectors = embed_texts(collection, claims)
+    vectors = embed_texts(collection, claims, alone=alone)
     embed_ms = metrics.milliseconds(time.monotonic() - started)
     return collection, vectors, {held.id: {"embed_ms": embed_ms} for held in claims}
 
@@ -132,8 +143,9 @@ def _publish(claims: list[Claim], embedded: Embedded) -> None:
         ledger.apart(embed, claims, error)
 
 
-def embed_texts(collection: Collection, claims: Sequence[Claim]) -> Vectors:
-    """The vectors of staged texts, by digest. More texts than a window get theirs on the stage, a window at a time."""
+def embed_texts(collection: Collection, claims: Sequence[Claim], *, alone: bool = False) -> Vectors:
+    """The vectors of staged texts, by digest. More texts than a window get theirs on the stage, a window at a time, and
+    small documents go between two windows, unless these are to be done `alone`."""
     tenant_id, held = collection.tenant_id, ledger.versions_of(claims)
     stored = False
     while True:
@@ -157,7 +169,7 @@ def embed_texts(collection: Collection, claims: Sequence[Claim]) -> Vectors:
             )
         if len(pending) < WINDOW_TEXTS:
             return {}
-        if _lets_others_by(claims):
+        if not alone and _lets_others_by(claims):
             _work_small()
 
 

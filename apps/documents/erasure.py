@@ -16,7 +16,7 @@ from django.contrib.admin.models import LogEntry
 from django.db import connection
 from django.utils import timezone
 
-from . import db
+from . import db, lexicon
 from .models import Document, EmbeddingSpace, IngestionJob, SourceItem
 
 TABLES = (
@@ -69,6 +69,7 @@ def keepers() -> Iterator[Keeper]:
 
 def erase(document: Document) -> None:
     """Inside a scope, of a document that is deleted and locked: remove its content, leave the tombstone."""
+    lexicon.forget(document)
     for keeper in keepers():
         keeper.remove(document.id)
     name = document.source_uri

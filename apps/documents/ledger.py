@@ -139,15 +139,35 @@ def claim(
             job=job_id,
         )
     claims = []
-    for *row, timings in found:
-        row.append(json.loads(timings) if isinstance(timings, str) else timings)
-        held = Claim(*row)
+    for held in map(_claim, found):
         if held.attempts > settings.JOB_MAX_ATTEMPTS:
             detail = f"The worker died or stalled {settings.JOB_MAX_ATTEMPTS} times while it had this job."
             fail(held, {"code": "worker_lost", "detail": detail}, retryable=False)
         else:
             claims.append(held)
     return claims
+
+
+def claim_these(jobs: Sequence[UUID], *, stage: str, tries: int, take_over: bool) -> list[Claim]:
+    """Inside a scope: of these jobs of a stage those that are due and have been tried fewer than `tries` times, for a
+    reader (ahead.py). take_over: also what a worker has in hand: what it still writes names the old fence."""
+    found = db.rows(
+        "claim_these",
+        ids=list(jobs),
+        stage=stage,
+        tries=tries,
+        take_over=take_over,
+        worker=f"reader {worker_name()}",
+        lease=settings.JOB_LEASE_SECONDS,
+    )
+    return list(map(_claim, found))
+
+
+def _claim(row: Sequence[Any]) -> Claim:
+    values = list(row)
+    if isinstance(values[-1], str):  # the timings
+        values[-1] = json.loads(values[-1])
+    return Claim(*values)
 
 
 def open_jobs(

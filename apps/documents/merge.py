@@ -15,7 +15,6 @@ from typing import Any
 from uuid import UUID, uuid5
 
 from django.db import connection, connections
-from django.utils import timezone
 from psycopg.types.json import Jsonb
 
 from apps.access import tenancy
@@ -51,7 +50,17 @@ DOCUMENT_TYPES = (
     ),
     *("text", "text", "uuid[]", "int4[]", "int4[]", "int4[]", "int4[]", "jsonb", "timestamptz"),
 )
-CHUNK_TYPES = ("uuid", "uuid", "int8", "text", "bytea", "int4", "text[]", "bytea")  # a vector comes as its bytes
+CHUNK_TYPES = (
+    "uuid",
+    "uuid",
+    "int8",
+    "text",
+    "text",
+    "bytea",
+    "int4",
+    "text[]",
+    "bytea",
+)  # a vector comes as its bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +157,7 @@ def _merge(collection: Collection, new: list[_New]) -> set[UUID]:
         late = _known(collection, names)
         new = [each for each in new if each.name not in late]
         _copy("load_document", DOCUMENT_TYPES, (_document_row(each) for each in new))
-        at: dict[str, Any] = {"tenant": collection.tenant_id, "collection": collection.id, "now": timezone.now()}
+        at: dict[str, Any] = {"tenant": collection.tenant_id, "collection": collection.id, "now": db.clock()}
         merged = {row[0] for row in db.rows("merge_documents", **at)}
         if len(merged) < len(new):  # an id that is taken by a document of another name
             db.run("keep_merged", ids=list(merged))
@@ -204,6 +213,7 @@ def _chunk_row(chunk: StagedChunk) -> tuple[Any, ...]:
         chunk.chunk_id,
         chunk.version,
         chunk.text,
+        chunk.words,
         chunk.sha256,
         chunk.tokens,
         list(chunk.heading_path),

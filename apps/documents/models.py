@@ -28,6 +28,8 @@ __all__ = [
     "DocumentVersion",
     "EmbeddingSpace",
     "IngestionJob",
+    "Lexeme",
+    "Lexicon",
     "Reindex",
     "Source",
     "SourceItem",
@@ -288,13 +290,19 @@ class Chunk(models.Model):
         indexes = [
             models.Index(fields=["tenant", "sha256"], name="chunk_same_text"),
             GinIndex(fields=["tsv"], name="chunk_lexemes", condition=Q(retired_in_version__isnull=True)),
+            # Searches of the past: what was live at a time and is not any more; and where little was live, all of it.
+            models.Index(
+                fields=["collection", "retired_at"], name="chunk_retired", condition=Q(retired_in_version__isnull=False)
+            ),
+            models.Index(fields=["collection", "live_from"], name="chunk_born"),
         ]
 
 
 class StagedChunk(models.Model):
     """A chunk of a version on its way to being published: crash-safe, invisible to searches, deleted by publish.
 
-    kept: the chunk is live already, `chunk_id` names its row, and text and embedding are left out.
+    kept: the chunk is live already, `chunk_id` names its row, and text and embedding are left out. words: what is read
+    in place of the text for its lexemes, where that is something else (words.py).
     """
 
     pk = models.CompositePrimaryKey("document_id", "version", "ordinal")
@@ -307,6 +315,7 @@ class StagedChunk(models.Model):
     start = models.IntegerField()
     end = models.IntegerField()
     text = models.TextField(null=True)  # noqa: DJ001
+    words = models.TextField(null=True)  # noqa: DJ001
     sha256 = models.BinaryField(max_length=32)
     tokens = models.IntegerField()
     heading_path = ArrayField(models.TextField())
@@ -447,3 +456,27 @@ class Reindex(models.Model):
 
     def __str__(self) -> str:
         return f"{self.trigger} of {self.created_at:%Y-%m-%d %H:%M}"
+
+
+class Lexicon(models.Model):
+    """When the words of a collection were counted: `chunks` live ones, at `epoch`. Counts are Lexeme's rows of
+    `generation`; others are on their way, or left over. An erasure raises `erasures`."""
+
+    collection = models.OneToOneField(Collection, on_delete=models.CASCADE, primary_key=True, db_constraint=False)
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, db_constraint=False, db_index=False)
+    generation = models.BigIntegerField(default=0)
+    chunks = models.BigIntegerField(default=0)
+    epoch = models.BigIntegerField(default=0)
+    erasures = models.BigIntegerField(default=0)
+    counted_at = models.DateTimeField(null=True)
+
+
+class Lexeme(models.Model):
+    """How many live chunks of a collection hold a lexeme, or one that stands for its frequency (lexicon.py)."""
+
+    pk = models.CompositePrimaryKey("collection_id", "generation", "lexeme")
+    collection = models.ForeignKey(Collection, on_delete=models.CASCADE, db_constraint=False, db_index=False)
+    generation = models.BigIntegerField()
+    lexeme = models.TextField(db_collation="C")
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, db_constraint=False, db_index=False)
+    chunks = models.BigIntegerField()

@@ -19,7 +19,7 @@ from uuid import UUID, uuid5
 
 from django.db import transaction
 
-from . import db, ledger, metrics, revisions
+from . import db, ledger, metrics, revisions, words
 from .chunking import CHUNKERS, chunk
 from .errors import IngestError
 from .ledger import Claim
@@ -58,7 +58,8 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class StagedChunk:
-    """A chunk of a version on its way; `start` and `end` are code points of the version's text."""
+    """A chunk of a version on its way; `start` and `end` are code points of the version's text. words: what
+    its lexemes are made from, where that is not the text."""
 
     document_id: UUID
     version: int
@@ -68,6 +69,7 @@ class StagedChunk:
     start: int
     end: int
     text: str | None
+    words: str | None
     sha256: bytes
     tokens: int
     heading_path: tuple[str, ...]
@@ -311,10 +313,16 @@ def cut(
             start=span.start,
             end=span.end,
             text=None if kept else content,
+            words=None if kept else _words(content),
             sha256=digest,
             tokens=span.tokens,
             heading_path=span.heading_path,
         )
+
+
+def _words(text: str) -> str | None:
+    read = words.to_index(text)
+    return None if read is text else read
 
 
 def keep_texts(texts: Sequence[Text], collection: Collection) -> None:
@@ -372,6 +380,7 @@ def stage(chunks: Sequence[StagedChunk]) -> None:
         starts=[each.start for each in chunks],
         ends=[each.end for each in chunks],
         texts=[each.text for each in chunks],
+        words=[each.words for each in chunks],
         sha256s=[each.sha256 for each in chunks],
         tokens=[each.tokens for each in chunks],
         heading_paths=[json.dumps(each.heading_path) for each in chunks],

@@ -76,7 +76,7 @@ def swap(
         return {}
     claims = [each.held for each in ready]
     at = ledger.versions_of(claims)
-    table, now = collection.space.table, timezone.now()
+    table, now = collection.space.table, db.clock()
     updated = [each.held for each in ready if each.live_version]
     retired = []
     if updated:

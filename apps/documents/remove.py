@@ -41,6 +41,8 @@ def delete(*, tenant_id: UUID, document_id: UUID, version: int | None = None, er
         _retire([] if was_deleted else [document], at={document_id: version or document.version})
         if erase:
             erasure.erase(document)
+            if was_deleted:  # searches of the past could find it until now
+                db.run("bump_epoch", collection=collection_id, documents=0, chunks=0, tokens=0)
         return not was_deleted
 
 
@@ -92,11 +94,12 @@ def _retire(documents: Sequence[Document], *, at: Mapping[UUID, int]) -> None:
     """Inside a scope: note the deletion `at` these version numbers; take out of searches those that were not deleted
     before, all of one collection."""
     held: dict[str, Any] = {"documents": list(at), "versions": list(at.values())}
-    db.run("delete_documents", **held, now=timezone.now())
+    now = db.clock()
+    db.run("delete_documents", **held, now=now)
     if not documents:
         return
     collection = Collection.objects.select_related("space").get(id=documents[0].collection_id)
-    retired = db.rows("retire_all_chunks", **held)
+    retired = db.rows("retire_all_chunks", **held, now=now)
     ids = list(at)
     db.run("retire_all_embeddings", table=collection.space.table, documents=ids)
     db.run("cancel_documents", documents=ids)  # before their stages, in the order of all who end jobs

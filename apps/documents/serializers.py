@@ -175,7 +175,7 @@ class AcceptedSerializer(serializers.Serializer):
 
 
 class BulkResultSerializer(AcceptedSerializer):
-    """The result of a line; a refused one has the members of a problem document instead."""
+    """The result of a line that was not refused."""
 
     status = serializers.IntegerField(help_text="as `POST /documents` would have answered")
     line = serializers.IntegerField(help_text="number of the line, from 1")

@@ -9,7 +9,7 @@ from celery import shared_task
 from django.conf import settings
 from django.utils import timezone
 
-from . import db, embed, ledger, prepare, reindex, schedules
+from . import db, embed, ledger, lexicon, prepare, reindex, schedules
 from .sources import runs, sync
 
 logger = logging.getLogger(__name__)
@@ -45,6 +45,13 @@ def sync_due() -> None:
 def start_scheduled() -> None:
     """Request a run for every schedule whose time has come."""
     schedules.start_due()
+
+
+@shared_task(name="documents.lexicons")
+def count_words() -> None:
+    """Count the lexemes of the collections that have changed much."""
+    for tenant_id, collection_id in lexicon.due():
+        lexicon.count(tenant_id=tenant_id, collection_id=collection_id)
 
 
 @shared_task(name="documents.sweep")

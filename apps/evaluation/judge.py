@@ -9,8 +9,10 @@ from __future__ import annotations
 import time
 import unicodedata
 from collections.abc import Iterable, Sequence
+from typing import Any
 from uuid import UUID
 
+from apps.access.problems import Problem
 from apps.retrieval.search import search
 from apps.retrieval.types import Hit, SearchQuery
 
@@ -22,14 +24,19 @@ MAX_K = 100
 CHUNKS_PER_DOCUMENT, MAX_CHUNKS = 5, 200  # asked for: k times so many; what a search gives at most
 
 
-def judge(*, tenant_id: UUID, collection: str, question: Question, mode: str, k: int) -> Judged:
-    """One search, outside of a scope. Raises what it raises: Problem, EmbeddingError."""
-    query = SearchQuery(
-        query=question.text, collections=(collection,), k=min(MAX_CHUNKS, CHUNKS_PER_DOCUMENT * k), mode=mode
-    )
+def judge(*, tenant_id: UUID, collection: str, question: Question, mode: str, k: int, **options: Any) -> Judged:
+    """One search, outside of a scope; options: more of a SearchQuery's fields.
+
+    Raises what it raises: Problem, EmbeddingError; and Problem 502 `rerank_failed`, where it would answer unreranked.
+    """
+    chunks = min(MAX_CHUNKS, CHUNKS_PER_DOCUMENT * k)
+    query = SearchQuery(query=question.text, collections=(collection,), k=chunks, mode=mode, **options)
     began = time.perf_counter()
-    hits = search(tenant_id=tenant_id, query=query).hits
+    found = search(tenant_id=tenant_id, query=query)
     taken = (time.perf_counter() - began) * 1000
+    if found.rerank is not None and found.rerank.error:
+        raise Problem(502, "rerank_failed", f"The reranker failed: {found.rerank.error}.")
+    hits = found.hits
     ranked = documents(hits, question)[:k]
     return Judged(question, ranked, measure(ranked, question.relevant, k) | answered(hits, question, k), taken)
 

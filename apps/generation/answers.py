@@ -27,8 +27,10 @@ from apps.access.problems import Problem, document, invalid
 from apps.documents.embedding import EmbeddingError
 from apps.documents.models import Collection as DocumentCollection
 from apps.documents.spaces import embedder_for
+from apps.retrieval import rerank
+from apps.retrieval.asked import asked
+from apps.retrieval.freshness import search_fresh
 from apps.retrieval.metrics import QUERY_SECONDS
-from apps.retrieval.search import search
 from apps.retrieval.types import SearchQuery, SearchResult
 
 from . import answer_cache, metrics, prompts
@@ -59,7 +61,8 @@ class Prepared:
 def answer(*, tenant_id: UUID, request: AnswerRequest) -> dict[str, Any]:
     """The whole answer of API.md, stored.
 
-    Raises Problem: 404 unknown_collection, 400 unknown_model or question_too_long, 503 sources_changed.
+    Raises Problem: 404 unknown_collection, 400 unknown_model or question_too_long, 422 rerank_unavailable, 503
+    sources_changed.
     """
     without: set[str] = set()
     for _ in range(ATTEMPTS):
@@ -78,13 +81,23 @@ def prepare(*, tenant_id: UUID, request: AnswerRequest, without: Collection[str]
     started = time.perf_counter()
     try:
         backend = async_to_sync(_backend)(configured(), request.model)
-        query = SearchQuery(query=request.question, collections=request.collections, k=request.k)
+        reranks = rerank.configured() is not None if request.rerank is None else request.rerank
+        when = asked(
+            filters=request.filters,
+            consistency=request.consistency,
+            min_versions=request.min_versions,
+            as_of=request.as_of,
+        )
+        query = SearchQuery(
+            query=request.question, collections=request.collections, k=request.k, rerank=reranks, **when
+        )
         try:
-            found = search(tenant_id=tenant_id, query=query)
+            found = search_fresh(tenant_id=tenant_id, query=query)
         except EmbeddingError as error:
             logger.warning("searching by words alone: %s", error)
-            found = search(tenant_id=tenant_id, query=replace(query, mode="lexical"))
-        hits = [hit for hit in found.hits if str(hit.document_id) not in without]
+            found = search_fresh(tenant_id=tenant_id, query=replace(query, mode="lexical"))
+        # What has been deleted since is in the past, but no answer may cite it (invariant I8).
+        hits = [hit for hit in found.hits if not hit.deleted and str(hit.document_id) not in without]
         embed = _embed(tenant_id, hits[0].collection) if hits else None
     finally:
         _release_connection()

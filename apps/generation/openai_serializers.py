@@ -11,10 +11,10 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from apps.access.problems import Problem, invalid
-from apps.access.serializers import TextField, WholeField, refuse_unbuilt, unstorable_text
-from apps.retrieval.serializers import MAX_QUERY
+from apps.access.serializers import FlagField, NumberField, TextField, WholeField, refuse_unbuilt, unstorable_text
+from apps.retrieval.serializers import MAX_QUERY, WhenMixin
 
-from .serializers import MAX_TOKENS, NOT_YET, FlagField, NumberField, slugs_field
+from .serializers import MAX_TOKENS, NOT_YET, slugs_field
 
 MAX_MESSAGES = 1_000
 MAX_INPUTS = 2_048  # OpenAI's own limit
@@ -47,15 +47,15 @@ class MessageSerializer(serializers.Serializer):
     content = serializers.JSONField(required=False, allow_null=True)
 
 
-class ChatSerializer(serializers.Serializer):
+class ChatSerializer(WhenMixin, serializers.Serializer):
     """validated_data also holds `question`: the last user message's text."""
 
     model = TextField(required=False, allow_null=True, max_length=200)
     messages = serializers.ListField(child=MessageSerializer(), allow_empty=False, max_length=MAX_MESSAGES)
     collections = slugs_field()
     k = WholeField(required=False, min_value=1, max_value=200)
-    consistency = serializers.ChoiceField(choices=["eventual"], required=False, allow_null=True)
     stream = FlagField(required=False, allow_null=True)
+    rerank = FlagField(required=False, allow_null=True)
     stream_options = StreamOptionsSerializer(required=False, allow_null=True)
     n = WholeField(required=False, allow_null=True)
     temperature = NumberField(required=False, allow_null=True, min_value=0, max_value=2)

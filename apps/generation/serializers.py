@@ -7,24 +7,15 @@ from typing import Any
 from django.conf import settings
 from rest_framework import serializers
 
-from apps.access.serializers import FlagField, StrictSerializer, TextField, WholeField, refuse_unbuilt
-from apps.retrieval.serializers import MAX_QUERY
+from apps.access.serializers import FlagField, NumberField, StrictSerializer, TextField, WholeField, refuse_unbuilt
+from apps.retrieval.serializers import MAX_QUERY, WhenMixin
 
 from .types import AnswerRequest, Options
 
 #: Named by the contract, built by later work: refused by name rather than silently ignored.
-NOT_YET = ("filters", "as_of", "min_versions", "response_format", "conversation", "rerank")
+NOT_YET = ("response_format", "conversation")
 DEFAULT_K = 8
 MAX_TOKENS = 1_000_000
-
-
-class NumberField(serializers.FloatField):
-    """A finite JSON number; unlike its parent it does not take a string or a boolean for one."""
-
-    def to_internal_value(self, data: Any) -> float:
-        if isinstance(data, bool) or not isinstance(data, int | float):
-            raise serializers.ValidationError("Must be a number.")
-        return super().to_internal_value(data)
 
 
 def slugs_field() -> serializers.ListField:
@@ -33,13 +24,15 @@ def slugs_field() -> serializers.ListField:
     )
 
 
-class AnswerRequestSerializer(StrictSerializer):
+class AnswerRequestSerializer(WhenMixin, StrictSerializer):
     question = TextField(max_length=MAX_QUERY)
     collections = slugs_field()
     k = WholeField(min_value=1, max_value=200, default=DEFAULT_K)
     model = TextField(default="auto", max_length=200)
     stream = FlagField(default=False)
-    consistency = serializers.ChoiceField(choices=["eventual"], required=False)
+    rerank = FlagField(
+        required=False, allow_null=True, help_text="of the passages; by default where a reranker is configured"
+    )
     max_tokens = WholeField(min_value=1, max_value=MAX_TOKENS, required=False, allow_null=True)
     temperature = NumberField(min_value=0, max_value=2, required=False, allow_null=True)
 
@@ -58,6 +51,11 @@ def answer_request(values: dict[str, Any]) -> AnswerRequest:
         collections=tuple(slugs) if slugs is not None else None,
         k=values.get("k", DEFAULT_K),
         model=values.get("model") or "auto",
+        rerank=values.get("rerank"),
+        filters=values.get("filters"),
+        consistency=values.get("consistency") or "bounded",
+        min_versions=values.get("min_versions") or (),
+        as_of=values.get("as_of"),
         options=Options(
             max_tokens=values.get("max_tokens") or min(1024, settings.LLM_CONTEXT_TOKENS // 4),
             temperature=values.get("temperature"),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import numpy.typing as npt
@@ -28,13 +30,20 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class AnswerRequest:
-    """A question about some or (None) all collections of a tenant. k: passages to find, 1..200."""
+    """A question about some or (None) all collections of a tenant. k: passages to find, 1..200. rerank: None where a
+    reranker is configured. filters as they were sent; these and the following are what a search takes.
+    """
 
     question: str
     collections: tuple[str, ...] | None = None
     k: int = 8
     model: str = "auto"
     options: Options = Options()
+    rerank: bool | None = None
+    filters: Mapping[str, Any] | None = None
+    consistency: str = "bounded"
+    min_versions: tuple[tuple[UUID, int], ...] = ()
+    as_of: datetime | None = None
 
     def as_json(self) -> dict[str, Any]:
         """What is stored with the answer, so that it can be replayed."""
@@ -43,11 +52,16 @@ class AnswerRequest:
             "collections": None if self.collections is None else list(self.collections),
             "k": self.k,
             "model": self.model,
+            "rerank": self.rerank,
             "max_tokens": self.options.max_tokens,
             "temperature": self.options.temperature,
             "top_p": self.options.top_p,
             "stop": list(self.options.stop),
             "seed": self.options.seed,
+            "filters": None if self.filters is None else dict(self.filters),
+            "consistency": self.consistency,
+            "min_versions": {str(document_id): version for document_id, version in self.min_versions},
+            "as_of": self.as_of and self.as_of.isoformat(),
         }
 
 

@@ -1,20 +1,20 @@
-"""Several searches at once: one snapshot, and one call of the embedding model for all vectors that are not cached."""
+"""Several searches at once: one call of the embedding model for all vectors that are not cached."""
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from uuid import UUID
 
 from apps.access import tenancy
 from apps.access.problems import Problem
 from apps.documents.models import EmbeddingSpace
 
+from .freshness import search_fresh
 from .query_vectors import cached_vectors, new_vectors
 from .scopes import one_space, scopes_of
-from .search import search
 from .types import SearchQuery, SearchResult
 
 MOST = 256
@@ -22,20 +22,22 @@ MOST_SECONDS = 60.0  # for all of them: a batch keeps a connection that long
 
 
 def search_batch(*, tenant_id: UUID, queries: Sequence[SearchQuery]) -> list[SearchResult]:
-    """The result of each query, in order, all of one snapshot: all or none.
+    """The result of each query, in order, all or none; of one snapshot where none of them asks for newer versions to be
+    brought live, which is `eventual` and the past.
 
-    Raises what `search` does, with a pointer to the query at fault, and Problem 504 `search_timeout` when all together
-    take longer than a minute.
+    Raises what `search_fresh` does, with a pointer to the query at fault, and Problem 504 `search_timeout` when all
+    together take longer than a minute.
     """
     ends = time.monotonic() + MOST_SECONDS
     _embed(tenant_id, queries)
     results = []
-    with tenancy.snapshot(tenant_id):
+    writing = any(not query.is_past and (query.consistency != "eventual" or query.min_versions) for query in queries)
+    with nullcontext() if writing else tenancy.snapshot(tenant_id):
         for number, query in enumerate(queries):
             if time.monotonic() > ends:
                 raise Problem(504, "search_timeout", f"After {MOST_SECONDS:g} s {number} of the queries were answered.")
-            with _pointing_at(number):
-                results.append(search(tenant_id=tenant_id, query=query))
+            with pointing_at(number):
+                results.append(search_fresh(tenant_id=tenant_id, query=query))
     return results
 
 
@@ -48,7 +50,7 @@ def _embed(tenant_id: UUID, queries: Sequence[SearchQuery]) -> None:
             if query.mode == "lexical":
                 continue
             if query.collections not in spaces:
-                with _pointing_at(number):
+                with pointing_at(number):
                     scopes = scopes_of(query.collections)
                     spaces[query.collections] = one_space(scopes) if scopes else None
             if space := spaces[query.collections]:
@@ -60,7 +62,7 @@ def _embed(tenant_id: UUID, queries: Sequence[SearchQuery]) -> None:
 
 
 @contextmanager
-def _pointing_at(number: int) -> Iterator[None]:
+def pointing_at(number: int) -> Iterator[None]:
     """A refusal of one query says which."""
     try:
         yield

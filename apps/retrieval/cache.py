@@ -53,14 +53,15 @@ def lookup(tenant_id: UUID, query: SearchQuery) -> SearchResult | None:
     took = time.perf_counter() - started
     metrics.QUERY_SECONDS.labels(stage="total").observe(took)
     milliseconds = round(took * 1000, 3)
-    timings = {"embed_ms": 0.0, "search_ms": milliseconds, "total_ms": milliseconds}
+    timings = {"embed_ms": 0.0, "search_ms": milliseconds, "rerank_ms": 0.0, "total_ms": milliseconds}
     return replace(found, cached=True, timings=timings)
 
 
-def keep(tenant_id: UUID, query: SearchQuery, found: SearchResult, scopes: list[Scope]) -> None:
-    """Keep a result with the collections that it was read from, in the same snapshot."""
-    if not _may_be_kept(query) or found.stale:
+def keep(tenant_id: UUID, query: SearchQuery, found: SearchResult) -> None:
+    """Keep a result with the collections that it was read from, in the same snapshot; not a makeshift."""
+    if not _may_be_kept(query) or found.stale or (found.rerank and found.rerank.error):
         return
+    scopes = list(found.scopes)
     pickled = pickle.dumps(found, protocol=pickle.HIGHEST_PROTOCOL)
     documents = list({hit.document_id for hit in found.hits})
     size = len(pickled) + _ENTRY_BYTES + 500 * len(scopes) + 100 * len(documents)
@@ -73,10 +74,11 @@ def _key(tenant_id: UUID, query: SearchQuery) -> Hashable:
 
 
 def _may_be_kept(query: SearchQuery) -> bool:
-    """Acceptances and failures change `updated_at` without an epoch. On a cluster a search may see the epoch of a
-    publish before it sees all that was published."""
+    """Acceptances and failures change `updated_at` without an epoch, and who wants an explanation wants that of this
+    search. The past is erased without an epoch. On a cluster a search may see the epoch of a publish before it sees all
+    that was published."""
     changes = query.filter is not None and "updated_at" in query.filter.sql
-    return not changes and engine_for(connection).whole_snapshots
+    return not changes and not query.explain and not query.is_past and engine_for(connection).whole_snapshots
 
 
 def _holds(tenant_id: UUID, query: SearchQuery, scopes: list[Scope], _: bytes, documents: list[UUID]) -> bool:

@@ -10,6 +10,15 @@ QUERY_SECONDS = Histogram(
     ["stage"],
     buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 5, 10, 30),
 )
+RERANKS = Counter("rag_reranks_total", "Calls of the reranker", ["outcome"])
+FRESH_READS = Counter(
+    "rag_fresh_reads_total",
+    "Searches that had newer versions brought live: all of them (fresh) or not (stale)",
+    ["outcome"],
+)
+FRESH_DOCUMENTS = Counter(
+    "rag_fresh_documents_total", "Documents whose newer version was live when a search had waited"
+)
 VECTOR_SEARCH_SUCCESS = Counter("vector_search_success_total", "Searches with a dense leg that returned")
 VECTOR_SEARCH_FAILURE = Counter("vector_search_failure_total", "Searches with a dense leg that failed")
 #: cache: result (whole searches, in this process), embedding (vectors of queries), answer. outcome: hit, miss.

@@ -30,11 +30,12 @@ def scopes_of(slugs: Sequence[str] | None) -> list[Scope]:
 
 
 def _scope(row: tuple[Any, ...]) -> Scope:
-    collection_id, slug, epoch, chunks, tokens, language, *space = row
+    collection_id, slug, epoch, chunks, tokens, language, window, lexicon, counted, *space = row
     values = dict(zip(SPACE_FIELDS, space, strict=True))
     if isinstance(values["index_parameters"], str):  # Django leaves the JSONB of a raw query as text
         values["index_parameters"] = json.loads(values["index_parameters"])
-    return Scope(collection_id, slug, epoch, chunks, tokens, language, EmbeddingSpace(**values))
+    found = EmbeddingSpace(**values)
+    return Scope(collection_id, slug, epoch, chunks, tokens, language, window, lexicon, counted, found)
 
 
 def one_space(scopes: Sequence[Scope]) -> EmbeddingSpace:

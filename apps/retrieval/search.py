@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 from uuid import UUID
 
 from django.conf import settings
@@ -12,11 +13,12 @@ from psycopg import errors as pg
 from apps.access import tenancy
 from apps.access.problems import Problem
 
-from . import cache, metrics
+from . import cache, metrics, past, refine
+from .explain import explained
 from .query_vectors import cached_vector, new_vector
 from .scopes import one_space, scopes_of
 from .statement import hit, rows_of
-from .types import SearchQuery, SearchResult
+from .types import Hit, Scope, SearchQuery, SearchResult
 
 
 def search(*, tenant_id: UUID, query: SearchQuery, reuse: bool = True) -> SearchResult:
@@ -31,25 +33,42 @@ def _search(*, tenant_id: UUID, query: SearchQuery) -> SearchResult:
 
     One transaction and one snapshot when the query's vector is cached or not needed. Otherwise the transaction is
     closed while the model works, and the search reads everything anew in a second one: no connection waits for a model.
+    A reranker works outside of a transaction too; what was deleted or changed meanwhile is left out afterwards.
 
     Raises Problem 404 for an unknown collection, 422 `mixed_spaces` when the collections have different embedding
-    spaces and the mode is not lexical, 504 `search_timeout`; EmbeddingError when the query cannot be embedded.
+    spaces and the mode is not lexical (or results are diversified), 422 `rerank_unavailable`, 504 `search_timeout`;
+    EmbeddingError when the query cannot be embedded.
     """
     started = time.perf_counter()
+    reranker = refine.reranker_for(query)
+    reranked = None
     lexical = query.mode == "lexical"
     try:
         with tenancy.snapshot(tenant_id):
+            past.refuse_future(query)
             scopes = scopes_of(query.collections)
             space = one_space(scopes) if scopes and not lexical else None
+            if scopes and query.diversify:
+                one_space(scopes)  # vectors of different models cannot be compared
             vector = cached_vector(tenant_id=tenant_id, space=space, query=query.query) if space else None
             embedded = time.perf_counter()
             rows = rows_of(scopes, query, vector) if scopes and (lexical or vector) else []
+            hits = _hits(rows, scopes, query)
+            searched = time.perf_counter()
+            told = explained(scopes, query, vector) if query.explain and scopes and (lexical or vector) else None
         if space is not None and vector is None:
             vector = new_vector(tenant_id=tenant_id, space=space, query=query.query)
             embedded = time.perf_counter()
             with tenancy.snapshot(tenant_id):
                 scopes = [found for found in scopes_of(query.collections) if found.space == space]
                 rows = rows_of(scopes, query, vector) if scopes else []
+                hits = _hits(rows, scopes, query)
+                searched = time.perf_counter()
+                told = explained(scopes, query, vector) if query.explain and scopes else None
+        if reranker is not None and hits:
+            hits, reranked = refine.reranked(hits, query, reranker)
+            with tenancy.snapshot(tenant_id):
+                hits = refine.results(refine.still_live(hits), query)
     except DatabaseError as error:
         if not lexical:
             metrics.VECTOR_SEARCH_FAILURE.inc()
@@ -61,24 +80,37 @@ def _search(*, tenant_id: UUID, query: SearchQuery) -> SearchResult:
     if space is not None:
         metrics.VECTOR_SEARCH_SUCCESS.inc()
         metrics.QUERY_SECONDS.labels(stage="embed").observe(embedded - started)
-    metrics.QUERY_SECONDS.labels(stage="search").observe(ended - embedded)
+    metrics.QUERY_SECONDS.labels(stage="search").observe(searched - embedded)
     metrics.QUERY_SECONDS.labels(stage="total").observe(ended - started)
-    slugs = {scope.id: scope.slug for scope in scopes}
+    shown = {hit.document_id for hit in hits}
     stale = {
-        row[1]: {"document_id": row[1], "live_version": row[2], "version": row[3]} for row in rows if row[3] > row[2]
+        row[1]: {"document_id": row[1], "live_version": row[2], "version": row[3]}
+        for row in rows
+        if row[3] > row[2] and row[1] in shown and not query.is_past
     }
-    found = SearchResult(
-        hits=[hit(row, slugs) for row in rows],
-        snapshot={scope.slug: scope.epoch for scope in scopes},
+    result = SearchResult(
+        hits=hits,
+        snapshot={found.slug: found.epoch for found in scopes},
         stale=list(stale.values()),
         timings={
             "embed_ms": 0.0 if lexical else _ms(embedded - started),
-            "search_ms": _ms(ended - embedded),
+            "search_ms": _ms(searched - embedded),
+            "rerank_ms": reranked.milliseconds if reranked else 0.0,
             "total_ms": _ms(ended - started),
         },
+        rerank=reranked,
+        explain=told and told | {"rerank": reranked.explained() if reranked else None},
+        scopes=scopes,
     )
-    cache.keep(tenant_id, query, found, scopes)
-    return found
+    cache.keep(tenant_id, query, result)
+    return result
+
+
+def _hits(rows: list[tuple[Any, ...]], scopes: list[Scope], query: SearchQuery) -> list[Hit]:
+    """Inside a scope: the results, or the candidates where a reranker is to see them first."""
+    slugs = {found.id: found.slug for found in scopes}
+    candidates = [hit(row, slugs) for row in rows]
+    return candidates if query.rerank else refine.results(candidates, query)
 
 
 def _ms(seconds: float) -> float:

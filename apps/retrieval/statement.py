@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -13,60 +14,119 @@ from django.db import connection
 from django.db.backends.utils import CursorWrapper
 
 from apps.access.sql import execute, load
-from apps.documents.db import vector_text
+from apps.documents.db import vector_from, vector_text
 from apps.documents.models import EmbeddingSpace
 from apps.documents.spaces import OPERATORS, column_type
 
+from . import lexical, past
 from .filters import Filter
+from .lexical import Words
 from .types import Hit, Scope, SearchQuery
 
 QUERIES = load(Path(__file__).parent / "sql")
 
-RRF_K = 60
-K1, B = 1.2, 0.75  # BM25's usual constants (Robertson and Zaragoza, 2009)
-MAX_TERMS = 64
+LEXICAL_WEIGHT = 0.75  # of a hybrid search's score; the rest is the similarity's (benchmarks/RESULTS.md)
 MAX_MATCHES = 20_000
 SAMPLE = 1_000  # documents looked at to tell how many a filter lets pass
 #: Of so few chunks that pass a filter all are compared: the vector index would lose rows on its way to them.
 FILTERED_ROWS = 10_000
 CANDIDATES = 100  # each leg's depth: fusion needs more than k to choose from
-_FIXED = {"max_terms": MAX_TERMS, "max_matches": MAX_MATCHES, "k1": K1, "b": B, "rrf": RRF_K}
+_FIXED = {"max_matches": MAX_MATCHES, "k1": lexical.K1, "b": lexical.B, "lexical_weight": LEXICAL_WEIGHT}
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What is decided before the statement is made.
+
+    share: which part of the documents the filter lets pass, or was live then, None where that does not matter. few: so
+    few chunks are left that all of them are compared. words: what is looked for by words. moment: the past's
+    parameters.
+    """
+
+    share: float | None
+    few: bool
+    uses_index: bool
+    words: Words | None
+    moment: Mapping[str, Any]
 
 
 def compose(
-    collections: Sequence[Scope], query: SearchQuery, vector: Sequence[float] | None, *, few: bool = False
+    collections: Sequence[Scope],
+    query: SearchQuery,
+    vector: Sequence[float] | None,
+    choice: Choice,
 ) -> tuple[str, dict]:
-    """The statement and its parameters. Identifiers come from the space's row and constants, values are parameters.
+    """The statement and its parameters. Identifiers come from the space's row and constants, values are parameters."""
+    legs, names, parameters = legs_of(collections, query, vector, choice)
+    statement = QUERIES["search"].format(
+        **names,
+        legs="\n".join(legs.values()),
+        fusion=QUERIES["fuse_" + query.mode].format(**names),
+        vector=", vector_send(e.embedding::vector)" if query.diversify else "",
+        vectors=QUERIES["vectors"].format(**names) + "\n" if query.diversify else "",
+    )
+    return statement, parameters
 
-    few: the filter lets few chunks pass.
-    """
+
+def legs_of(
+    collections: Sequence[Scope],
+    query: SearchQuery,
+    vector: Sequence[float] | None,
+    choice: Choice,
+) -> tuple[dict[str, str], dict[str, Any], dict[str, Any]]:
+    """({leg: its SQL}, what stands in the fragments' braces, the parameters)."""
     chunks = sum(collection.chunks for collection in collections)
     tokens = sum(collection.tokens for collection in collections)
     space = collections[0].space
-    legs = []
-    if query.mode != "lexical":
-        legs.append("dense_exact" if _scans(collections) else "dense_filtered" if few else "dense_index")
-    if query.mode != "dense":
-        legs.append("lexical")
-    names = _FIXED | {"table": space.table, "operator": OPERATORS[space.metric], "type": column_type(space)}
-    if query.filter is not None:
-        names["filter"] = query.filter.sql
-    statement = QUERIES["search"].format(
-        legs="\n".join(QUERIES[leg].format(**names, holds=_holds(query, leg)) for leg in legs),
-        fusion=QUERIES["fuse_" + query.mode].format(**names),
-    )
-    parameters = {
-        "query": query.query,
+    names: dict[str, Any] = _FIXED | {
+        "table": space.table,
+        "operator": OPERATORS[space.metric],
+        "type": column_type(space),
+        "filter": query.filter.sql if query.filter is not None else "true",
+        "lived": QUERIES["lived_" + past.when(query)],
+        "placed": QUERIES["placed_" + past.when(query)],
+    }
+    parameters: dict[str, Any] = {
         "vector": vector_text(vector) if vector is not None else None,
         "collections": [collection.id for collection in collections],
-        "languages": sorted({collection.language for collection in collections}),
-        "candidates": max(CANDIDATES, query.k),
-        "fetch": query.k,
+        "candidates": max(CANDIDATES, query.fetch),
+        "fetch": query.fetch,
         "chunks": chunks,
         "average": max(1.0, tokens / chunks if chunks else 1.0),
         **(query.filter.parameters if query.filter else {}),
+        **choice.moment,
     }
-    return statement, parameters
+    legs = {}
+    if query.mode != "lexical":
+        exact = scans(collections)
+        if query.is_past:
+            leg = "dense_past" if choice.few or exact or query.pinned else "dense_since"
+        else:
+            leg = "dense_exact" if exact else "dense_filtered" if choice.few else "dense_index"
+        legs[leg] = QUERIES[leg].format(**names, holds=_holds(query, "e"))
+    if query.mode != "dense":
+        assert choice.words is not None
+        legs["lexical"] = _lexical(query, choice.words, names, parameters, few=choice.few)
+    return legs, names, parameters
+
+
+def _lexical(query: SearchQuery, words: Words, names: dict, parameters: dict[str, Any], *, few: bool) -> str:
+    """The leg by words; adds its parameters."""
+    parameters["plan"] = words.plan
+    ranks = []
+    for number, term in enumerate(words.terms):
+        parameters[f"term{number}"] = term.query
+        ranks.append(QUERIES["rank_whole" if term.whole else "rank"].format(term=f"term{number}"))
+    passing = few and not query.is_past
+    source = QUERIES["chunks_passing"].format(**names) if passing else "documents_chunk c"
+    names = names | {"chunks": source, "holds": "" if passing else _holds(query, "c")}
+    if not words.counted:
+        parameters["weights"] = [term.weight for term in words.terms]
+        return QUERIES["lexical"].format(**names, ranks=", ".join(ranks))
+    weights = lexical.weights(words.terms, chunks=parameters["chunks"])
+    parameters |= {f"weight{number}": weight for number, weight in enumerate(weights)}
+    parts = [QUERIES["part"].format(**names, weight=f"weight{at}", rank=rank) for at, rank in enumerate(ranks)]
+    return QUERIES["lexical_counted"].format(**names, relevance=" + ".join(parts) or "0")
 
 
 def index_settings(space: EmbeddingSpace, candidates: int) -> list[str]:
@@ -83,34 +143,54 @@ def index_settings(space: EmbeddingSpace, candidates: int) -> list[str]:
 
 def rows_of(collections: Sequence[Scope], query: SearchQuery, vector: Sequence[float] | None) -> list[tuple[Any, ...]]:
     """Inside a tenant's scope: the rows of a search, best first, each for `hit`."""
-    scans = vector is None or _scans(collections)
     with connection.cursor() as cursor:
         cursor.execute(f"SET LOCAL statement_timeout = {settings.SEARCH_TIMEOUT_SECONDS * 1000:.0f}")
-        few = query.filter is not None and not scans and _few(cursor, collections, query.filter)
-        statement, parameters = compose(collections, query, vector, few=few)
-        if not scans and not few:
+        choice = choose(collections, query)
+        statement, parameters = compose(collections, query, vector, choice)
+        if choice.uses_index:
             for setting in index_settings(collections[0].space, parameters["candidates"]):
                 cursor.execute(setting)
     return execute(statement, parameters).fetchall()
 
 
-def _holds(query: SearchQuery, leg: str) -> str:
+def _holds(query: SearchQuery, row: str) -> str:
     """The filter as a condition of a leg's rows."""
-    if query.filter is None:
-        return ""
-    return " " + QUERIES["holds"].format(filter=query.filter.sql, row="c" if leg == "lexical" else "e")
+    return " " + QUERIES["holds"].format(filter=query.filter.sql, row=row) if query.filter else ""
 
 
-def _few(cursor: CursorWrapper, collections: Sequence[Scope], found: Filter) -> bool:
-    """Does a filter let so few chunks pass that all of them are compared? Judged by a sample of the documents."""
+def choose(collections: Sequence[Scope], query: SearchQuery) -> Choice:
+    """Inside a tenant's scope: how a search is done. Raises Problem 422 for a past that there never was."""
+    exact = query.mode == "lexical" or scans(collections) or query.pinned is not None
+    part = None
+    if query.filter is not None or query.as_of is not None:
+        with connection.cursor() as cursor:
+            part = _share(cursor, collections, query)
+    few = part is not None and not exact and part * sum(each.chunks for each in collections) <= FILTERED_ROWS
+    every = few or query.pinned is not None
+    return Choice(
+        share=part,
+        few=few,
+        uses_index=not exact and not few,
+        words=lexical.read(collections, query.query, every=every) if query.mode != "dense" else None,
+        moment=past.parameters(query, QUERIES) if query.is_past else {},
+    )
+
+
+def _share(cursor: CursorWrapper, collections: Sequence[Scope], query: SearchQuery) -> float:
+    """Which part of the documents a filter lets pass, or was live then, 0..1, judged by a sample."""
+    found = query.filter or Filter("true", {})
     parameters = {"collections": [collection.id for collection in collections], **found.parameters}
-    cursor.execute(QUERIES["passing"].format(filter=found.sql, sample=SAMPLE), parameters)
+    if query.is_past:
+        cursor.execute(
+            QUERIES["born"].format(filter=found.sql, sample=past.SAMPLE), parameters | {"as_of": query.as_of}
+        )
+    else:
+        cursor.execute(QUERIES["passing"].format(filter=found.sql, sample=SAMPLE), parameters)
     sampled, passing = cursor.fetchone()
-    chunks = sum(collection.chunks for collection in collections)
-    return passing / max(1, sampled) * chunks <= FILTERED_ROWS
+    return passing / max(1, sampled)
 
 
-def _scans(collections: Sequence[Scope]) -> bool:
+def scans(collections: Sequence[Scope]) -> bool:
     """So few live chunks that scanning them all is as fast as the vector index, and misses none."""
     return sum(collection.chunks for collection in collections) <= settings.EXACT_SCAN_ROWS
 
@@ -122,6 +202,8 @@ def hit(row: tuple[Any, ...], slugs: dict[UUID, str]) -> Hit:
         document_id,
         live,
         version,
+        deleted,
+        pending_since,
         revision,
         collection_id,
         source_uri,
@@ -135,8 +217,8 @@ def hit(row: tuple[Any, ...], slugs: dict[UUID, str]) -> Hit:
         page_starts,
         page_numbers,
         page,
-    ) = row[:17]
-    score, dense, lexical = row[17:]
+    ) = row[:19]
+    score, dense, lexical = row[19:22]
     return Hit(
         chunk_id=chunk_id,
         document_id=document_id,
@@ -161,5 +243,8 @@ def hit(row: tuple[Any, ...], slugs: dict[UUID, str]) -> Hit:
             "rerank": None,
         },
         metadata=json.loads(metadata) if isinstance(metadata, str) else metadata,
-        fresh=version == live,
+        fresh=version == live and not deleted,
+        deleted=deleted,
+        pending_since=pending_since,
+        vector=vector_from(row[22]) if len(row) > 22 and row[22] is not None else None,
     )

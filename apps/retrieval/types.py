@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from datetime import datetime
 from typing import Any
 from uuid import UUID
+
+import numpy as np
+import numpy.typing as npt
 
 from apps.documents.models import EmbeddingSpace
 
 from .filters import Filter
+
+#: Of the fused candidates so many are looked at where their order may change: at least, per result, and at most.
+LEAST, PER_RESULT, MOST = 50, 2, 200
 
 
 @dataclass(frozen=True, slots=True)
 class SearchQuery:
     """A search of some or (None) all collections of a tenant, by slug. k: 1..200. mode: hybrid, dense or lexical.
 
-    filter: only chunks of documents for which it holds.
+    filter: only chunks of documents for which it holds. rerank: a model orders the first candidates. diversify: 0..1,
+    how much being unlike the better results counts. expand: how many neighbours on either side come with each result.
+    explain: tell how it was found. consistency (eventual, bounded or strong) and min_versions: how fresh the answer has
+    to be (freshness.py). as_of, or pinned (a document and its version): what it is to be asked of instead of the
+    present (past.py).
     """
 
     query: str
@@ -24,11 +36,30 @@ class SearchQuery:
     k: int = 10
     mode: str = "hybrid"
     filter: Filter | None = None
+    rerank: bool = False
+    diversify: float = 0.0
+    expand: int = 0
+    explain: bool = False
+    consistency: str = "eventual"
+    min_versions: tuple[tuple[UUID, int], ...] = ()
+    as_of: datetime | None = None
+    pinned: tuple[UUID, int] | None = None
+
+    @property
+    def is_past(self) -> bool:
+        return self.as_of is not None or self.pinned is not None
+
+    @property
+    def fetch(self) -> int:
+        """How many candidates are read: k, or more where reranking or diversifying chooses among them."""
+        return min(MOST, max(LEAST, PER_RESULT * self.k)) if self.rerank or self.diversify else self.k
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What a search needs to know of a collection: `chunks` and `tokens` are of its live rows."""
+    """What a search needs to know of a collection: `chunks` and `tokens` are of its live rows; `counted`: of how
+    many chunks the words were counted last, as `lexicon` (0: never). window: the seconds for which a bounded search
+    lets a newer version wait."""
 
     id: UUID
     slug: str
@@ -36,6 +67,9 @@ class Scope:
     chunks: int
     tokens: int
     language: str
+    window: int
+    lexicon: int
+    counted: int
     space: EmbeddingSpace
 
 
@@ -67,6 +101,9 @@ class Hit:
     scores: dict[str, float | None]
     metadata: dict[str, Any]
     fresh: bool
+    vector: npt.NDArray[np.float32] | None = field(default=None, repr=False, compare=False)  # where it was asked for
+    deleted: bool = False  # a search of the past finds what has been deleted since
+    pending_since: datetime | None = None  # since when the live version has not been the newest one, unless that failed
 
     def page_of(self, position: int) -> int | None:
         """The page of a position within the chunk, in code points of the version's text."""
@@ -74,19 +111,42 @@ class Hit:
         return self.page_numbers[at - 1] if at else None
 
 
+_UNSHOWN = ("page_starts", "page_numbers", "vector", "deleted", "pending_since")
 #: What is shown of a hit. (asdict would copy every text and metadata deeply.)
-HIT_FIELDS = tuple(each.name for each in fields(Hit) if each.name not in ("page_starts", "page_numbers"))
+HIT_FIELDS = tuple(each.name for each in fields(Hit) if each.name not in _UNSHOWN)
+
+
+@dataclass(frozen=True, slots=True)
+class Reranked:
+    """That candidates were given to a reranker; error: why they are in fused order nevertheless."""
+
+    backend: str
+    model: str
+    candidates: int
+    error: str | None
+    milliseconds: float
+
+    def as_json(self) -> dict[str, Any]:
+        return {"model": self.model, "candidates": self.candidates, "error": self.error}
+
+    def explained(self) -> dict[str, Any]:
+        return {"backend": self.backend, **self.as_json(), "ms": self.milliseconds}
 
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """Hits, best first; the epoch of each collection they were read at; hits whose document has a newer version."""
+    """Hits, best first; the epoch of each collection they were read at; documents of hits that have a newer version,
+    and others that should have been newer. stale_more: how many more there are of these than are listed."""
 
     hits: list[Hit]
     snapshot: dict[str, int]
     stale: list[dict[str, Any]] = field(default_factory=list)
+    stale_more: int = 0
     cached: bool = False
     timings: dict[str, float] = field(default_factory=dict)
+    rerank: Reranked | None = None
+    explain: dict[str, Any] | None = None
+    scopes: Sequence[Scope] = ()
 
     def as_json(self) -> dict[str, Any]:
         """As `POST /search` answers it."""
@@ -94,6 +154,9 @@ class SearchResult:
             "results": [{name: getattr(hit, name) for name in HIT_FIELDS} for hit in self.hits],
             "snapshot": self.snapshot,
             "stale": self.stale,
+            "stale_more": self.stale_more,
             "cached": self.cached,
+            "rerank": self.rerank.as_json() if self.rerank else None,
             "timings": self.timings,
+            "explain": self.explain,
         }

@@ -15,9 +15,9 @@ from apps.access.throttling import charge
 from apps.access.views import TenantView
 from apps.documents.embedding import EmbeddingError
 
-from .batch import search_batch
-from .filters import compile_filter
-from .search import search
+from .asked import asked
+from .batch import pointing_at, search_batch
+from .freshness import search_fresh
 from .serializers import BatchResultSerializer, BatchSerializer, ResultSerializer, SearchSerializer
 from .types import SearchQuery
 
@@ -37,7 +37,7 @@ class SearchView(TenantView):
         """
         query = _query(self.validated(SearchSerializer))
         with _embedding():
-            return Response(search(tenant_id=self.caller.tenant_id, query=query).as_json())
+            return Response(search_fresh(tenant_id=self.caller.tenant_id, query=query).as_json())
 
 
 class SearchBatchView(TenantView):
@@ -55,28 +55,39 @@ class SearchBatchView(TenantView):
         ],
     )
     def post(self, request: Request) -> Response:
-        """Search for up to 256 queries at once, in one snapshot.
+        """Search for up to 256 queries at once.
 
         Each is what `POST /api/v1/search` takes; results come in their order. They count as so many requests. If one
         of them is refused, so are all, with a pointer to it.
         """
         values = self.validated(BatchSerializer)["queries"]
-        queries = [_query(each, f"/queries/{number}") for number, each in enumerate(values)]
+        queries = []
+        for number, each in enumerate(values):
+            with pointing_at(number):
+                queries.append(_query(each))
         charge(self.caller, len(queries) - 1)
         with _embedding():
             found = search_batch(tenant_id=self.caller.tenant_id, queries=queries)
         return Response({"results": [each.as_json() for each in found]})
 
 
-def _query(values: dict[str, Any], at: str = "") -> SearchQuery:
-    """at: where in the body it stands."""
+def _query(values: dict[str, Any]) -> SearchQuery:
     slugs = values.get("collections")
     return SearchQuery(
         query=values["query"],
         collections=tuple(slugs) if slugs is not None else None,
         k=values["k"],
         mode=values["mode"],
-        filter=compile_filter(values.get("filters", {}), pointer=f"{at}/filters"),
+        rerank=values["rerank"],
+        diversify=values["diversify"],
+        expand=values["expand"],
+        explain=values["explain"],
+        **asked(
+            filters=values.get("filters"),
+            consistency=values["consistency"],
+            min_versions=values.get("min_versions"),
+            as_of=values.get("as_of"),
+        ),
     )
 
 

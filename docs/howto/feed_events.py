@@ -140,11 +140,13 @@ def from_debezium(
     text: makes a document of a row. Raises ValueError for a record from which no event can be made.
     """
     key, value = _payload(key), _payload(value)
-    operation = "d" if value is None else value.get("op")  # no value at all: the tombstone that follows a delete
+    if value is not None and "op" not in value:
+        raise ValueError(f"{topic}: no envelope with `op`: a topic of no table, or records that a transform flattened")
+    operation = "d" if value is None else value["op"]  # no value at all: the tombstone that follows a delete
     if operation == "t":
         raise ValueError(f"{topic}: a truncate names no rows: delete the documents, or let Debezium skip them")
     if operation not in ("c", "u", "r", "d"):
-        return None  # a message that an application wrote to the log, a schema change
+        return None  # a message that an application wrote to the log
     if not key:
         raise ValueError(f"{topic}: the table needs a primary key, or message.key.columns")
     name = name_of(".".join(topic.split(".")[-2:]), key.values())

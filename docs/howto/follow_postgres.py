@@ -101,8 +101,9 @@ class Message:
 class Follower:
     def __init__(self, options: argparse.Namespace, feed: Feed) -> None:
         self.options, self.feed = options, feed
-        # Values in the log must be written as those in the tables are: one session, with its settings, reads both.
-        self.source = psycopg.connect(options.source_dsn, autocommit=True)
+        # Values in the log must be written as those in the tables are: one session, with its settings, reads both. The
+        # log's are in its encoding, which is the database's unless it is named.
+        self.source = psycopg.connect(options.source_dsn, autocommit=True, client_encoding="UTF8")
         self.relations: dict[int, tuple[str, list[str]]] = {}  # names and columns, as messages announce them
         self.xid = 0  # of the transaction that is being read
 

@@ -20,7 +20,7 @@ from apps.documents.engines import engine_for
 from apps.documents.models import Collection, Document
 from apps.retrieval.scopes import scopes_of
 from apps.retrieval.search import search
-from apps.retrieval.statement import compose, index_settings
+from apps.retrieval.statement import choose, compose, index_settings
 from apps.retrieval.types import SearchQuery
 from tests.conftest import make_collection
 
@@ -102,7 +102,7 @@ def test_accepting_prepares_on_the_workers_before_it_commits(collection: Collect
 def plan_of(collection: Collection, query: SearchQuery, vector: list[float] | None, *settings: str) -> Any:
     with tenancy.scope(collection.tenant_id, repeatable_read=True), connection.cursor() as cursor:
         scopes = scopes_of([collection.slug])
-        statement, parameters = compose(scopes, query, vector)
+        statement, parameters = compose(scopes, query, vector, choose(scopes, query))
         wanted = [*index_settings(scopes[0].space, parameters["candidates"]), *settings]
         for setting in ("SET LOCAL citus.explain_all_tasks = on", *wanted):
             cursor.execute(setting)

@@ -461,3 +461,21 @@ def _page_events() -> Iterator[Event]:
         yield from history
         if number % 3 == 0:
             yield delete(page, history[-1]["version"] + 1)
+
+
+def test_every_line_is_answered_as_the_openapi_document_says(client: httpx.Client, feed: str) -> None:
+    events = [upsert("a", 2), upsert("a", 1), delete("b", 3), {"op": "upsert"}, b"not JSON\n"]
+    answers = send(client, feed, events)
+    assert [answer["status"] for answer in answers] == [202, 409, 200, 400, 400]
+    document = client.get("/api/schema/?format=json").json()
+    schemas = document["components"]["schemas"]
+    content = document["paths"][f"{SOURCES}/{{source_id}}/events"]["post"]["responses"]["200"]["content"]
+    told, refusal = (each["$ref"].rpartition("/")[2] for each in content["application/x-ndjson"]["schema"]["oneOf"])
+    problem, more = schemas[refusal]["allOf"]
+    accepted, problem = schemas[told], schemas[problem["$ref"].rpartition("/")[2]]
+    for answer in answers:
+        if answer["status"] < 400:
+            assert answer.keys() == accepted["properties"].keys() == set(accepted["required"])
+        else:
+            required = {*problem["required"], *more["required"]}
+            assert required <= answer.keys() <= problem["properties"].keys() | more["properties"].keys()

@@ -170,7 +170,9 @@ def test_records_without_an_event_are_passed_over_or_refused_with_the_reason(fee
         return feed_events.from_debezium(TOPIC, key, content, version=1, text=lambda row: str(row["name"]))
 
     assert made({"prefix": "x"}, {"op": "m", "message": {"prefix": "x", "content": "eA=="}}) is None
-    assert made({"id": 1}, {"status": "BEGIN", "id": "571:53195829"}) is None
+    for flattened in ({"id": 1, "name": "lamp"}, {"status": "BEGIN", "id": "571:53195829"}):
+        with pytest.raises(ValueError, match="flattened"):
+            made({"id": 1}, flattened)
     with pytest.raises(ValueError, match="truncate"):
         made(None, value("t", None, None, 5))
     with pytest.raises(ValueError, match="primary key"):

@@ -375,6 +375,24 @@ def _write(dsn: str, dice: random.Random, stop: threading.Event) -> None:
             time.sleep(dice.uniform(0, 0.02))
 
 
+def test_a_database_in_another_encoding(
+    dsn: str, feed: str, api_key: str, collection: Collection, workers: Workers
+) -> None:
+    with psycopg.connect(dsn, autocommit=True) as server:
+        server.execute("CREATE DATABASE latin1 TEMPLATE template0 ENCODING LATIN1 LOCALE_PROVIDER libc LOCALE 'C'")
+    other = psycopg.conninfo.make_conninfo(dsn, dbname="latin1")
+    with psycopg.connect(other, autocommit=True) as source:
+        source.execute("CREATE TABLE notes (id int PRIMARY KEY, title text, body text)")
+        source.execute('CREATE TABLE "Odd names" ("the key" text PRIMARY KEY, n int, text text, at timestamptz)')
+        source.execute("CREATE PUBLICATION documents FOR TABLE notes")
+        source.execute("INSERT INTO notes VALUES (1, 'Tür', 'copied: ß'), (2, 'Öl', 'copied')")
+        with Follower(other, feed, api_key):
+            assert_equal(collection, source)
+            source.execute("UPDATE notes SET title = 'Türen', body = 'from the log: é' WHERE id = 1")
+            assert_equal(collection, source)
+        source.execute("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots")
+
+
 def test_what_cannot_be_followed_is_said(
     source: psycopg.Connection, dsn: str, feed: str, api_key: str, collection: Collection
 ) -> None:

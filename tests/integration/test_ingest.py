@@ -306,6 +306,22 @@ def test_small_documents_pass_a_large_one_that_is_being_published(collection: Co
     assert live(large)
 
 
+def test_large_documents_leave_no_connection_behind(collection: Collection, put: Put) -> None:
+    def taken() -> int:
+        connection.close()
+        found = connection.pool.get_stats()
+        return found["pool_size"] - found["pool_available"]
+
+    before = taken()
+    for number in range(3):
+        large = put(collection, "\n\n".join(paragraphs(300, seed=f"large {number}")), source_uri=f"large {number}")
+        prepare.drain(job_id=large.job.id)
+        [held] = ledger.claim(stage="embed", job_id=large.job.id)
+        assert held.bytes > ledger.SMALL_BYTES
+        embed.embed([held])
+    wait_for(lambda: taken() <= before, seconds=10, what="connections to be given back")
+
+
 def test_the_same_job_run_twice_publishes_once(collection: Collection, put: Put) -> None:
     accepted = put(collection, "\n\n".join(paragraphs(20, seed="twice")))
     for _ in range(3):

@@ -23,8 +23,9 @@ from apps.documents import bulk, db, merge, spaces
 from apps.documents.accept import Submission
 from apps.documents.db import vector_text
 from apps.documents.models import Collection, EmbeddingSpace
+from apps.retrieval.scopes import scopes_of
 from apps.retrieval.search import search
-from apps.retrieval.statement import compose, index_settings
+from apps.retrieval.statement import choose, compose, index_settings
 from apps.retrieval.types import SearchQuery
 from ragsite import embedded
 from ragsite.embedded.bootstrap import bootstrap
@@ -42,8 +43,9 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def explain(collection: Collection, query: SearchQuery, vector: list[float] | None) -> list[dict[str, Any]]:
     """Every node of the search's plan, as the application's role sees it."""
-    statement, parameters = compose([collection], query, vector)
     with tenancy.scope(collection.tenant_id), connection.cursor() as cursor:
+        scopes = scopes_of([collection.slug])
+        statement, parameters = compose(scopes, query, vector, choose(scopes, query))
         for setting in index_settings(collection.space, parameters["candidates"]):
             cursor.execute(setting)
         cursor.execute("EXPLAIN (FORMAT JSON) " + statement, parameters)

@@ -1,4 +1,4 @@
-"""`POST /api/v1/search/batch`: several searches, one snapshot, one call of the model."""
+"""`POST /api/v1/search/batch`: several searches, one call of the model."""
 
 from __future__ import annotations
 

@@ -86,6 +86,34 @@ def test_text_in_a_legacy_encoding_is_read_without_a_declaration(text: str, enco
     assert decode((text + "\n").encode(encoding) * 40) == (text + "\n") * 40
 
 
+SHORT = [
+    ("あれから何日か", "euc_jp"),
+    ("に広くなり、群馬県佐波郡玉村町", "euc_jp"),
+    ("04年と比較すると、非暴力的犯罪こそ2%", "euc_jp"),
+    ("される形で、当時の鉄道省の鉄道大臣である", "euc_jp"),
+    ("官の選挙に誰も立", "cp932"),
+    ("った。\n兵士たちが部屋に来ない", "cp932"),
+    ("が厚くなり毛が抜けてしまう。度重なる炎症", "cp932"),
+    ("德军进入。《凡尔赛条约》以", "gb18030"),
+    ("901 年的人口普查，711,988 名", "gb18030"),
+    ("了多項措施來緩解", "big5hkscs"),
+    ("工選擇手段。複製和幹細胞技術，", "big5hkscs"),
+    ("오늘 아침에 커피를", "cp949"),
+    ("재미있네요 ㅋㅋㅋ ㅠㅠ", "cp949"),
+]
+
+
+@pytest.mark.parametrize(("text", "encoding"), SHORT)
+def test_a_line_of_east_asian_text_is_told_by_its_common_characters(text: str, encoding: str) -> None:
+    assert decode(text.encode(encoding)) == text
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf_16_without_a_mark_or_a_zero_may_have_bytes_of_control_characters(encoding: str) -> None:
+    text = "北京是中华人民共和国的首都，也是全国的政治中心。今天早上我们喝了咖啡。"
+    assert decode(text.encode(encoding)) == text
+
+
 @pytest.mark.parametrize("word", ["Größe", "naïve café", "été", "## können\n\näöüß\n", "£10 off", "“quoted”, she said"])
 def test_a_few_western_letters_are_enough(word: str) -> None:
     assert decode(word.encode("cp1252")) == word

@@ -550,6 +550,7 @@ class Migration(migrations.Migration):
                 ("start", models.IntegerField()),
                 ("end", models.IntegerField()),
                 ("text", models.TextField(null=True)),
+                ("words", models.TextField(null=True)),
                 ("sha256", models.BinaryField(max_length=32)),
                 ("tokens", models.IntegerField()),
                 (
@@ -605,6 +606,18 @@ class Migration(migrations.Migration):
             index=django.contrib.postgres.indexes.GinIndex(
                 condition=models.Q(("retired_in_version__isnull", True)), fields=["tsv"], name="chunk_lexemes"
             ),
+        ),
+        migrations.AddIndex(
+            model_name="chunk",
+            index=models.Index(
+                condition=models.Q(("retired_in_version__isnull", False)),
+                fields=["collection", "retired_at"],
+                name="chunk_retired",
+            ),
+        ),
+        migrations.AddIndex(
+            model_name="chunk",
+            index=models.Index(fields=["collection", "live_from"], name="chunk_born"),
         ),
         migrations.AddConstraint(
             model_name="collection",

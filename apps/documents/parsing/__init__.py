@@ -8,13 +8,12 @@ format: write one module with `parse(data, *, media_type, charset) -> Parsed` an
 
 from __future__ import annotations
 
-from codecs import BOM_UTF8
-from collections.abc import Callable
 from importlib import import_module
+from typing import Any
 
 from apps.documents.parsing import nesting, plain
 from apps.documents.parsing.data import source
-from apps.documents.parsing.encoding import binary_kind
+from apps.documents.parsing.encoding import binary_kind, byte_order_mark
 from apps.documents.parsing.formats import PACKAGE, Format, detect, known
 from apps.documents.parsing.normalise import line_feeds
 from apps.documents.parsing.types import Block, Parsed, ParseError
@@ -22,12 +21,13 @@ from apps.documents.parsing.types import Block, Parsed, ParseError
 __all__ = ["Block", "ParseError", "Parsed", "parse", "parse_simple"]
 
 SIMPLE_BYTES = 4 * 1024 * 1024
-_SIMPLE: dict[str, Callable[..., Parsed]] = {"plain": plain.read_clean, "data.source": source.read_clean}
+_SIMPLE: dict[str, Any] = {"plain": plain, "data.source": source}
 _CONTROLS = bytes({*range(32), 127} - {*b"\t\n\v\f\r"})
 
 
 def parse_simple(data: bytes, *, media_type: str | None = None, filename: str | None = None) -> Parsed | None:
-    """What `parse` gives for a plain text or source code in UTF-8 that is not very long, None for anything else.
+    """What `parse` gives for a plain text or source code that is not very long, None for anything else. It is in UTF-8,
+    or has a mark that says what it is in.
 
     Reading one is decoding it and splitting it at blank lines: no parser that could hang, grow or be subverted, and
     little more work than to check what a sandboxed child answers.
@@ -42,16 +42,19 @@ def parse_simple(data: bytes, *, media_type: str | None = None, filename: str | 
 
 
 def _simple(data: bytes, fmt: Format, media_type: str) -> Parsed | None:
-    read = _SIMPLE.get(fmt.module)
-    if read is None or data.startswith(BOM_UTF8) or binary_kind(data):
-        return None
-    if len(data.translate(None, _CONTROLS)) < len(data):
+    module = _SIMPLE.get(fmt.module)
+    if module is None or binary_kind(data):
         return None
     try:
-        text = line_feeds(data.decode())
-    except UnicodeDecodeError:
+        if byte_order_mark(data):
+            found: Parsed = module.parse(data, media_type=media_type, charset=None)
+        elif len(data.translate(None, _CONTROLS)) == len(data):
+            found = module.read_clean(line_feeds(data.decode()), media_type=media_type)
+        else:
+            return None
+    except (ParseError, UnicodeDecodeError):
         return None
-    return None if text.isspace() else read(text, media_type=media_type)
+    return None if not found.text or found.text.isspace() else found
 
 
 def parse(data: bytes, *, media_type: str | None = None, filename: str | None = None) -> Parsed:

@@ -12,6 +12,7 @@ from apps.documents.parsing.types import MAX_NOTES, Block, Parsed
 INVISIBLE = re.compile("[\u00ad\u200b\u2060\ufeff]")  # soft hyphen, zero-width space, word joiner, stray mark
 _BLANK_LINES = re.compile(r"(?:[^\S\n]*\n)*")
 DEEPEST_HEADING = 6
+DEEPEST_INDENT = 20  # levels; deeper ones stand below each other, so that indentation never outweighs the text
 LONG_TABLE = 20  # rows
 _NAME_LENGTH = 60  # characters of a column's name
 _BATCH, _FEW = 32, 8  # rows
@@ -121,7 +122,7 @@ class Builder:
         lines = []
         for depth, marker, text in items:
             found = list(filter(None, map(inline, clean(text).split("\n"))))
-            lead = "  " * depth + (marker + " " if marker else "")
+            lead = "  " * min(depth, DEEPEST_INDENT) + (marker + " " if marker else "")
             lines += [lead + line if not number else " " * len(lead) + line for number, line in enumerate(found)]
         self.add("list", "\n".join(lines))
 
@@ -151,10 +152,17 @@ class Builder:
             self._parts.append("\n\n")
             self._at += 2
         self._parts.append(part.text)
-        for block in part.blocks:
-            level = min(block.level + under, DEEPEST_HEADING) if block.level else 0
-            page = block.page if self.page is None else self.page
-            self._blocks.append(Block(block.kind, block.start + self._at, block.end + self._at, level, page))
+        at, whole = self._at, self.page
+        self._blocks += [
+            Block(
+                kind,
+                start + at,
+                end + at,
+                min(level + under, DEEPEST_HEADING) if level else 0,
+                page if whole is None else whole,
+            )
+            for kind, start, end, level, page in part.blocks
+        ]
         self._at += len(part.text)
         for text in part.notes:
             self.note(text)

@@ -13,9 +13,8 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from functools import lru_cache
-from itertools import islice
 
-from apps.documents.parsing.languages import bits
+from apps.documents.parsing.languages import FIRST_LEVELS, bits, east_asian_bits, is_common
 from apps.documents.parsing.types import ParseError
 
 SAMPLE = 64 * 1024
@@ -88,17 +87,15 @@ _NEARLY, _MIXED = 2 / 3, 1 / 2
 _EAST_ASIAN = frozenset({"CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "FULLWIDTH", "IDEOGRAPHIC"})
 _LATIN = frozenset({"LATIN", "FEMININE", "MASCULINE", "MICRO"})  # ª º µ are letters among Latin ones
 _OUTSIDE_ASCII = re.compile(r"[^\x00-\x7f]")
+_ENOUGH = re.compile(rf"(?:[\x00-\x7f]*+[^\x00-\x7f]){{0,{JUDGED}}}[\x00-\x7f]?")
+_AMONG_ASCII = re.compile(r"(?<=[\x00-\x7f])[\x00-\x7f]+(?=[\x00-\x7f])")
+_BETWEEN_LETTERS, _OPENING, _FILLING, _BRACKETS = "’·…", "¿¡", "ÿ", "([{"
+_TOLD_APART = frozenset(_BETWEEN_LETTERS + _OPENING + _FILLING + _BRACKETS)
+_FIRST_OF_KIND: dict[tuple[str, str, bool, bool, bool], str] = {}
 _LATIN_RUN = re.compile("[\u00c0-\u024f]{5,}")  # no language writes five accented letters in a row
 _ASCII = bytes(range(128))
 _ASCII_LETTERS = bytes(byte for byte in range(128) if chr(byte).isalpha())
 _MAX_LETTERS_SHARE = 0.6  # of the bytes of East Asian text in UTF-16: two letters of ASCII are a Han character
-#: First bytes of signs, kana and the common characters, which are a fifth of all.
-_FIRST_LEVELS = (
-    ("gb2312", frozenset({0xA1, 0xA3, *range(0xB0, 0xD8)})),
-    ("euc_jp", frozenset({0xA1, 0xA3, 0xA4, 0xA5, *range(0xB0, 0xD0)})),
-    ("big5", frozenset(range(0xA1, 0xC7))),
-    ("euc_kr", frozenset({0xA1, *range(0xB0, 0xC9)})),
-)
 
 
 def binary_kind(data: bytes) -> str | None:
@@ -144,6 +141,8 @@ def decode(data: bytes, *, declared: Iterable[str | None] = ()) -> str:
         if (text := _strict(data, codec)) is not None and "\x00" not in text:
             return text
     if _count(head, _CONTROLS) > max(2, _MAX_CONTROL_SHARE * len(head)):
+        if (text := _east_asian(data)) is not None:
+            return text
         raise ParseError("unsupported", "The content is binary, not text.")
     if (nul := data.find(b"\x00")) >= 0:
         raise ParseError("undecodable", f"Byte {nul} is NUL, and the content is not UTF-16 or UTF-32.")
@@ -179,7 +178,7 @@ def _marked(data: bytes, codec: str, skip: int) -> str:
     """Text behind a byte order mark of `skip` bytes, which is believed. Raises ParseError("undecodable")."""
     label = codec.upper()
     try:
-        text = data[skip:].decode(codec)
+        text = str(memoryview(data)[skip:], codec)
     except UnicodeDecodeError as error:
         detail = f"The content is marked as {label}, but is not from byte {skip + error.start} on."
         raise ParseError("undecodable", detail) from None
@@ -213,22 +212,21 @@ def _wide(data: bytes, declared: list[str]) -> str | None:
 def _east_asian(data: bytes) -> str | None:
     """Text of UTF-16 without a mark and without a zero byte, as short East Asian text is: in one byte order all of its
     characters are common in one language."""
-    letters = _count(data, _ASCII_LETTERS)
-    if len(data) % 2 or len(data) < 2 * _EVIDENCE_MULTI_BYTE or letters > _MAX_LETTERS_SHARE * len(data):
+    head = data[:SAMPLE]
+    if len(data) % 2 or len(data) < 2 * _EVIDENCE_MULTI_BYTE:
         return None
-    orders = [codec for codec in ("utf-16-le", "utf-16-be") if _is_common(_strict(data[:SAMPLE], codec) or "")]
+    if _count(head, _ASCII_LETTERS) > _MAX_LETTERS_SHARE * len(head):
+        return None
+    orders = [codec for codec in ("utf-16-le", "utf-16-be") if _is_common(_strict(head, codec) or "")]
     return _strict(data, orders[0]) if len(orders) == 1 else None
 
 
 def _is_common(text: str) -> bool:
-    """Are all characters in the first level of a national standard, or its signs?"""
-    for codec, levels in _FIRST_LEVELS:
-        try:
-            if all(char.encode(codec)[0] in levels for char in set(text)) and len(set(text)) >= _EVIDENCE_MULTI_BYTE:
-                return True
-        except UnicodeEncodeError:
-            pass
-    return False
+    """Are all characters, and there are some, among the common ones of one language?"""
+    chars = set(text)
+    return len(chars) >= _EVIDENCE_MULTI_BYTE and any(
+        all(is_common(char, standard) for char in chars) for standard in FIRST_LEVELS
+    )
 
 
 def _is_8_bit(narrow: bytes) -> bool:
@@ -257,7 +255,8 @@ def _guess(data: bytes, *, latin: bool) -> str | None:
 
     `latin` says whether an encoding of the Latin script is possible.
 
-    The guesser is good at telling the scripts of East Asia apart. Between single bytes that encoding is taken in which
+    The guesser tells whether it is one of East Asia; of these that one is taken whose characters are the most common,
+    because a short text in EUC-JP is no bad Korean otherwise. Between single bytes that encoding is taken in which
     the text is most like a language.
     """
     # Imported here: its tables cost more than the rest of a child's start, and most text is UTF-8.
@@ -272,10 +271,17 @@ def _guess(data: bytes, *, latin: bool) -> str | None:
         odd, _ = _oddity(text, least=_least(codec))
         if codec in single_byte and odd <= _MAX_ODD_SHARE:
             break
-        if codec in _MULTI_BYTE and odd <= _MAX_ODD_SHARE_MULTI_BYTE and (whole := _strict(data, codec)) is not None:
-            return whole
+        if codec in _MULTI_BYTE and odd <= _MAX_ODD_SHARE_MULTI_BYTE and _strict(data, codec) is not None:
+            return _most_common(data, sample)
     likeliest = _likeliest(_telling(sample), single_byte)
     return _strict(data, likeliest) if likeliest else None
+
+
+def _most_common(data: bytes, sample: bytes) -> str | None:
+    """The text in the encoding of East Asia whose characters are the most common ones."""
+    found = ((text, codec) for codec in _MULTI_BYTE if (text := _strict(sample[:SAMPLE], codec)) is not None)
+    ranked = sorted((east_asian_bits(text), codec) for text, codec in found)
+    return next((whole for _, codec in ranked if (whole := _strict(data, codec)) is not None), None)
 
 
 def _likeliest(sample: bytes, codecs_: Iterable[str]) -> str | None:
@@ -333,18 +339,24 @@ def _oddity(text: str, *, least: int) -> tuple[float, bool]:
     The share, 0..1, is 1 for fewer characters than `least`, or one again and again. Capitals tell KOI8 from
     windows-1251 where the text is too short for its language to be told.
     """
-    found = [match.start() for match in islice(_OUTSIDE_ASCII.finditer(text), JUDGED)]
-    if len(found) < least or len({text[at] for at in found}) < min(least, _DISTINCT):
+    text = _AMONG_ASCII.sub("", _ENOUGH.match(text)[0])  # type: ignore[index]
+    there = set(text)
+    if len({char for char in there if char > "\x7f"}) < min(least, _DISTINCT):
         return 1.0, False
-    # The same few neighbourhoods come again and again.
-    places = Counter((text[max(0, at - 1) : at], text[at], text[at + 1 : at + 2]) for at in found)
-    odd = sum(times for place, times in places.items() if _is_odd(*place))
+    # The same few kinds of neighbourhoods come again and again. A line's end stands for that of the text.
+    kinds = text.translate({ord(char): _kind(char) for char in there})
+    places = Counter(zip("\n" + kinds, kinds, kinds[1:] + "\n", strict=False))
+    outside = {place: times for place, times in places.items() if place[1] > "\x7f"}
+    count = sum(outside.values())
+    if count < least:
+        return 1.0, False
+    odd = sum(times for place, times in outside.items() if _is_odd(*place))
     odd += sum(len(run.group()) for run in _LATIN_RUN.finditer(text))
-    return odd / len(found), sum(text[at].isupper() for at in found) * 2 > len(found)
+    return odd / count, sum(times for (_, char, _), times in outside.items() if char.isupper()) * 2 > count
 
 
 def _is_odd(before: str, char: str, after: str) -> bool:
-    """Is `char` between `before` and `after` (each one character or empty) a sign of a wrong guess?
+    """Is `char` between `before` and `after` a sign of a wrong guess?
 
     Odd are a letter beside one of another script, with its case the wrong way round in the word, or alone before a
     bracket; a mark without its letter; an opening quote behind a letter; and other signs between two letters.
@@ -353,20 +365,29 @@ def _is_odd(before: str, char: str, after: str) -> bool:
     if category in _NO_TEXT:
         return True
     if category[0] == "L":
-        if _script(char) == "HALFWIDTH" or char == "ÿ":  # far more often another encoding's letter, or 0xFF
+        if _script(char) == "HALFWIDTH" or char == _FILLING:  # far more often another encoding's letter, or 0xFF
             return True
         if any(near.isalpha() and _script(near) != _script(char) for near in (before, after)):
             return True
-        if after in ("(", "[", "{"):
+        if after in _BRACKETS:
             return not before.isalpha()
         return (char.isupper() and before.islower()) or (char.islower() and after.isupper())
     if category[0] == "M":
-        return not before or _category(before)[0] not in "LM"
-    if category in ("Pd", "Zs", "Cf") or char in "’·…":
+        return _category(before)[0] not in "LM"
+    if category in ("Pd", "Zs", "Cf") or char in _BETWEEN_LETTERS:
         return False
-    if category in ("Ps", "Pi") or char in "¿¡":
+    if category in ("Ps", "Pi") or char in _OPENING:
         return before.isalpha()
     return before.isalpha() and after.isalpha()
+
+
+@lru_cache(JUDGED)
+def _kind(char: str) -> str:
+    """A character of which `_is_odd` asks the same and hears the same, one for all of them."""
+    if char in _TOLD_APART:
+        return char
+    kind = (_category(char), _script(char), char.isupper(), char.islower(), char.isascii())
+    return _FIRST_OF_KIND.setdefault(kind, char)
 
 
 @lru_cache(JUDGED)

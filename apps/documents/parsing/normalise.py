@@ -11,6 +11,8 @@ import re
 # C0 controls except tab and newline, plus lone surrogates: Postgres refuses NUL, UTF-8 refuses surrogates,
 # and the others are never text. Vertical tab and form feed separate lines, so they become newlines first.
 _UNWANTED = re.compile("[\x00-\x08\x0b-\x1f\ud800-\udfff]")
+_LONE_RETURN = re.compile("\r(?!\n)")
+_MANY_LINE_ENDS = re.compile("\n\n\n\n+")  # which is searched as a word is, unlike "\n{4,}"
 _PRINTABLE = bytes(range(0x20, 0x7F))
 _UNWANTED_BYTES = bytes({*range(32)} - {*b"\t\n"})
 
@@ -24,7 +26,10 @@ def clean(text: str) -> str:
 def line_feeds(text: str) -> str:
     """Newlines to LF, and so what separates lines or pages."""
     if "\r" in text:
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
+        if _LONE_RETURN.search(text):
+            text = text.replace("\r\n", "\n").replace("\r", "\n")
+        else:  # to take single characters out is several times as fast
+            text = text.replace("\r", "")
     return text.replace("\x0b", "\n").replace("\x0c", "\n")
 
 
@@ -51,6 +56,4 @@ def normalise(text: str, *, trim: bool = False, collapse: bool = False) -> str:
     text = clean(text.removeprefix("\ufeff"))
     if trim:
         text = "\n".join(map(str.rstrip, text.split("\n")))
-    while collapse and "\n\n\n\n" in text:
-        text = text.replace("\n\n\n\n", "\n\n\n")
-    return text
+    return _MANY_LINE_ENDS.sub("\n\n\n", text) if collapse else text

@@ -82,7 +82,7 @@ def decode_parsed(meta: Meta, body: bytes) -> Parsed:
             blocks.append(Block(KINDS[kind], start, end, level, page or None))
             last = end
         title = str(meta["title"]) if meta["title"] else None
-        if not text or text.isspace() or "\x00" in text:
+        if not text or text.isspace() or body.find(b"\x00", edge) >= 0:  # in a wide text NUL is slow to find
             raise ValueError("text")
         notes = [str(note)[:NOTE_LENGTH] for note in list(meta["notes"])[:MAX_NOTES]]
         return Parsed(text, blocks, str(meta["media_type"])[:255], title, str(meta["parser"])[:64], notes)

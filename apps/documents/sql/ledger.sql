@@ -17,6 +17,31 @@ SELECT id, tenant_id, collection_id, document_id, version, kind, base_version, b
 FROM ledger_claim(%(stage)s, %(worker)s, make_interval(secs => %(lease)s), %(limit)s,
                   %(small)s, %(only_small)s, %(lowest)s::smallint, %(job)s)
 
+-- name: waiting_jobs
+-- Of each of these documents the job of the newest version, while it has not ended. `due`: a reader may do it itself; it
+-- is not one that has failed and is to be tried again after a while.
+SELECT DISTINCT ON (document_id) id, document_id, bytes, stage, state = 'running' AS running,
+       attempts < %(tries)s AND (state = 'running' OR not_before <= now()) AS due
+FROM documents_ingestionjob
+WHERE document_id = ANY(%(documents)b) AND kind = 'ingest' AND state IN ('queued', 'running')
+ORDER BY document_id, version DESC
+
+-- name: claim_these
+-- For a reader that cannot wait: jobs of a stage that have been tried fewer than so many times. With `take_over` also
+-- what a worker has in hand, but not what another reader has: each would begin anew what the other is about to end.
+UPDATE documents_ingestionjob j SET
+    state = 'running', worker = %(worker)s, lease_until = now() + make_interval(secs => %(lease)s),
+    attempts = j.attempts + 1, fence = j.fence + 1
+WHERE j.id IN (
+    SELECT due.id FROM documents_ingestionjob due
+    WHERE due.id = ANY(%(ids)b) AND due.stage = %(stage)s AND due.attempts < %(tries)s
+      AND ((due.state = 'queued' AND due.not_before <= now())
+           OR (due.state = 'running' AND (due.lease_until < now() OR (%(take_over)s AND due.worker NOT LIKE 'reader %%'))))
+    ORDER BY due.id FOR UPDATE SKIP LOCKED
+)
+RETURNING j.id, j.tenant_id, j.collection_id, j.document_id, j.version, j.kind, j.base_version, j.base_revision, j.bytes,
+          j.attempts, j.fence, j.created_at, j.timings
+
 -- name: heartbeat
 -- Keep the lease of jobs that are being worked on; a job that was claimed by another since is not touched.
 -- One that a transaction holds is skipped: so long nobody else can claim it either.

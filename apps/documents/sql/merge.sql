@@ -13,13 +13,13 @@ CREATE TEMPORARY TABLE IF NOT EXISTS load_document (
 
 -- name: create_load_halfvec_chunk
 CREATE TEMPORARY TABLE IF NOT EXISTS load_halfvec_chunk (
-    document_id uuid, chunk_id uuid, version bigint, text text, sha256 bytea, tokens int, heading_path text[],
+    document_id uuid, chunk_id uuid, version bigint, text text, words text, sha256 bytea, tokens int, heading_path text[],
     embedding halfvec
 ) ON COMMIT DELETE ROWS
 
 -- name: create_load_vector_chunk
 CREATE TEMPORARY TABLE IF NOT EXISTS load_vector_chunk (
-    document_id uuid, chunk_id uuid, version bigint, text text, sha256 bytea, tokens int, heading_path text[],
+    document_id uuid, chunk_id uuid, version bigint, text text, words text, sha256 bytea, tokens int, heading_path text[],
     embedding vector
 ) ON COMMIT DELETE ROWS
 
@@ -57,7 +57,7 @@ INSERT INTO documents_chunk
     (document_id, chunk_id, tenant_id, collection_id, text, sha256, tokens, heading_path, live_from_version, live_from,
      tsv)
 SELECT document_id, chunk_id, %(tenant)s, %(collection)s, text, sha256, tokens, heading_path, version, %(now)s,
-       to_tsvector(%(language)s::regconfig, text)
+       {tsv}
 FROM {table}
 
 -- name: merge_embeddings

@@ -44,14 +44,14 @@ WHERE s.document_id = held.document_id AND s.version = held.version
 -- Chunks on their way: arrays of one value per chunk. The document's row says which shard they go to: a plain
 -- INSERT .. SELECT FROM unnest would become a COPY on Citus, which row-level security refuses.
 INSERT INTO documents_stagedchunk
-    (document_id, version, tenant_id, ordinal, chunk_id, kept, start, "end", text, sha256, tokens, heading_path)
-SELECT d.id, s.version, d.tenant_id, s.ordinal, s.chunk_id, s.kept, s.start, s."end", s.text, s.sha256, s.tokens,
+    (document_id, version, tenant_id, ordinal, chunk_id, kept, start, "end", text, words, sha256, tokens, heading_path)
+SELECT d.id, s.version, d.tenant_id, s.ordinal, s.chunk_id, s.kept, s.start, s."end", s.text, s.words, s.sha256, s.tokens,
        ARRAY(SELECT jsonb_array_elements_text(s.heading_path))
 FROM documents_document d
 JOIN unnest(%(documents)b::uuid[], %(versions)b::bigint[], %(ordinals)b::int[], %(chunk_ids)b::uuid[], %(kept)b::bool[],
-            %(starts)b::int[], %(ends)b::int[], %(texts)b::text[], %(sha256s)b::bytea[], %(tokens)b::int[],
+            %(starts)b::int[], %(ends)b::int[], %(texts)b::text[], %(words)b::text[], %(sha256s)b::bytea[], %(tokens)b::int[],
             %(heading_paths)b::jsonb[])
-     AS s (document_id, version, ordinal, chunk_id, kept, start, "end", text, sha256, tokens, heading_path)
+     AS s (document_id, version, ordinal, chunk_id, kept, start, "end", text, words, sha256, tokens, heading_path)
   ON d.id = s.document_id
 
 -- name: processing

@@ -8,7 +8,7 @@ INSERT INTO documents_chunk AS c
     (document_id, chunk_id, tenant_id, collection_id, text, sha256, tokens, heading_path, live_from_version, live_from,
      tsv)
 SELECT s.document_id, s.chunk_id, s.tenant_id, %(collection)s, s.text, s.sha256, s.tokens, s.heading_path, s.version,
-       %(now)s, to_tsvector(%(language)s::regconfig, s.text)
+       %(now)s, {tsv}
 FROM documents_stagedchunk s JOIN {held} ON s.document_id = held.document_id AND s.version = held.version
 WHERE NOT s.kept
 RETURNING c.tokens

@@ -1,3 +1,7 @@
+-- name: clock
+-- The time by the database: of all hosts that publish and read the same one, and not that of the transaction's start.
+SELECT clock_timestamp()
+
 -- name: version_text
 -- A span by code points of a version's text in one revision: the one that was kept of it, or of the next higher one that
 -- changed it; else the version's own. Its document may be deleted.

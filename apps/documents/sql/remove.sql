@@ -19,7 +19,7 @@ UPDATE documents_document SET
 WHERE id = %(document)s
 
 -- name: retire_all_chunks
-UPDATE documents_chunk c SET retired_in_version = held.version, retired_at = now()
+UPDATE documents_chunk c SET retired_in_version = held.version, retired_at = %(now)s
 FROM {held}
 WHERE c.document_id = held.document_id AND c.retired_in_version IS NULL
 RETURNING c.tokens

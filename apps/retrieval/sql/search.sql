@@ -1,8 +1,10 @@
 -- name: scopes
 -- The collections that a search is about, with their counters and their space, as one cheap read.
-SELECT c.id, c.slug, c.epoch, c.chunks, c.tokens, c.language,
+SELECT c.id, c.slug, c.epoch, c.chunks, c.tokens, c.language, c.consistency_window_seconds,
+       coalesce(l.generation, 0), coalesce(l.chunks, 0),
        s.id, s.slug, s.backend, s.model, s.revision, s.dimensions, s.metric, s.storage, s.index_method, s.index_parameters
 FROM documents_collection c JOIN documents_embeddingspace s ON s.id = c.space_id
+LEFT JOIN documents_lexicon l ON l.collection_id = c.id
 WHERE %(slugs)s::text[] IS NULL OR c.slug = ANY(%(slugs)s::text[])
 ORDER BY c.slug
 
@@ -31,19 +33,29 @@ best AS MATERIALIZED (
     SELECT document_id, chunk_id, score, dense_score, lexical_score FROM ranked
     ORDER BY score DESC, chunk_id LIMIT %(fetch)s
 )
-SELECT b.chunk_id, b.document_id, d.live_version, d.version, d.live_revision, d.collection_id, d.source_uri, d.title, d.metadata,
+SELECT b.chunk_id, b.document_id, v.version, d.version, d.live_version IS NULL, d.pending_since, v.revision, d.collection_id, d.source_uri, d.title, d.metadata,
        c.heading_path, c.text, encode(c.sha256, 'hex'), v.starts[p.ordinal], v.ends[p.ordinal],
        v.page_starts[pages.first:pages.last], v.page_numbers[pages.first:pages.last], v.page_numbers[pages.first],
-       b.score, b.dense_score, b.lexical_score
+       b.score, b.dense_score, b.lexical_score{vector}
 FROM best b
-JOIN documents_chunk c ON c.document_id = b.document_id AND c.chunk_id = b.chunk_id AND c.retired_in_version IS NULL
+JOIN documents_chunk c ON c.document_id = b.document_id AND c.chunk_id = b.chunk_id AND {lived}
 JOIN documents_document d ON d.id = b.document_id
-JOIN documents_documentversion v ON v.document_id = b.document_id AND v.version = d.live_version
+{placed}
 CROSS JOIN LATERAL (SELECT array_position(v.chunk_ids, b.chunk_id) AS ordinal) p
 CROSS JOIN LATERAL (SELECT width_bucket(v.starts[p.ordinal], v.page_starts) AS first,
                            width_bucket(v.ends[p.ordinal] - 1, v.page_starts) AS last) pages
-WHERE p.ordinal IS NOT NULL
+{vectors}WHERE p.ordinal IS NOT NULL
 ORDER BY b.score DESC, b.chunk_id
+
+-- name: vectors
+-- Beside each hit, where results are diversified: its vector.
+LEFT JOIN {table} e ON e.document_id = b.document_id AND e.chunk_id = b.chunk_id
+
+-- name: lived_now
+c.retired_in_version IS NULL
+
+-- name: placed_now
+JOIN documents_documentversion v ON v.document_id = b.document_id AND v.version = d.live_version
 
 -- name: dense_index
 -- Nearest live vectors through the index: ascending ORDER BY on the operator itself, and a LIMIT.
@@ -74,26 +86,13 @@ dense AS MATERIALIZED (
 ),
 
 -- name: lexical
--- BM25 over Postgres' own lexemes, with OR semantics. Every match is scored up to a bound; beyond it the first ones.
--- Term frequency comes from ts_rank of the single term: with equal weights it is sum(1/j^2, j = 1..tf) / (pi^2/6), so
--- tf = 0.608 / (1 - rank) - 0.5 to within 5 percent (the tail of the Basel sum is 1/(tf + 0.5)). No unnesting of vectors.
-terms AS MATERIALIZED (
-    SELECT row_number() OVER () AS number, lexeme, max(tf) AS weight,
-           ('''' || replace(replace(lexeme, '\', '\\'), '''', '''''') || '''')::tsquery AS term
-    FROM unnest(%(languages)s::regconfig[]) AS language,
-         LATERAL (SELECT t.lexeme, coalesce(cardinality(t.positions), 1) AS tf
-                  FROM unnest(to_tsvector(language, %(query)s)) t) found
-    GROUP BY lexeme LIMIT {max_terms}
-),
-wanted AS MATERIALIZED (
-    SELECT string_agg(term::text, ' | ')::tsquery AS any_term, array_agg(term ORDER BY number) AS each_term FROM terms
-),
+-- BM25 of all chunks that have any of the terms, counted on the way. Term frequency comes from ts_rank of the single
+-- term: with equal weights it is sum(1/j^2, j = 1..tf) / (pi^2/6), so tf = 0.608 / (1 - rank) - 0.5 to within 5 percent
+-- (the tail of the Basel sum is 1/(tf + 0.5)). No unnesting of vectors.
 matches AS MATERIALIZED (
-    SELECT c.document_id, c.chunk_id, c.tokens,
-           (SELECT array_agg(ts_rank('{{1,1,1,1}}', c.tsv, t.term) ORDER BY t.number)
-            FROM unnest(w.each_term) WITH ORDINALITY AS t (term, number)) AS ranks
-    FROM wanted w JOIN documents_chunk c ON c.tsv @@ w.any_term
-    WHERE c.retired_in_version IS NULL AND c.collection_id = ANY(%(collections)s){holds}
+    SELECT c.document_id, c.chunk_id, c.tokens, ARRAY[{ranks}]::float8[] AS ranks
+    FROM {chunks}
+    WHERE c.tsv @@ %(plan)s::tsquery AND {lived} AND c.collection_id = ANY(%(collections)s){holds}
     LIMIT {max_matches}
 ),
 occurrences AS (
@@ -106,12 +105,80 @@ weights AS (
 ),
 lexical AS MATERIALIZED (
     SELECT o.document_id, o.chunk_id,
-           sum(t.weight * w.idf * o.tf * ({k1} + 1)
+           sum((%(weights)s::float8[])[o.number] * w.idf * o.tf * ({k1} + 1)
                / (o.tf + {k1} * (1 - {b} + {b} * o.tokens / %(average)s))) AS relevance
-    FROM occurrences o JOIN weights w USING (number) JOIN terms t USING (number)
+    FROM occurrences o JOIN weights w USING (number)
     GROUP BY o.document_id, o.chunk_id
     ORDER BY relevance DESC, o.chunk_id LIMIT %(candidates)s
 ),
+
+-- name: rank
+ts_rank('{{1,1,1,1}}', c.tsv, %({term})s::tsquery)
+
+-- name: rank_whole
+-- Of a term that is there or not: as if it were there once.
+CASE WHEN c.tsv @@ %({term})s::tsquery THEN 0.608 ELSE 0 END
+
+-- name: lexical_counted
+-- The same with weights that are known, of the chunks that lexical.plan has chosen: one pass, its top-k on each shard.
+lexical AS MATERIALIZED (
+    SELECT c.document_id, c.chunk_id, ({relevance})::float8 AS relevance
+    FROM {chunks}
+    WHERE c.tsv @@ %(plan)s::tsquery AND {lived} AND c.collection_id = ANY(%(collections)s){holds}
+    ORDER BY relevance DESC, c.chunk_id LIMIT %(candidates)s
+),
+
+-- name: part
+-- weight * tf / (tf + norm), 0 where the rank is; the rank stands here once, so that it is computed once.
+%({weight})s * coalesce(1 - 1 / (1 + (0.608 / (1.0001 - nullif({rank}, 0)) - 0.5)
+    / ({k1} * (1 - {b} + {b} * c.tokens / %(average)s))), 0)
+
+-- name: chunks_passing
+-- Where few documents pass a filter, their chunks are looked at, and not all that have the words.
+documents_document d JOIN documents_chunk c ON c.document_id = d.id AND d.live_version IS NOT NULL AND {filter}
+
+-- name: terms
+-- What a query is made of, in each of the languages: words (their lexemes), phrases and beginnings (as tsqueries); how
+-- often; and how many chunks of the collections have it, at each level.
+WITH counted AS (
+    SELECT * FROM unnest(%(collections)s::uuid[], %(generations)s::bigint[]) AS l (collection_id, generation)
+),
+words AS (
+    SELECT t.lexeme, max(coalesce(cardinality(t.positions), 1)) AS times
+    FROM unnest(%(languages)s::regconfig[]) AS language, unnest(to_tsvector(language, %(words)s)) AS t
+    GROUP BY t.lexeme ORDER BY t.lexeme LIMIT 100
+)
+SELECT 'word', w.lexeme, w.times, ARRAY(
+    SELECT (SELECT coalesce(sum(x.chunks), 0)::float8
+            FROM counted l JOIN documents_lexeme x USING (collection_id, generation) WHERE x.lexeme = w.lexeme || level)
+    FROM unnest(%(levels)s::text[]) WITH ORDINALITY AS t (level, number) ORDER BY number
+)
+FROM words w
+UNION ALL
+SELECT 'phrase', phrased::text, 1, '{}'
+FROM (
+    SELECT DISTINCT phraseto_tsquery(language, phrase) AS phrased
+    FROM unnest(%(languages)s::regconfig[]) AS language, unnest(%(phrases)s::text[]) AS phrase
+) p WHERE numnode(phrased) > 1
+UNION ALL
+SELECT 'beginning', begun::text, 1, ARRAY[(
+    SELECT coalesce(sum(x.chunks), 0)::float8 FROM counted l JOIN documents_lexeme x USING (collection_id, generation)
+    WHERE x.lexeme >= lower(b.beginning) AND x.lexeme < lower(b.beginning) || chr(1114111) AND right(x.lexeme, 1) > chr(3)
+)]
+FROM (
+    SELECT DISTINCT ON (begun) begun, beginning
+    FROM unnest(%(languages)s::regconfig[]) AS language, unnest(%(beginnings)s::text[]) AS beginning,
+         to_tsquery(language, beginning || ':*') AS begun
+) b WHERE numnode(begun) > 0
+
+-- name: alike
+-- The lexemes of the collections with the same first letter and about the same length.
+SELECT x.lexeme, sum(x.chunks)::float8
+FROM unnest(%(collections)s::uuid[], %(generations)s::bigint[]) AS l (collection_id, generation)
+JOIN documents_lexeme x USING (collection_id, generation)
+WHERE x.lexeme >= %(first)s AND x.lexeme < %(next)s AND length(x.lexeme) BETWEEN %(least)s AND %(most)s
+  AND right(x.lexeme, 1) > chr(3)
+GROUP BY x.lexeme
 
 -- name: fuse_dense
 SELECT document_id, chunk_id, similarity AS score, similarity AS dense_score, NULL::float8 AS lexical_score FROM dense
@@ -121,10 +188,12 @@ SELECT document_id, chunk_id, relevance::float8 AS score, NULL::float8 AS dense_
 FROM lexical
 
 -- name: fuse_hybrid
--- Reciprocal rank fusion (Cormack, Clarke and Buettcher, 2009), k = 60.
+-- Weighted sum of the two scores, each brought to 0..1: similarity between the lowest and the highest of the
+-- candidates, relevance as a share of the highest. (Ranks alone tell nothing of how much better the first is.)
 SELECT document_id, chunk_id,
-       (coalesce(1.0 / ({rrf} + dr.rank), 0) + coalesce(1.0 / ({rrf} + lr.rank), 0))::float8 AS score,
-       dr.similarity AS dense_score, lr.relevance::float8 AS lexical_score
-FROM (SELECT *, row_number() OVER (ORDER BY similarity DESC, chunk_id) AS rank FROM dense) dr
-FULL JOIN (SELECT *, row_number() OVER (ORDER BY relevance DESC, chunk_id) AS rank FROM lexical) lr
-     USING (document_id, chunk_id)
+       (({lexical_weight}) * coalesce(relevance / nullif(max(relevance) OVER (), 0), 0)
+        + (1 - {lexical_weight}) * coalesce((similarity - min(similarity) OVER ())
+                                          / nullif(max(similarity) OVER () - min(similarity) OVER (), 0),
+                                          (similarity IS NOT NULL)::int, 0))::float8 AS score,
+       similarity AS dense_score, relevance::float8 AS lexical_score
+FROM dense FULL JOIN lexical USING (document_id, chunk_id)

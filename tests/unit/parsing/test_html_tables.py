@@ -1,4 +1,4 @@
-"""HTML tables: cells in their columns, columns' names in long ones; and pages nested too deeply."""
+"""HTML tables: cells in their columns, columns' names in long ones; and what is nested too deeply."""
 
 from __future__ import annotations
 
@@ -17,6 +17,21 @@ def test_cells_that_cover_several_places_keep_the_others_in_their_columns() -> N
     )
     rows = "group | name | count\nGroup0 | number 0 | 1\n | number 1 | 2\nBoth |  | 3"
     assert shown(parse(page.encode(), media_type="text/html")) == [("table", rows)]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        "<tr>" + "<td colspan=1000 rowspan=65534>x" * 300 + "<tr><td>y" * 3_000,
+        "<tr><td colspan=1000 rowspan=65534>x" * 2_000,
+        "<tr><td colspan=1000>x<td>y" * 2_000,
+    ],
+)
+def test_cells_that_cover_almost_nothing_but_emptiness_are_read_as_they_come(rows: str) -> None:
+    page = f"<table>{rows}</table>"
+    text = parse(page.encode(), media_type="text/html").text
+    assert len(text) < 30 * len(page)
+    assert text.count("x") == page.count("x") and text.count("y") == page.count("y")
 
 
 @pytest.mark.parametrize("head", ["<thead>{}</thead>", "{}"])
@@ -42,3 +57,10 @@ def test_many_elements_beside_one_another_are_not_nested() -> None:
     scripts = "<script>if (a<b) c</script><!-- <div> -->" * 15_000
     page = "<p>Text.<br><div>More.</div>" * 15_000 + scripts
     assert parse(page.encode(), media_type="text/html").text.startswith("Text.")
+
+
+def test_lists_nested_without_end_are_not_indented_without_end() -> None:
+    [(kind, text)] = shown(parse(b"<ul><li>a" * 3_000, media_type="text/html"))
+    assert kind == "list" and text.startswith("- a\n  - a\n    - a")
+    assert [line.strip() for line in text.splitlines()] == ["- a"] * 3_000
+    assert len(text) < 50 * 3_000

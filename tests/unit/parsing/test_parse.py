@@ -210,6 +210,12 @@ def test_comments_before_a_page_do_not_hide_it() -> None:
         (b"%PDF-1.7", {"media_type": "text/plain"}, False),
         (b'\x1b$B$"$$\x1b(B', {"media_type": "text/plain"}, False),
         (b"a\x00b", {"media_type": "text/plain"}, False),
+        ("Grüße.\r\n\r\nZwei.".encode("utf-16"), {"filename": "a.txt"}, True),
+        ("def größe():\n\tpass\x01\n".encode("utf-8-sig"), {"filename": "a.py"}, True),
+        ("Grüße.".encode("utf-16-le"), {"filename": "a.txt"}, False),  # no mark
+        ("a\x00b".encode("utf-16"), {"filename": "a.txt"}, False),
+        ("Grüße.".encode("utf-16") + b"x", {"filename": "a.txt"}, False),  # half a character
+        (" \n".encode("utf-16"), {"filename": "a.txt"}, False),
         (b"def a():\r\n    b()\r\n\r\nc()\r\n", {"filename": "a.py"}, True),
         (b"word\n\n" * 100_000, {"media_type": "text/plain"}, True),
         (b"word " * 1_000_000, {"media_type": "text/plain"}, False),

@@ -74,7 +74,7 @@ def test_a_journal_article_has_its_structure() -> None:
         ("list", "1. Lee A. Knots, 2001.\n- C Wu, 1999, Ropes"),
     ]
     assert levels(parsed) == [(1, "On ropes"), (2, "Abstract"), (2, "1 Methods"), (3, "Knots"), (2, "References")]
-    assert (parsed.title, parsed.parser, parsed.media_type) == ("On ropes", "xml_text/1", "application/xml")
+    assert (parsed.title, parsed.parser, parsed.media_type) == ("On ropes", "xml_text/2", "application/xml")
 
 
 def test_docbook_has_its_structure_and_its_entities() -> None:

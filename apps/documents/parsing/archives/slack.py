@@ -10,7 +10,6 @@ import re
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -23,6 +22,7 @@ FINGERPRINT = "slack/1"
 
 _LISTS = ("channels.json", "groups.json", "mpims.json", "dms.json")
 _DAY = re.compile(r"([^/]+)/(\d{4}-\d\d-\d\d)\.json")
+_STAMP = re.compile(r"\d{1,10}(?:\.\d{1,12})?")
 _MARKUP = re.compile(r"<([^<>\n]{1,4000})>")
 
 
@@ -55,7 +55,8 @@ class _Message:
 
     def shown(self, day: str = "") -> str:
         """The line of the message; its day is named where it stands under another one."""
-        time = datetime.fromtimestamp(self.at, UTC).isoformat()[11:16]
+        hour, minute = divmod(int(self.at) // 60 % 1440, 60)
+        time = f"{hour:02}:{minute:02}"
         return f"{self.name} ({time if self.day == day else f'{self.day} {time}'}): {self.text}"
 
 
@@ -151,7 +152,10 @@ class _Export:
 
     def _content(self, message: dict[str, Any]) -> str:
         """What was said, what an app attached (not the preview of a link) and the names of files."""
-        parts = [self._resolved(_text(message, "text"))]
+        text = self._resolved(_text(message, "text"))
+        if text and not (message.get("attachments") or message.get("files")):  # most
+            return text
+        parts = [text]
         for each in _objects(message, "attachments"):
             if not (each.get("from_url") or each.get("original_url")):
                 shown = [self._resolved(_text(each, key)) for key in ("pretext", "title", "text")]
@@ -167,7 +171,9 @@ class _Export:
 
     def _resolved(self, text: str) -> str:
         """Text without Slack's markup: https://api.slack.com/reference/surfaces/formatting"""
-        return html.unescape(_MARKUP.sub(lambda found: self._target(found[1]), text)).strip()
+        if "<" in text:
+            text = _MARKUP.sub(lambda found: self._target(found[1]), text)
+        return html.unescape(text).strip()
 
     def _target(self, markup: str) -> str:
         what, _, label = markup.partition("|")
@@ -201,7 +207,7 @@ def _user_name(user: dict[str, Any]) -> str:
 
 def _seconds(stamp: str) -> float | None:
     """Seconds since 1970 of a stamp such as "1577836800.000200", None where it is none."""
-    return float(stamp) if re.fullmatch(r"\d{1,10}(?:\.\d{1,12})?", stamp) else None
+    return float(stamp) if _STAMP.fullmatch(stamp) else None
 
 
 def _block_text(blocks: list[dict[str, Any]]) -> Iterator[str]:

@@ -10,11 +10,10 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
-from apps.documents.parsing.build import DEEPEST_HEADING, INVISIBLE, Builder, inline
+from apps.documents.parsing.build import DEEPEST_HEADING, DEEPEST_INDENT, INVISIBLE, Builder, inline
 from apps.documents.parsing.normalise import clean, is_printable
 
 MANY = 5  # records that are worth a heading of their own
-DEEPEST_INDENT = 20  # levels; deeper ones stand below each other, so that indentation never outweighs the text
 SHORT = 600  # characters of a record that fits into any chunk
 _PADS = ["  " * depth for depth in range(DEEPEST_INDENT + 1)]
 PROSE = 200  # characters of an average line that is prose, which is better cut at sentences than at lines

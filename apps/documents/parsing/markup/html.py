@@ -12,13 +12,13 @@ from collections.abc import Callable
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
-from apps.documents.parsing.build import INVISIBLE, LONG_TABLE, Builder, is_header, squeezed
+from apps.documents.parsing.build import DEEPEST_INDENT, INVISIBLE, LONG_TABLE, Builder, is_header, squeezed
 from apps.documents.parsing.encoding import decode
 from apps.documents.parsing.markup.grid import Grid, number
 from apps.documents.parsing.normalise import clean, is_printable
 from apps.documents.parsing.types import Parsed, ParseError
 
-FINGERPRINT = "html/2"
+FINGERPRINT = "html/3"
 
 
 def _tags(names: str) -> frozenset[str]:
@@ -359,7 +359,8 @@ class _Writer:
         if not line:
             return
         if self._in_container():
-            indent = "  " * max(0, sum(not entry[2] for entry in self._lists) - 1)
+            depth = sum(not entry[2] for entry in self._lists) - 1
+            indent = "  " * max(0, min(depth, DEEPEST_INDENT))
             prefix = indent + self._marker
             rest = indent + " " * len(self._marker)
             self._lines.append(prefix + line.replace("\n", "\n" + rest))

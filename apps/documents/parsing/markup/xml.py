@@ -7,7 +7,7 @@ from apps.documents.parsing.markup import html, xml_data, xml_document, xml_feed
 from apps.documents.parsing.markup.xml_tree import Element, child, local, read, words
 from apps.documents.parsing.types import Parsed, ParseError
 
-FINGERPRINT = "xml_text/1"
+FINGERPRINT = "xml_text/2"
 
 _OFFICE = "{urn:oasis:names:tc:opendocument:xmlns:office:1.0}"
 

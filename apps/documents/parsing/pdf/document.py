@@ -25,7 +25,7 @@ _PICTURE_SHARE = 0.5  # of the page that a picture covers when the page is one
 # A word with a sign in its middle or a small letter before a capital: common where OCR has failed, rare in any text.
 _ODD = re.compile(r"[^\W\d_](?:[^\w\s.'’,/@:;&)(-]+\w|[$£€%*+=<>«»^~|])|[a-z][A-Z]{1,2}\b")
 _ODD_WORD = re.compile(rf"\w*(?:{_ODD.pattern})\w*")
-_ODD_SIGNS, _LEAST_ODD_SIGNS = "«»*^~|<>=£$%+&", 0.005  # of the characters
+_ODD_SIGNS, _LEAST_ODD_SIGNS = "«»*^~|<>=£$%+&".encode("latin-1"), 0.005  # of the characters
 _MAX_ODD_SHARE = 0.03  # of the words
 _SCAN_DPI, _SCAN_PIXELS = 300, 5000  # resolution, and the longest side
 _NAMED_RUNS = 5  # of pages, in a note
@@ -129,7 +129,8 @@ class _Reader:
 
 
 def _is_debris(text: str, lines: list[Line]) -> bool:
-    if sum(map(text.count, _ODD_SIGNS)) < _LEAST_ODD_SIGNS * len(text):  # nearly all pages: the rest takes its time
+    plain = text.encode("latin-1", "ignore")  # nearly all pages have few odd signs: the rest takes its time
+    if len(plain) - len(plain.translate(None, _ODD_SIGNS)) < _LEAST_ODD_SIGNS * len(text):
         return False
     # To look for what is odd takes a seventh of looking for the words around it.
     odd = sum(len(_ODD_WORD.findall(line.text)) for line in lines if _ODD.search(line.text))

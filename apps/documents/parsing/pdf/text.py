@@ -10,6 +10,7 @@ import ctypes
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import pypdfium2
@@ -93,9 +94,11 @@ _LEFT_REF, _RIGHT_REF, _BOTTOM_REF, _TOP_REF = map(ctypes.byref, (_LEFT, _RIGHT,
 def _visible_size(handle: Any, index: int) -> float:
     """Type size in points as it appears: producers often set size 1 and scale through the text matrix."""
     size: float = _font_size(handle, index)
-    if not _matrix(handle, index, _MATRIX_REF):
-        return size
-    tilt, height = _MATRIX.c, _MATRIX.d
+    return _scaled(size, _MATRIX.c, _MATRIX.d) if _matrix(handle, index, _MATRIX_REF) else size
+
+
+@lru_cache(1024)  # a document has few sizes
+def _scaled(size: float, tilt: float, height: float) -> float:
     return round(size * (height if tilt == 0.0 and height > 0 else (tilt * tilt + height * height) ** 0.5), 1)
 
 

@@ -22,6 +22,7 @@ from apps.evaluation import corpus, exact, sets
 from apps.evaluation.judge import MAX_K, MODES, judge
 from apps.evaluation.metrics import mean, measure
 from apps.evaluation.types import Judged, LabelledSet, Question
+from apps.retrieval.expand import MOST
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,9 @@ With --gate it ends with status 1 where a metric of any row is below what it sho
         parser.add_argument("--seed", type=int, default=0, help="of the sample (default 0)")
         parser.add_argument("--languages", metavar="L,...", help="only these, such as de,fr")
         parser.add_argument("--exact", action="store_true", help="compare dense search with a scan of all vectors")
+        parser.add_argument("--rerank", action="store_true", help="searches are reranked (RERANK_URL)")
+        parser.add_argument("--diversify", type=float, default=0.0, metavar="0..1", help="and diversified")
+        parser.add_argument("--expand", type=int, default=0, metavar="N", help="and widened by N neighbours")
         parser.add_argument("--json", type=Path, metavar="FILE", help="the results, and those of each query")
         parser.add_argument("--gate", default="", metavar="METRIC=MIN,...", help="such as P@5=0.6,recall@10=0.8")
         parser.add_argument("--space", metavar="SLUG", help="embedding space of collections that are made")
@@ -75,6 +79,9 @@ With --gate it ends with status 1 where a metric of any row is below what it sho
             raise CommandError("--collection is for one PATH.")
         if options["exact"] and "dense" not in self.modes:
             raise CommandError("--exact is about dense search: name it in --modes.")
+        self.options = {name: options[name] for name in ("rerank", "diversify", "expand")}
+        if not (0 <= options["diversify"] <= 1 and 0 <= options["expand"] <= MOST):
+            raise CommandError(f"--diversify is 0 to 1, --expand 0 to {MOST}.")
         self.tenant_id = _tenant(options["tenant"])
         self.rows: list[Row] = []
         self.each: list[dict[str, Any]] = []
@@ -112,7 +119,7 @@ With --gate it ends with status 1 where a metric of any row is below what it sho
             questions = sets.sample(questions, size=self.size, seed=self.seed)
         for mode in self.modes:
             judged = [
-                judge(tenant_id=self.tenant_id, collection=slug, question=question, mode=mode, k=self.k)
+                judge(tenant_id=self.tenant_id, collection=slug, question=question, mode=mode, k=self.k, **self.options)
                 for question in tqdm(questions, desc=f"{title}: {mode}", disable=None)
             ]
             self._add(labelled, mode, judged)
@@ -123,6 +130,9 @@ With --gate it ends with status 1 where a metric of any row is below what it sho
         if not self.rows:
             if self.size is not None:
                 self.stdout.write(f"At most {self.size} queries of each, drawn with the seed {self.seed}.")
+            if any(self.options.values()):
+                asked = ", ".join(f"{name} {value}" for name, value in self.options.items() if value)
+                self.stdout.write(f"Searches with {asked}.")
             self._line("set", "lang", "mode", "queries", self.columns, "ms")
         row = Row(
             set=labelled.name,
@@ -171,7 +181,13 @@ With --gate it ends with status 1 where a metric of any row is below what it sho
         return [f"{metrics[name]:.4f}" if name in metrics else "–" for name in self.columns]
 
     def _write(self, path: Path) -> None:
-        told = {"k": self.k, "seed": self.seed, "rows": [asdict(row) for row in self.rows], "queries": self.each}
+        told = {
+            "k": self.k,
+            "seed": self.seed,
+            **self.options,
+            "rows": [asdict(row) for row in self.rows],
+            "queries": self.each,
+        }
         path.write_text(json.dumps(told, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
     def _hold(self, gate: dict[str, float]) -> None:

@@ -1,0 +1,71 @@
+"""How a search finds what it finds, for people: each leg run once more on its own, and what was decided about it.
+
+Shows nothing but the asking tenant's own numbers, and neither statements nor addresses.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from django.conf import settings
+from django.db import connection
+
+from .lexical import Words
+from .statement import LEXICAL_WEIGHT, QUERIES, choose, index_settings, legs_of
+from .types import Scope, SearchQuery
+
+METHODS = {
+    **{"dense_exact": "exact", "dense_filtered": "filtered", "dense_index": "index"},
+    **{"dense_past": "exact", "dense_since": "index", "lexical": "bm25"},
+}
+
+
+def explained(scopes: Sequence[Scope], query: SearchQuery, vector: Sequence[float] | None) -> dict[str, Any]:
+    """Inside the scope of the search, after it: how it was done (docs/search.md has the fields). Costs as much as the
+    search itself."""
+    told: dict[str, Any] = {"dense": None, "lexical": None}
+    choice = choose(scopes, query)
+    with connection.cursor() as cursor:
+        legs, _, parameters = legs_of(scopes, query, vector, choice)
+        for leg, sql in legs.items():
+            name = leg.partition("_")[0]
+            began = time.perf_counter()
+            cursor.execute(QUERIES["leg_found"].format(leg=sql, name=name), parameters)
+            found = cursor.fetchone()[0]
+            taken = round((time.perf_counter() - began) * 1000, 3)
+            told[name] = {"method": METHODS[leg], "wanted": parameters["candidates"], "found": found, "ms": taken}
+    if choice.uses_index:
+        space = scopes[0].space
+        lines = index_settings(space, parameters["candidates"])
+        told["dense"]["index"] = space.index_method
+        told["dense"]["settings"] = dict(line.removeprefix("SET LOCAL ").split(" = ") for line in lines)
+    if choice.words is not None:
+        told["lexical"] |= {"terms": _terms(choice.words), "looked_up": choice.words.plan}
+    return {
+        "mode": query.mode,
+        "collections": {scope.slug: {"chunks": scope.chunks, "language": scope.language} for scope in scopes},
+        "filter": None if choice.share is None else {"share": round(choice.share, 6)},
+        **told,
+        "fusion": _fusion() if query.mode == "hybrid" else None,
+        "candidates": query.fetch,
+        "diversify": query.diversify,
+        "expand": query.expand,
+        "seconds_allowed": {
+            "search": settings.SEARCH_TIMEOUT_SECONDS,
+            "rerank": settings.RERANK_TIMEOUT_SECONDS if query.rerank else None,
+        },
+    }
+
+
+def _terms(words: Words) -> list[dict[str, Any]]:
+    """chunks: about how many have it, None where that is not counted."""
+    return [
+        {"term": term.query, "weight": term.weight, "chunks": round(term.counts[0]) if words.counted else None}
+        for term in words.terms
+    ]
+
+
+def _fusion() -> dict[str, Any]:
+    return {"method": "weighted_scores", "weights": {"dense": 1 - LEXICAL_WEIGHT, "lexical": LEXICAL_WEIGHT}}
