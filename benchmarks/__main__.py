@@ -18,6 +18,7 @@ from pathlib import Path
 
 NAMES = (
     "search",
+    "request_path",
     "refine",
     "write_through",
     "ingest",
