@@ -113,9 +113,11 @@ def make_collection(tenant: Tenant, **values: Any) -> Collection:
 
 @pytest.fixture(scope="session")
 def real_space(database: None) -> EmbeddingSpace:
-    """A space with the real all-MiniLM-L6-v2."""
+    """A space with the real all-MiniLM-L6-v2; a cluster's database may have it from an earlier run."""
     pytest.importorskip("onnxruntime")
-    return spaces.create(slug="minilm", backend="local", model="all-MiniLM-L6-v2", dimensions=384)
+    return EmbeddingSpace.objects.filter(slug="minilm").first() or spaces.create(
+        slug="minilm", backend="local", model="all-MiniLM-L6-v2", dimensions=384
+    )
 
 
 @pytest.fixture

@@ -198,10 +198,12 @@ def build_index(*, space: EmbeddingSpace, using: str = "owner") -> dict[str, Any
     connection = connections[using]
     if space.index_method == EmbeddingSpace.Index.IVFFLAT:
         space.index_parameters |= {"lists": _lists(connection, space)}
+    # In a transaction of its own: Citus builds on all shards at once, and lets nothing be written after that. First,
+    # because a search that takes the index for finer than it is looks into more of it, and not into less.
+    EmbeddingSpace.objects.using(using).filter(pk=space.pk).update(index_parameters=space.index_parameters)
     with connection.schema_editor() as editor:
         editor.execute(f'DROP INDEX IF EXISTS "{index_name(space)}"', params=None)
         _create_index(editor, space)
-        EmbeddingSpace.objects.using(using).filter(pk=space.pk).update(index_parameters=space.index_parameters)
     return space.index_parameters
 
 
@@ -210,11 +212,8 @@ def _lists(connection: BaseDatabaseWrapper, space: EmbeddingSpace) -> int:
     with connection.cursor() as cursor:
         cursor.execute(f'ANALYZE "{space.table}"')
     with connection.schema_editor() as editor:
-        leaves = engine_for(connection).partitions(editor, space.table)
-    with connection.cursor() as cursor:
         # The planner's estimate: the owner is behind the wall as well and could count no rows.
-        cursor.execute("SELECT coalesce(max(reltuples), 0) FROM pg_class WHERE oid = ANY(%s::regclass[])", [leaves])
-        rows = int(cursor.fetchone()[0])
+        rows = engine_for(connection).rows(editor, space.table)
     return max(1, rows // 1000 if rows <= 1_000_000 else int(rows**0.5))
 
 

@@ -19,8 +19,9 @@ from apps.access import tenancy
 from apps.access.problems import Problem
 from apps.documents import attributes
 from apps.documents.accept import Submission
+from apps.documents.bulk import put_here
 from apps.documents.edit import edit
-from apps.documents.merge import MERGED, merge
+from apps.documents.merge import MERGED
 from apps.documents.models import Collection, Document
 from apps.documents.remove import delete
 from apps.retrieval import policy, statement
@@ -380,7 +381,7 @@ def test_every_write_keeps_the_terms_with_the_metadata(
         edit(document_id, {"metadata": {"c": True}})
     assert terms() == told({"c": True})
     submission = Submission(io.BytesIO(b"Merged."), "text/plain", "", source_uri="m", metadata={"d": "x\\y"})
-    assert merge(collection=collection, submissions=[submission]) == [MERGED]
+    assert put_here(collection=collection, submissions=[submission]) == [MERGED]
     assert terms("m") == told({"d": "x\\y"})
     delete(tenant_id=collection.tenant_id, document_id=document_id, erase=True)
     with tenancy.scope(collection.tenant_id):

@@ -240,8 +240,11 @@ def test_a_delete_that_waits_for_a_publish_comes_after_it(collection: Collection
     assert hits(collection, as_of=now(collection)) == []
 
 
-def test_the_retired_are_found_through_their_own_index(collection: Collection, ingest: Put) -> None:
+def test_the_retired_are_found_through_their_own_index(
+    collection: Collection, ingest: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ingest(collection, "The harbour opens at nine.")
+    monkeypatch.setattr(policy, "most_compared", lambda scopes, wanted: 0)
     query = SearchQuery("harbour", mode="dense", as_of=now(collection))
     with tenancy.scope(collection.tenant_id), override_settings(EXACT_SCAN_ROWS=0), connection.cursor() as cursor:
         vector = np.ones(collection.space.dimensions, np.float32).tolist()

@@ -38,5 +38,8 @@ class Engine(Protocol):
     def partitions(self, editor: BaseDatabaseSchemaEditor, table: str) -> list[str]:
         """The tables that hold the rows and their indexes, where this engine names them; else the table itself."""
 
+    def rows(self, editor: BaseDatabaseSchemaEditor, table: str) -> int:
+        """About how many rows the fullest of the table's partitions or shards has, by the planner's statistics."""
+
     def graphs(self, connection: BaseDatabaseWrapper) -> int:
         """How many indexes of a sharded table each search asks. Looked up once: it never changes."""

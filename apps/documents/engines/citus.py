@@ -52,6 +52,15 @@ class CitusEngine:
     def partitions(self, editor: BaseDatabaseSchemaEditor, table: str) -> list[str]:
         return [table]
 
+    def rows(self, editor: BaseDatabaseSchemaEditor, table: str) -> int:
+        with editor.connection.cursor() as cursor:
+            of_shard = "SELECT reltuples::bigint FROM pg_class WHERE oid = '%s'::regclass"
+            cursor.execute(
+                "SELECT coalesce(max(result::bigint), 0) FROM run_command_on_shards(%s::regclass, %s)",
+                [table, of_shard],
+            )
+            return int(cursor.fetchone()[0])
+
     def graphs(self, connection: BaseDatabaseWrapper) -> int:
         if self.found is None:
             with connection.cursor() as cursor:

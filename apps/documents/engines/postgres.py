@@ -56,3 +56,11 @@ class PostgresEngine:
                 cursor.execute("SELECT count(*) FROM pg_inherits WHERE inhparent = to_regclass('documents_document')")
                 self.found = max(1, cursor.fetchone()[0])
         return self.found
+
+    def rows(self, editor: BaseDatabaseSchemaEditor, table: str) -> int:
+        with editor.connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT coalesce(max(reltuples), 0) FROM pg_class WHERE oid = ANY(%s::regclass[])",
+                [self.partitions(editor, table)],
+            )
+            return int(cursor.fetchone()[0])
