@@ -16,7 +16,20 @@ import tempfile
 import time
 from pathlib import Path
 
-NAMES = ("search", "write_through", "ingest", "load", "edit", "formats", "sync", "memory", "flat", "first_answer")
+NAMES = (
+    "search",
+    "request_path",
+    "refine",
+    "write_through",
+    "ingest",
+    "load",
+    "edit",
+    "formats",
+    "sync",
+    "memory",
+    "flat",
+    "first_answer",
+)
 ON_REQUEST = ("beside", "formats_limits", "retrieval")  # needs an environment of its own; takes long
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -220,6 +220,8 @@ EMBEDDING_THREADS = env.integer("EMBEDDING_THREADS", 0)
 # --- Search ------------------------------------------------------------------------------------------------------
 # Below this many live chunks in a search's collections an exact scan is as fast as the vector index, and complete.
 EXACT_SCAN_ROWS = env.integer("EXACT_SCAN_ROWS", 5_000)
+# Results that each web process keeps, for at most ten minutes; 0 keeps none.
+RESULT_CACHE_MB = env.integer("RESULT_CACHE_MB", 64, at_least=0)
 SEARCH_TIMEOUT_SECONDS = env.decimal("SEARCH_TIMEOUT_SECONDS", 10.0)
 RERANK_URL = env.text("RERANK_URL")
 RERANK_BACKEND = env.text(

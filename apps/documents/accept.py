@@ -134,6 +134,8 @@ def accept_many(
             hold=hold,
         )
         outcomes |= {each.document_id: Accepted(documents[each.document_id], each, held) for each, held in jobs}
+        if any(_shows_otherwise(write, documents[write.id]) for write in stored):
+            db.run("bump_epoch", collection=collection.id, documents=0, chunks=0, tokens=0)
         if wake and not hold:
             transaction.on_commit(lambda: ledger.wake(ledger.Stage.PREPARE))
         metrics.DOCUMENTS_ACCEPTED.labels(result="accepted").inc(len(stored))
@@ -312,6 +314,16 @@ def _draft(write: _Write, collection: Collection, now: datetime) -> Document:
         media_type=submission.media_type,
         state=Document.State.PENDING,
         updated_at=now,
+    )
+
+
+def _shows_otherwise(write: _Write, document: Document) -> bool:
+    """Of a document that answers: is something new said of it, before its new content is live? Filters look at that."""
+    before = write.before
+    return (
+        before is not None
+        and before.live_version is not None
+        and any(getattr(before, name) != getattr(document, name) for name in ("source_uri", "title", "metadata"))
     )
 
 

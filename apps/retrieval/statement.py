@@ -13,7 +13,7 @@ from django.conf import settings
 from django.db import connection
 from django.db.backends.utils import CursorWrapper
 
-from apps.access.sql import load
+from apps.access.sql import execute, load
 from apps.documents import attributes
 from apps.documents.db import vector_from, vector_text
 from apps.documents.spaces import OPERATORS, bits, column_type
@@ -59,8 +59,7 @@ def compose(
         **names,
         legs="\n".join(legs.values()),
         fusion=QUERIES["fuse_" + query.mode].format(**names),
-        vector=", vector_send(e.embedding::vector)" if query.diversify else "",
-        vectors=QUERIES["vectors"].format(**names) + "\n" if query.diversify else "",
+        vector=QUERIES["vector"].format(**names) if query.diversify else "",
     )
     return statement, parameters
 
@@ -145,13 +144,12 @@ def rows_of(collections: Sequence[Scope], query: SearchQuery, vector: Sequence[f
         cursor.execute(f"SET LOCAL statement_timeout = {settings.SEARCH_TIMEOUT_SECONDS * 1000:.0f}")
         choice = choose(collections, query)
         if choice.uses_index:
-            cursor.execute("; ".join(index_settings(collections, query)))
-        cursor.execute(*compose(collections, query, vector, choice))
-        rows = cursor.fetchall()
-        if len(rows) < query.fetch and query.mode == "dense" and query.filter is not None and choice.uses_index:
-            cursor.execute(*compose(collections, query, vector, replace(choice, few=True)))
-            rows = cursor.fetchall()
-        return rows
+            for setting in index_settings(collections, query):
+                cursor.execute(setting)
+    rows = execute(*compose(collections, query, vector, choice)).fetchall()
+    if len(rows) < query.fetch and query.mode == "dense" and query.filter is not None and choice.uses_index:
+        rows = execute(*compose(collections, query, vector, replace(choice, few=True))).fetchall()
+    return rows
 
 
 def _holds(query: SearchQuery, row: str) -> str:

@@ -15,6 +15,8 @@ class Engine(Protocol):
     name: str
     #: Documents that one transaction may lock and write.
     batch: int
+    #: Does one snapshot show all that a transaction has changed, or nothing of it?
+    whole_snapshots: bool
 
     def create_sharded(
         self,

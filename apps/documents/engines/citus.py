@@ -20,6 +20,7 @@ class CitusEngine:
 
     name = "citus"
     batch = 1  # rows of one known document only can be locked
+    whole_snapshots = False  # the coordinator's rows may be seen before those of a shard
 
     def __init__(self) -> None:
         self.found: int | None = None

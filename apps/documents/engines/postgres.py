@@ -13,6 +13,7 @@ class PostgresEngine:
 
     name = "postgres"
     batch = 200
+    whole_snapshots = True
 
     def __init__(self, partitions: int) -> None:
         self.count = partitions

@@ -56,12 +56,13 @@ JOIN documents_document d ON d.id = b.document_id
 CROSS JOIN LATERAL (SELECT array_position(v.chunk_ids, b.chunk_id) AS ordinal) p
 CROSS JOIN LATERAL (SELECT width_bucket(v.starts[p.ordinal], v.page_starts) AS first,
                            width_bucket(v.ends[p.ordinal] - 1, v.page_starts) AS last) pages
-{vectors}WHERE p.ordinal IS NOT NULL
+WHERE p.ordinal IS NOT NULL
 ORDER BY b.score DESC, b.chunk_id
 
--- name: vectors
--- Beside each hit, where results are diversified: its vector.
-LEFT JOIN {table} e ON e.document_id = b.document_id AND e.chunk_id = b.chunk_id
+-- name: vector
+-- A hit's vector, where results are diversified. As a value and not as a join: for a join the planner may bring all
+-- chunks of a document together with all its vectors first.
+, (SELECT vector_send(e.embedding::vector) FROM {table} e WHERE e.document_id = d.id AND e.chunk_id = b.chunk_id)
 
 -- name: lived_now
 c.retired_in_version IS NULL

@@ -10,6 +10,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from apps.documents import spaces
 from apps.documents.models import EmbeddingSpace
+from apps.documents.prewarm import prewarm
 
 
 class Command(BaseCommand):
@@ -44,6 +45,7 @@ class Command(BaseCommand):
             if found is None:
                 raise CommandError(f"there is no space {options['slug']!r}")
             self.stdout.write(f"built {spaces.index_name(found)} with {spaces.build_index(space=found)}")
+            prewarm()
 
     def _create(self, options: dict[str, Any]) -> None:
         try:
