@@ -53,10 +53,15 @@ def reranked(hits: Sequence[Hit], query: SearchQuery, reranker: rerank.Reranker)
     return ordered, Reranked(reranker.backend, reranker.model, len(hits), error, round(taken * 1000, 3))
 
 
-def still_live(hits: Sequence[Hit]) -> list[Hit]:
-    """Inside a new scope: without those whose document was deleted or has changed since they were found."""
+def still_there(hits: Sequence[Hit], query: SearchQuery) -> list[Hit]:
+    """Inside a new scope: without those whose document was deleted or has changed since they were found; in a search of
+    the past, without those that were erased."""
     if not hits:
         return []
+    if query.is_past:
+        named = {"documents": [hit.document_id for hit in hits], "versions": [hit.version for hit in hits]}
+        kept = set(execute(QUERIES["kept"], named).fetchall())
+        return [hit for hit in hits if (hit.document_id, hit.version) in kept]
     rows: list[tuple[Any, ...]] = execute(
         QUERIES["live_now"], {"documents": list({hit.document_id for hit in hits})}
     ).fetchall()

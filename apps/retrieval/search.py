@@ -61,7 +61,7 @@ def search(*, tenant_id: UUID, query: SearchQuery) -> SearchResult:
         if reranker is not None and hits:
             hits, reranked = refine.reranked(hits, query, reranker)
             with tenancy.scope(tenant_id, repeatable_read=True):
-                hits = refine.results(refine.still_live(hits), query)
+                hits = refine.results(refine.still_there(hits, query), query)
     except DatabaseError as error:
         if not lexical:
             metrics.VECTOR_SEARCH_FAILURE.inc()
