@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from importlib import import_module
 from io import SEEK_END, BytesIO
 from typing import IO, Any
 
@@ -175,3 +176,4 @@ def _is_ndjson(scope: dict[str, Any]) -> bool:
 
 django.setup(set_prefix=False)
 application = OneThreadHandler()
+import_module("apps.retrieval.warm").in_background()  # not to be imported before the setup

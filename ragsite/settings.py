@@ -152,7 +152,7 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # auto: Citus when its extension is in the database, hash partitions on one Postgres otherwise.
 SHARDING_ENGINE = env.text("SHARDING_ENGINE", "auto", choices=("auto", "postgres", "citus"))
-PARTITIONS = env.integer("PARTITIONS", 8, at_least=1)
+PARTITIONS = env.integer("PARTITIONS", 1, at_least=1)
 
 # --- Redis: wakes workers and caches; losing all of it loses nothing -------------------------------------------
 REDIS_URL = env.text("REDIS_URL") or embedded.redis_url(DATA_DIR)
@@ -220,6 +220,8 @@ EMBEDDING_THREADS = env.integer("EMBEDDING_THREADS", 0)
 # --- Search ------------------------------------------------------------------------------------------------------
 # Below this many live chunks in a search's collections an exact scan is as fast as the vector index, and complete.
 EXACT_SCAN_ROWS = env.integer("EXACT_SCAN_ROWS", 5_000)
+# Results that each web process keeps, for at most ten minutes; 0 keeps none.
+RESULT_CACHE_MB = env.integer("RESULT_CACHE_MB", 64, at_least=0)
 SEARCH_TIMEOUT_SECONDS = env.decimal("SEARCH_TIMEOUT_SECONDS", 10.0)
 RERANK_URL = env.text("RERANK_URL")
 RERANK_BACKEND = env.text(

@@ -17,7 +17,7 @@ from psycopg import errors as pg
 
 from apps.access.problems import Problem, invalid
 
-from . import db, ledger, metrics
+from . import attributes, db, ledger, metrics
 from .collections import hold as hold_collection
 from .edit import apply
 from .engines import engine_for
@@ -134,6 +134,8 @@ def accept_many(
             hold=hold,
         )
         outcomes |= {each.document_id: Accepted(documents[each.document_id], each, held) for each, held in jobs}
+        if any(_shows_otherwise(write, documents[write.id]) for write in stored):
+            db.run("bump_epoch", collection=collection.id, documents=0, chunks=0, tokens=0)
         if wake and not hold:
             transaction.on_commit(lambda: ledger.wake(ledger.Stage.PREPARE))
         metrics.DOCUMENTS_ACCEPTED.labels(result="accepted").inc(len(stored))
@@ -269,6 +271,7 @@ def _upsert(collection: Collection, writes: Sequence[_Write], now: datetime) -> 
             given_title=[each.given_title for each in documents],
             title=[each.title for each in documents],
             metadata=[json.dumps(each.metadata) for each in documents],
+            attributes=[attributes.tsvector(collection.tenant_id, each.metadata) for each in documents],
             version=[each.version for each in documents],
             sha256=[each.content_sha256 for each in documents],
             media_type=[each.media_type for each in documents],
@@ -311,6 +314,16 @@ def _draft(write: _Write, collection: Collection, now: datetime) -> Document:
         media_type=submission.media_type,
         state=Document.State.PENDING,
         updated_at=now,
+    )
+
+
+def _shows_otherwise(write: _Write, document: Document) -> bool:
+    """Of a document that answers: is something new said of it, before its new content is live? Filters look at that."""
+    before = write.before
+    return (
+        before is not None
+        and before.live_version is not None
+        and any(getattr(before, name) != getattr(document, name) for name in ("source_uri", "title", "metadata"))
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import IntegrityError, connection, transaction
-from django.db.models import Count
+from django.db.models import Count, F
 from django.utils import timezone
 
 from apps.access.problems import Problem, invalid
@@ -62,8 +62,11 @@ def create(*, tenant_id: UUID, slug: str, **values: Any) -> Collection:
 
 def change(*, collection: Collection, values: dict[str, Any]) -> Collection:
     """Inside a scope: new settings. What is live answers as it is until it has been cut anew in the background."""
+    found_by = collection.language, collection.space_id
     _assign(collection, values)
-    changed = {name: getattr(collection, name) for name in _assigned(values)}
+    changed: dict[str, Any] = {name: getattr(collection, name) for name in _assigned(values)}
+    if (collection.language, collection.space_id) != found_by:  # the same question may find something else
+        changed["epoch"] = F("epoch") + 1
     if not Collection.objects.filter(id=collection.id).update(**changed, updated_at=timezone.now()):
         raise Problem(404, "unknown_collection", f"There is no collection {collection.slug!r}.")
     reindex.start_if_outdated(collection, trigger=reindex.Trigger.SETTINGS)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 import psycopg
 from django.db import connection
 from psycopg.adapt import Dumper
@@ -96,7 +97,7 @@ def clock() -> datetime:
 
 def vector_text(values: Sequence[float]) -> str:
     """pgvector's text form of a vector."""
-    return "[" + ",".join(map(repr, values)) + "]"
+    return orjson.dumps(np.asarray(values, np.float32), option=orjson.OPT_SERIALIZE_NUMPY).decode()
 
 
 def vector_from(sent: bytes) -> npt.NDArray[np.float32]:

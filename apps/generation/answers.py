@@ -33,7 +33,7 @@ from apps.retrieval.freshness import search_fresh
 from apps.retrieval.metrics import QUERY_SECONDS
 from apps.retrieval.types import SearchQuery, SearchResult
 
-from . import metrics, prompts
+from . import answer_cache, metrics, prompts
 from .llm import LLM, ExtractiveLLM, LLMError, configured
 from .records import SourcesChanged, finish
 from .types import AnswerRequest, Embed, Event, Task
@@ -135,6 +135,13 @@ async def stream(prepared: Prepared, *, live: bool = True) -> AsyncGenerator[Eve
     has left, SourcesChanged when a citation does not verify.
     """
     yield Event("search_results", prepared.found.as_json())
+    key = await _cache_key(prepared)
+    if key is not None and (kept := await sync_to_async(_reused)(prepared, key)):
+        yield Event("message", {"delta": kept["answer"]})
+        for citation in kept["citations"]:
+            yield Event("citation", citation)
+        yield Event("final_answer", kept)
+        return
     draft = Draft()
     began = time.perf_counter()
     if not prepared.task.passages:
@@ -156,9 +163,40 @@ async def stream(prepared: Prepared, *, live: bool = True) -> AsyncGenerator[Eve
     }
     timings = prepared.found.timings | {name: round(value * 1000, 3) for name, value in seconds.items()}
     final = await sync_to_async(_finish)(prepared, draft, timings)
+    if key is not None:
+        await sync_to_async(answer_cache.keep)(key, final)
     for citation in final["citations"]:
         yield Event("citation", citation)
     yield Event("final_answer", final)
+
+
+async def _cache_key(prepared: Prepared) -> str | None:
+    """Where the answer may be kept; None for quoting, which takes no longer than looking."""
+    if isinstance(prepared.backend, ExtractiveLLM):
+        return None
+    try:
+        model = await prepared.backend.model()
+    except LLMError:
+        return None
+    return answer_cache.key_of(
+        tenant_id=prepared.tenant_id,
+        request=prepared.request,
+        task=prepared.task,
+        model=f"{prepared.backend.backend} {model}",
+    )
+
+
+def _reused(prepared: Prepared, key: str) -> dict[str, Any] | None:
+    try:
+        return answer_cache.lookup(
+            tenant_id=prepared.tenant_id,
+            key=key,
+            task=prepared.task,
+            timings=prepared.found.timings,
+            started=prepared.started,
+        )
+    finally:
+        _release_connection()
 
 
 def _finish(prepared: Prepared, draft: Draft, timings: dict[str, float]) -> dict[str, Any]:

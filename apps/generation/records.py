@@ -84,6 +84,12 @@ def finish(
     return {"id": str(answer_id)} | result
 
 
+def reprove(passages: Iterable[Passage], citations: list[dict[str, Any]]) -> None:
+    """Inside a scope: may a stored answer be given again to who was shown these passages? Raises SourcesChanged."""
+    _hold_sources(passages)
+    _prove(citations)
+
+
 def _hold_sources(passages: Iterable[Passage]) -> None:
     """What the model was shown is stored with the answer: none of it may be erased before that is committed, when the
     erasure finds it. Raises SourcesChanged."""

@@ -21,3 +21,5 @@ FRESH_DOCUMENTS = Counter(
 )
 VECTOR_SEARCH_SUCCESS = Counter("vector_search_success_total", "Searches with a dense leg that returned")
 VECTOR_SEARCH_FAILURE = Counter("vector_search_failure_total", "Searches with a dense leg that failed")
+#: cache: result (whole searches, in this process), embedding (vectors of queries), answer. outcome: hit, miss.
+CACHE = Counter("rag_cache_lookups_total", "Look-ups in a cache, by cache and outcome", ["cache", "outcome"])

@@ -1,4 +1,4 @@
-"""The vector of a query: from the cache, else from the model."""
+"""The vector of a query: from this process, from Redis, else from the model, which concurrent queries share."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import functools
 import hashlib
 import logging
+from collections.abc import Sequence
 from uuid import UUID
 
 import numpy as np
@@ -13,30 +14,90 @@ from django.conf import settings
 from redis import Redis
 from redis.exceptions import RedisError
 
+from apps.documents.embedding import Embedder
 from apps.documents.models import EmbeddingSpace
 from apps.documents.spaces import embedder_for
+
+from . import metrics
+from .batcher import Batcher
+from .recent import Recent
 
 logger = logging.getLogger(__name__)
 
 CACHE_SECONDS = 24 * 3600
+SERVED_CALLS = 4  # of a served model at once: one that hangs must not hold up all; a local one fills the processor
+
+Vector = list[float]
+
+_batchers: dict[Embedder, Batcher] = {}
+_recent: Recent[Vector] = Recent(entries=10_000, bytes=32 * 2**20, seconds=CACHE_SECONDS)
 
 
-def cached_vector(*, tenant_id: UUID, space: EmbeddingSpace, query: str) -> list[float] | None:
-    """The query's unit vector from Redis; None when it is not there, or Redis is not."""
+def cached_vector(*, tenant_id: UUID, space: EmbeddingSpace, query: str) -> Vector | None:
+    """The query's unit vector from this process or from Redis; None when it is not there, or Redis is not."""
+    return cached_vectors(tenant_id=tenant_id, space=space, queries=[query])[0]
+
+
+def cached_vectors(*, tenant_id: UUID, space: EmbeddingSpace, queries: Sequence[str]) -> list[Vector | None]:
+    """The same for several queries, by one look at Redis."""
+    keys = [_key(tenant_id, space, query) for query in queries]
+    found = {key: _recent.get(key) for key in keys}
+    if missing := [key for key, vector in found.items() if vector is None]:
+        for key, sent in zip(missing, _from_redis(missing), strict=True):
+            if isinstance(sent, bytes):
+                found[key] = np.frombuffer(sent, dtype="<f4").tolist()
+                _remember(key, found[key])
+    hits = sum(found[key] is not None for key in keys)
+    metrics.CACHE.labels(cache="embedding", outcome="hit").inc(hits)
+    metrics.CACHE.labels(cache="embedding", outcome="miss").inc(len(keys) - hits)
+    return [found[key] for key in keys]
+
+
+def new_vector(*, tenant_id: UUID, space: EmbeddingSpace, query: str) -> Vector:
+    """The query's unit vector from the model, kept for the next time. Raises EmbeddingError."""
+    vector = _batcher(space).vector(query)
+    return _keep(tenant_id, space, [query], vector[None])[0]
+
+
+def new_vectors(*, tenant_id: UUID, space: EmbeddingSpace, queries: Sequence[str]) -> list[Vector]:
+    """The same for several queries, by one call of the model. Raises EmbeddingError."""
+    return _keep(tenant_id, space, queries, embedder_for(space).embed(queries))
+
+
+def _keep(tenant_id: UUID, space: EmbeddingSpace, queries: Sequence[str], vectors: np.ndarray) -> list[Vector]:
+    kept = {}
+    for query, vector in zip(queries, vectors, strict=True):
+        key = _key(tenant_id, space, query)
+        kept[key] = vector.astype("<f4").tobytes()
+        _remember(key, vector.tolist())
+    with contextlib.suppress(RedisError, OSError):
+        sending = _redis().pipeline(transaction=False)
+        for key, packed in kept.items():
+            sending.set(key, packed, ex=CACHE_SECONDS)
+        sending.execute()
+    return [vector.tolist() for vector in vectors]
+
+
+def _from_redis(keys: list[str]) -> Sequence[object]:
     try:
-        found = _redis().get(_key(tenant_id, space, query))
+        return _redis().mget(keys)
     except (RedisError, OSError) as error:
         logger.warning("embedding cache unavailable: %s", error)
-        return None
-    return np.frombuffer(found, dtype="<f4").tolist() if isinstance(found, bytes) else None
+        return [None] * len(keys)
 
 
-def new_vector(*, tenant_id: UUID, space: EmbeddingSpace, query: str) -> list[float]:
-    """The query's unit vector from the model, kept for the next time. Raises EmbeddingError."""
-    vector = embedder_for(space).embed([query])[0]
-    with contextlib.suppress(RedisError, OSError):
-        _redis().set(_key(tenant_id, space, query), vector.astype("<f4").tobytes(), ex=CACHE_SECONDS)
-    return vector.tolist()
+def _remember(key: str, vector: Vector | None) -> None:
+    if vector is not None:
+        _recent.keep(key, vector, bytes=200 + 32 * len(vector))  # a float of Python's, and where it is listed
+
+
+def _batcher(space: EmbeddingSpace) -> Batcher:
+    """One per model and process."""
+    embedder = embedder_for(space)
+    if embedder not in _batchers:
+        calls = 1 if space.backend == "local" else SERVED_CALLS
+        _batchers.setdefault(embedder, Batcher(embedder.embed, calls=calls))
+    return _batchers[embedder]
 
 
 @functools.cache

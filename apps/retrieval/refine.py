@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from django.db import connection
 
@@ -54,18 +53,15 @@ def reranked(hits: Sequence[Hit], query: SearchQuery, reranker: rerank.Reranker)
 
 
 def still_there(hits: Sequence[Hit], query: SearchQuery) -> list[Hit]:
-    """Inside a new scope: without those whose document was deleted or has changed since they were found; in a search of
-    the past, without those that were erased."""
+    """Inside a new scope: without those whose document was deleted or has changed since they were found; of the past,
+    where neither matters, without those that were erased."""
     if not hits:
         return []
+    names = {"documents": list({hit.document_id for hit in hits}), "versions": list({hit.version for hit in hits})}
     if query.is_past:
-        named = {"documents": [hit.document_id for hit in hits], "versions": [hit.version for hit in hits]}
-        kept = set(execute(QUERIES["kept"], named).fetchall())
+        kept = set(execute(QUERIES["kept_now"], names).fetchall())
         return [hit for hit in hits if (hit.document_id, hit.version) in kept]
-    rows: list[tuple[Any, ...]] = execute(
-        QUERIES["live_now"], {"documents": list({hit.document_id for hit in hits})}
-    ).fetchall()
-    live = set(rows)
+    live = set(execute(QUERIES["live_now"], names).fetchall())
     return [hit for hit in hits if (hit.document_id, hit.version, hit.revision) in live]
 
 
@@ -75,5 +71,5 @@ def results(candidates: Sequence[Hit], query: SearchQuery) -> list[Hit]:
     if query.diversify:
         relevance, vectors = [hit.score for hit in candidates], [hit.vector for hit in candidates]
         order = mmr(relevance, vectors, diversify=query.diversify, k=query.k)
-        chosen = [candidates[index] for index in order]
+        chosen = [replace(candidates[index], vector=None) for index in order]
     return expand(chosen, query.expand)

@@ -13,7 +13,7 @@ from psycopg import errors as pg
 from apps.access import tenancy
 from apps.access.problems import Problem
 
-from . import metrics, past, refine
+from . import cache, metrics, past, refine
 from .explain import explained
 from .query_vectors import cached_vector, new_vector
 from .scopes import one_space, scopes_of
@@ -21,8 +21,15 @@ from .statement import hit, rows_of
 from .types import Hit, Scope, SearchQuery, SearchResult
 
 
-def search(*, tenant_id: UUID, query: SearchQuery) -> SearchResult:
-    """The k best live chunks of the collections asked for.
+def search(*, tenant_id: UUID, query: SearchQuery, reuse: bool = True) -> SearchResult:
+    """The k best live chunks of the collections asked for; what the same query found before where that still holds,
+    and `reuse` allows it (cache.py). Raises what `_search` does.
+    """
+    return (cache.lookup(tenant_id, query) if reuse else None) or _search(tenant_id=tenant_id, query=query)
+
+
+def _search(*, tenant_id: UUID, query: SearchQuery) -> SearchResult:
+    """The search itself.
 
     One transaction and one snapshot when the query's vector is cached or not needed. Otherwise the transaction is
     closed while the model works, and the search reads everything anew in a second one: no connection waits for a model.
@@ -37,7 +44,7 @@ def search(*, tenant_id: UUID, query: SearchQuery) -> SearchResult:
     reranked = None
     lexical = query.mode == "lexical"
     try:
-        with tenancy.scope(tenant_id, repeatable_read=True):
+        with tenancy.snapshot(tenant_id):
             past.refuse_future(query)
             scopes = scopes_of(query.collections)
             space = one_space(scopes) if scopes and not lexical else None
@@ -52,7 +59,7 @@ def search(*, tenant_id: UUID, query: SearchQuery) -> SearchResult:
         if space is not None and vector is None:
             vector = new_vector(tenant_id=tenant_id, space=space, query=query.query)
             embedded = time.perf_counter()
-            with tenancy.scope(tenant_id, repeatable_read=True):
+            with tenancy.snapshot(tenant_id):
                 scopes = [found for found in scopes_of(query.collections) if found.space == space]
                 rows = rows_of(scopes, query, vector) if scopes else []
                 hits = _hits(rows, scopes, query)
@@ -60,7 +67,7 @@ def search(*, tenant_id: UUID, query: SearchQuery) -> SearchResult:
                 told = explained(scopes, query, vector) if query.explain and scopes else None
         if reranker is not None and hits:
             hits, reranked = refine.reranked(hits, query, reranker)
-            with tenancy.scope(tenant_id, repeatable_read=True):
+            with tenancy.snapshot(tenant_id):
                 hits = refine.results(refine.still_there(hits, query), query)
     except DatabaseError as error:
         if not lexical:
@@ -81,7 +88,7 @@ def search(*, tenant_id: UUID, query: SearchQuery) -> SearchResult:
         for row in rows
         if row[3] > row[2] and row[1] in shown and not query.is_past
     }
-    return SearchResult(
+    result = SearchResult(
         hits=hits,
         snapshot={found.slug: found.epoch for found in scopes},
         stale=list(stale.values()),
@@ -95,6 +102,8 @@ def search(*, tenant_id: UUID, query: SearchQuery) -> SearchResult:
         explain=told and told | {"rerank": reranked.explained() if reranked else None},
         scopes=scopes,
     )
+    cache.keep(tenant_id, query, result)
+    return result
 
 
 def _hits(rows: list[tuple[Any, ...]], scopes: list[Scope], query: SearchQuery) -> list[Hit]:

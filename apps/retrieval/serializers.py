@@ -14,6 +14,7 @@ from rest_framework import serializers
 from apps.access.problems import invalid
 from apps.access.serializers import FlagField, NumberField, StrictSerializer, TextField, WholeField
 
+from .batch import MOST as MOST_QUERIES
 from .expand import MOST
 
 MAX_QUERY = 8_000
@@ -101,6 +102,12 @@ class SearchSerializer(WhenMixin, StrictSerializer):
     explain = FlagField(default=False, help_text="tell how the passages were found")
 
 
+class BatchSerializer(StrictSerializer):
+    queries: serializers.ListSerializer[Any] = serializers.ListSerializer(
+        child=SearchSerializer(), min_length=1, max_length=MOST_QUERIES
+    )
+
+
 class HitSerializer(serializers.Serializer):
     chunk_id = serializers.UUIDField()
     document_id = serializers.UUIDField()
@@ -148,3 +155,7 @@ class ResultSerializer(serializers.Serializer):
     rerank = RerankedSerializer(allow_null=True, help_text="null unless asked for")
     timings = serializers.DictField(child=serializers.FloatField())
     explain = serializers.DictField(allow_null=True, help_text="null unless asked for")
+
+
+class BatchResultSerializer(serializers.Serializer):
+    results = ResultSerializer(many=True, help_text="of each query, in order")

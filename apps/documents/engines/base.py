@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 
 
@@ -14,6 +15,8 @@ class Engine(Protocol):
     name: str
     #: Documents that one transaction may lock and write.
     batch: int
+    #: Does one snapshot show all that a transaction has changed, or nothing of it?
+    whole_snapshots: bool
 
     def create_sharded(
         self,
@@ -34,3 +37,6 @@ class Engine(Protocol):
 
     def partitions(self, editor: BaseDatabaseSchemaEditor, table: str) -> list[str]:
         """The tables that hold the rows and their indexes, where this engine names them; else the table itself."""
+
+    def graphs(self, connection: BaseDatabaseWrapper) -> int:
+        """How many indexes of a sharded table each search asks. Looked up once: it never changes."""

@@ -3,8 +3,7 @@
 SELECT id, live_version, live_revision FROM documents_document
 WHERE id = ANY(%(documents)s::uuid[]) AND live_version IS NOT NULL AND deleted_at IS NULL
 
--- name: kept
--- Of versions: those that there are still.
-SELECT v.document_id, v.version FROM documents_documentversion v
-JOIN unnest(%(documents)s::uuid[], %(versions)s::bigint[]) AS hit (document_id, version)
-  ON v.document_id = hit.document_id AND v.version = hit.version
+-- name: kept_now
+-- Of documents: which of these versions are still there. An erasure leaves none.
+SELECT document_id, version FROM documents_documentversion
+WHERE document_id = ANY(%(documents)s::uuid[]) AND version = ANY(%(versions)s::bigint[]) AND published_at IS NOT NULL

@@ -90,6 +90,7 @@ class Command(BaseCommand):
         with self._step("tables"):
             try:
                 call_command("migrate", verbosity=0, interactive=False)
+                call_command("warm", verbosity=0)
             except OperationalError as error:
                 raise CommandError(f"the database cannot be used: {str(error).strip().splitlines()[0]}")
         with self._step("first start"):

@@ -10,6 +10,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from apps.documents import spaces
 from apps.documents.models import EmbeddingSpace
+from apps.documents.prewarm import prewarm
 
 
 class Command(BaseCommand):
@@ -22,6 +23,7 @@ class Command(BaseCommand):
         create.add_argument("--index", choices=EmbeddingSpace.Index.values, default="hnsw")
         create.add_argument("--storage", choices=EmbeddingSpace.Storage.values, default="halfvec")
         create.add_argument("--metric", choices=EmbeddingSpace.Metric.values, default="cosine")
+        create.add_argument("--binary", action="store_true", help="index one bit for each dimension")
         create.add_argument("--backend", choices=("local", "openai", "fake"), default=settings.EMBEDDING_BACKEND)
         create.add_argument("--model", default=settings.EMBEDDING_MODEL)
         create.add_argument("--dimensions", type=int, default=settings.EMBEDDING_DIMENSIONS)
@@ -43,6 +45,7 @@ class Command(BaseCommand):
             if found is None:
                 raise CommandError(f"there is no space {options['slug']!r}")
             self.stdout.write(f"built {spaces.index_name(found)} with {spaces.build_index(space=found)}")
+            prewarm()
 
     def _create(self, options: dict[str, Any]) -> None:
         try:
@@ -54,6 +57,7 @@ class Command(BaseCommand):
                 index_method=options["index"],
                 storage=options["storage"],
                 metric=options["metric"],
+                binary=options["binary"],
             )
         except ValidationError as error:
             raise CommandError("; ".join(error.messages))

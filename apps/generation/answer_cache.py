@@ -1,0 +1,88 @@
+"""Answers given again to the same question about the same passages.
+
+Redis keeps only the id of the answer, under a digest of the tenant, of all that was asked, of the model and of the
+passages. The answer itself is read from Postgres, behind the wall, and its citations are proved again: an erased answer
+is gone from here too (invariant I8), and losing Redis loses nothing. The passages are those that the search has found
+just now, so that a change of any document among them makes another key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from typing import Any
+from uuid import UUID
+
+from django.core.cache import cache
+from django.core.serializers.json import DjangoJSONEncoder
+from redis.exceptions import RedisError
+
+from apps.access import tenancy
+from apps.retrieval.metrics import CACHE
+
+from . import prompts
+from .models import Answer
+from .records import SourcesChanged, reprove
+from .types import AnswerRequest, Passage, Task
+
+logger = logging.getLogger(__name__)
+
+SECONDS = 24 * 3600
+
+
+def key_of(*, tenant_id: UUID, request: AnswerRequest, task: Task, model: str) -> str | None:
+    """What an answer is kept under; None where there is nothing to answer from, or the client wants variety."""
+    if not task.passages or (task.options.temperature or 0) > 0:
+        return None
+    said = [request.as_json(), prompts.SYSTEM, model, sorted(map(_told, task.passages))]
+    digest = hashlib.sha256(json.dumps(said, cls=DjangoJSONEncoder).encode()).hexdigest()
+    return f"answer:{tenant_id}:{digest}"
+
+
+def _told(passage: Passage) -> tuple[Any, ...]:
+    """What a citation tells of a passage, and who it is."""
+    hit = passage.hit
+    return str(hit.chunk_id), hit.version, hit.revision, hit.start, hit.end, hit.title, hit.source_uri
+
+
+def lookup(
+    *, tenant_id: UUID, key: str, task: Task, timings: dict[str, float], started: float
+) -> dict[str, Any] | None:
+    """The body of an answer that still holds, with `cached` and timings of its own. started: time.perf_counter()."""
+    found = _stored(tenant_id, key, task)
+    CACHE.labels(cache="answer", outcome="hit" if found else "miss").inc()
+    if found is None:
+        return None
+    took = round((time.perf_counter() - started) * 1000, 3)
+    return found | {"cached": True, "timings": timings | {"total_ms": took}}
+
+
+def _stored(tenant_id: UUID, key: str, task: Task) -> dict[str, Any] | None:
+    try:
+        answer_id = cache.get(key)
+    except (RedisError, OSError) as error:
+        logger.warning("answer cache unavailable: %s", error)
+        return None
+    if answer_id is None:
+        return None
+    with tenancy.scope(tenant_id):
+        row = Answer.objects.filter(id=answer_id, question=task.question).first()
+        if row is None:
+            return None
+        try:
+            reprove(task.passages, row.result["citations"])
+        except SourcesChanged:
+            return None
+        return {"id": str(row.id)} | row.result
+
+
+def keep(key: str, final: dict[str, Any]) -> None:
+    """Keep a finished answer, unless it is a makeshift: quoted because the model failed, cut, or none at all."""
+    if final["degraded"] or final["abstained"] or final["finish_reason"] != "stop" or not final["citations"]:
+        return
+    try:
+        cache.set(key, final["id"], timeout=SECONDS)
+    except (RedisError, OSError) as error:
+        logger.warning("answer cache unavailable: %s", error)

@@ -1,0 +1,79 @@
+"""Several searches at once: one call of the embedding model for all vectors that are not cached."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from uuid import UUID
+
+from apps.access import tenancy
+from apps.access.problems import Problem
+from apps.documents.models import EmbeddingSpace
+
+from .freshness import search_fresh
+from .query_vectors import cached_vectors, new_vectors
+from .scopes import one_space, scopes_of
+from .types import SearchQuery, SearchResult
+
+MOST = 256
+MOST_SECONDS = 60.0  # for all of them: a batch keeps a connection that long
+
+
+def search_batch(*, tenant_id: UUID, queries: Sequence[SearchQuery]) -> list[SearchResult]:
+    """The result of each query, in order, all or none; of one snapshot where none of them asks for newer versions to be
+    brought live, which is `eventual` and the past.
+
+    Raises what `search_fresh` does, with a pointer to the query at fault, and Problem 504 `search_timeout` when all
+    together take longer than a minute.
+    """
+    ends = time.monotonic() + MOST_SECONDS
+    _embed(tenant_id, queries)
+    results = []
+    writing = any(not query.is_past and (query.consistency != "eventual" or query.min_versions) for query in queries)
+    with nullcontext() if writing else tenancy.snapshot(tenant_id):
+        for number, query in enumerate(queries):
+            if time.monotonic() > ends:
+                raise Problem(504, "search_timeout", f"After {MOST_SECONDS:g} s {number} of the queries were answered.")
+            with pointing_at(number):
+                results.append(search_fresh(tenant_id=tenant_id, query=query))
+    return results
+
+
+def _embed(tenant_id: UUID, queries: Sequence[SearchQuery]) -> None:
+    """Have every vector that the queries need cached, without a connection while the model works."""
+    wanted: dict[EmbeddingSpace, dict[str, None]] = defaultdict(dict)  # texts, each once and in order
+    with tenancy.snapshot(tenant_id):
+        spaces: dict[Sequence[str] | None, EmbeddingSpace | None] = {}
+        for number, query in enumerate(queries):
+            if query.mode == "lexical":
+                continue
+            if query.collections not in spaces:
+                with pointing_at(number):
+                    scopes = scopes_of(query.collections)
+                    spaces[query.collections] = one_space(scopes) if scopes else None
+            if space := spaces[query.collections]:
+                wanted[space][query.query] = None
+    for space, texts in wanted.items():
+        found = cached_vectors(tenant_id=tenant_id, space=space, queries=list(texts))
+        if missing := [text for text, vector in zip(texts, found, strict=True) if vector is None]:
+            new_vectors(tenant_id=tenant_id, space=space, queries=missing)
+
+
+@contextmanager
+def pointing_at(number: int) -> Iterator[None]:
+    """A refusal of one query says which."""
+    try:
+        yield
+    except Problem as problem:
+        at = f"/queries/{number}"
+        errors = [{**error, "pointer": at + error["pointer"]} for error in problem.errors]
+        raise Problem(
+            problem.status_code,
+            problem.code,
+            problem.sentence,
+            errors=errors or [{"pointer": at, "detail": problem.sentence}],
+            retry_after=problem.retry_after,
+            **problem.extra,
+        ) from problem
