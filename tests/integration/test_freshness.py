@@ -211,8 +211,11 @@ def test_a_named_large_document_is_waited_for(collection: Collection, put: Put) 
     assert versions(found) == {1} and found.stale == []
 
 
-def test_what_is_to_be_tried_again_later_is_not_tried_by_readers(collection: Collection, put: Put) -> None:
+def test_what_is_to_be_tried_again_later_is_not_tried_by_readers(
+    collection: Collection, put: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An embedding server that is away must not have its documents' attempts worn out by whoever reads."""
+    monkeypatch.setattr(ledger, "BACKOFF_SECONDS", 60.0)
     accepted = put(collection, "The harbour opens at nine.")
     (held,) = ledger.claim(stage="prepare", job_id=accepted.job.id)  # type: ignore[union-attr]
     ledger.fail(held, {"code": "away", "detail": "It is away."}, retryable=True)
@@ -229,7 +232,7 @@ def test_a_worker_that_does_not_finish_loses_the_job(collection: Collection, put
     if stage == "embed":
         prepare.drain(job_id=job_id)
     claims = ledger.claim(stage=stage, job_id=job_id)
-    with override_settings(FRESH_MILLISECONDS=1_000):
+    with override_settings(FRESH_MILLISECONDS=4_000):
         began = time.monotonic()
         found = read(collection)
         assert time.monotonic() - began > 0.5, "healthy workers are not robbed at once"
@@ -277,7 +280,7 @@ def test_of_more_than_the_budget_allows_those_that_match_come_first(collection: 
         put(collection, f"Number {number} is about gardens.", source_uri=f"other {number}")
     for number in range(3):
         put(collection, f"Number {number} has a harbour.", source_uri=f"match {number}")
-    with override_settings(FRESH_DOCUMENTS=3):
+    with override_settings(FRESH_DOCUMENTS=3, FRESH_MILLISECONDS=20_000):
         found = read(collection, mode="lexical")
     assert {hit.source_uri for hit in found.hits} == {"match 0", "match 1", "match 2"}
     assert len(found.stale) == 12 and {each["live_version"] for each in found.stale} == {None}
