@@ -1,6 +1,7 @@
 """`python -m benchmarks [NAME ...]`: run benchmarks against the product's own processes, print one table.
 
-Everything runs in a directory of its own that is removed afterwards; DATABASE_URL and REDIS_URL are honoured.
+Everything runs in a directory of its own that is removed afterwards, unless `--keep DIR` names one; DATABASE_URL and
+REDIS_URL are honoured.
 """
 
 from __future__ import annotations
@@ -16,10 +17,20 @@ import time
 from pathlib import Path
 
 NAMES = (
-    *("search", "request_path", "write_through", "ingest", "load", "edit", "formats", "sync", "memory", "flat"),
+    "search",
+    "request_path",
+    "refine",
+    "write_through",
+    "ingest",
+    "load",
+    "edit",
+    "formats",
+    "sync",
+    "memory",
+    "flat",
     "first_answer",
 )
-ON_REQUEST = ("beside", "formats_limits")  # needs an environment of its own; takes long
+ON_REQUEST = ("beside", "formats_limits", "retrieval")  # needs an environment of its own; takes long
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -28,11 +39,13 @@ def main() -> None:
     parser.add_argument(
         "names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)} (all by default); {', '.join(ON_REQUEST)}"
     )
-    chosen = parser.parse_args().names or list(NAMES)
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="measure in DIR, and leave there what was loaded")
+    arguments = parser.parse_args()
+    chosen = arguments.names or list(NAMES)
     unknown = sorted(set(chosen) - {*NAMES, *ON_REQUEST})
     if unknown:
         sys.exit(f"there is no benchmark {unknown[0]!r}; there are {', '.join(NAMES + ON_REQUEST)}")
-    data = Path(tempfile.mkdtemp(prefix="ragsite-bench-"))
+    data = arguments.keep.absolute() if arguments.keep else Path(tempfile.mkdtemp(prefix="ragsite-bench-"))
     os.environ["RAGSITE_DATA_DIR"] = str(data)
     os.environ["DJANGO_SETTINGS_MODULE"] = "ragsite.settings"
     os.environ.setdefault("EMBEDDING_CACHE_DIR", str(ROOT / ".data" / "models"))
@@ -54,7 +67,8 @@ def main() -> None:
                 print(f"| {name} | {figure} | {asked} | {measured} |", flush=True)
     finally:
         embedded.stop()
-        shutil.rmtree(data, ignore_errors=True)
+        if not arguments.keep:
+            shutil.rmtree(data, ignore_errors=True)
 
 
 if __name__ == "__main__":

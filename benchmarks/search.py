@@ -23,7 +23,7 @@ from apps.documents import embed, prepare
 from apps.documents.accept import Submission, accept
 from apps.retrieval.query_vectors import new_vector
 from apps.retrieval.scopes import scopes_of
-from apps.retrieval.statement import CANDIDATES, choose, compose, index_settings
+from apps.retrieval.statement import choose, compose, index_settings
 from apps.retrieval.types import SearchQuery
 from tests.support.processes import Server
 
@@ -51,7 +51,7 @@ def run(data: Path) -> Iterator[tuple[str, str, str]]:
         for text, mode in product(asked, modes):
             query = SearchQuery(text, mode=mode)
             composed[text, mode] = compose(scopes, query, vectors[text], choose(scopes, query))
-    settings_sql = "; ".join(index_settings(scopes[0].space, CANDIDATES))
+    settings_sql = {mode: "; ".join(index_settings(scopes, SearchQuery("", mode=mode))) for mode in modes}
     with (
         Server(data) as server,
         closing(http.client.HTTPConnection("127.0.0.1", server.port)) as client,
@@ -68,7 +68,7 @@ def run(data: Path) -> Iterator[tuple[str, str, str]]:
             statement, parameters = composed[text, mode]
             with raw.transaction():
                 raw.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-                raw.execute(f"SET LOCAL ragsite.tenant = '{collection.tenant_id}'; {settings_sql}")
+                raw.execute(f"SET LOCAL ragsite.tenant = '{collection.tenant_id}'; {settings_sql[mode]}")
                 assert raw.execute(statement, parameters).fetchall()
 
         for mode in modes:

@@ -152,7 +152,7 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # auto: Citus when its extension is in the database, hash partitions on one Postgres otherwise.
 SHARDING_ENGINE = env.text("SHARDING_ENGINE", "auto", choices=("auto", "postgres", "citus"))
-PARTITIONS = env.integer("PARTITIONS", 8, at_least=1)
+PARTITIONS = env.integer("PARTITIONS", 1, at_least=1)
 
 # --- Redis: wakes workers and caches; losing all of it loses nothing -------------------------------------------
 REDIS_URL = env.text("REDIS_URL") or embedded.redis_url(DATA_DIR)

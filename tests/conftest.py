@@ -24,6 +24,7 @@ os.environ["RAGSITE_DATA_DIR"] = str(DATA)
 os.environ.update(
     DJANGO_SETTINGS_MODULE="ragsite.settings",
     EMBEDDING_BACKEND="fake",
+    PARTITIONS="4",  # what holds for several holds for one
     EMBEDDING_CACHE_DIR=str(MODELS),
     SWEEP_SECONDS="1",
     JOB_LEASE_SECONDS="10",

@@ -17,7 +17,7 @@ from psycopg import errors as pg
 
 from apps.access.problems import Problem, invalid
 
-from . import db, ledger, metrics
+from . import attributes, db, ledger, metrics
 from .collections import hold as hold_collection
 from .edit import apply
 from .engines import engine_for
@@ -271,6 +271,7 @@ def _upsert(collection: Collection, writes: Sequence[_Write], now: datetime) -> 
             given_title=[each.given_title for each in documents],
             title=[each.title for each in documents],
             metadata=[json.dumps(each.metadata) for each in documents],
+            attributes=[attributes.tsvector(collection.tenant_id, each.metadata) for each in documents],
             version=[each.version for each in documents],
             sha256=[each.content_sha256 for each in documents],
             media_type=[each.media_type for each in documents],

@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from apps.access.problems import Problem
 
-from . import collections, db
+from . import attributes, collections, db
 from .models import Document, DocumentVersion
 
 
@@ -34,6 +34,8 @@ def apply(document: Document, changes: Mapping[str, Any], *, now: datetime) -> N
         live = DocumentVersion.objects.filter(document_id=document.id, version=document.live_version or 0)
         own = live.values_list("title", flat=True).first() or ""
         values |= {"given_title": values["title"], "title": values["title"] or own}
+    if "metadata" in values:
+        values["attributes"] = attributes.tsvector(document.tenant_id, values["metadata"])
     if values:
         Document.objects.filter(id=document.id).update(**values, updated_at=now)
     db.run("bump_epoch", collection=document.collection_id, documents=0, chunks=0, tokens=0)

@@ -19,7 +19,7 @@ from psycopg.types.json import Jsonb
 
 from apps.access import tenancy
 
-from . import db, embed, metrics
+from . import attributes, db, embed, metrics
 from .accept import Submission
 from .collections import hold
 from .engines import engine_for
@@ -38,6 +38,7 @@ DOCUMENT_TYPES = (
         "text",
         "text",
         "jsonb",
+        "text",
         "int8",
         "bytea",
         "text",
@@ -64,7 +65,9 @@ CHUNK_TYPES = (
 
 
 @dataclass(frozen=True, slots=True)
-class _New:
+class New:
+    """A document that nobody knows yet, read and cut. `name` is its source URI, `sha256` of its `data`."""
+
     submission: Submission
     id: UUID
     name: str
@@ -86,7 +89,7 @@ def merge(*, collection: Collection, submissions: Sequence[Submission]) -> list[
     with tenancy.scope(collection.tenant_id, replan=False):
         known = _known(collection, names)
     outcomes: list[str | None] = [None] * len(submissions)
-    new: dict[int, _New] = {}
+    new: dict[int, New] = {}
     seen: set[str] = set()
     for at, (submission, data, digest, name) in enumerate(zip(submissions, contents, digests, names, strict=True)):
         if name in known:
@@ -132,22 +135,29 @@ def _known(collection: Collection, names: Sequence[str]) -> dict[str, tuple[byte
     return known
 
 
-def _read(collection: Collection, submission: Submission, name: str, data: bytes, digest: bytes) -> _New | None:
+def _read(collection: Collection, submission: Submission, name: str, data: bytes, digest: bytes) -> New | None:
     document_id = uuid5(collection.id, name)
     try:
         parsed = parse_sandboxed(data, media_type=submission.media_type, filename=submission.filename or None)
     except ParseError:
         return None
     chunks = list(cut(parsed, collection, document_id=document_id, version=submission.version or 1, live={}))
-    return _New(submission, document_id, name, data, digest, parsed, chunks) if chunks else None
+    return New(submission, document_id, name, data, digest, parsed, chunks) if chunks else None
 
 
-def _merge(collection: Collection, new: list[_New]) -> set[UUID]:
-    """The ids of those that are live now: all but those that others have written meanwhile."""
+def _merge(collection: Collection, new: list[New]) -> set[UUID]:
     texts = {chunk.sha256: chunk.text for each in new for chunk in each.chunks if chunk.text is not None}
     with tenancy.scope(collection.tenant_id, replan=False):
         vectors = embed.known_vectors(collection.tenant_id, collection.space, texts)
     vectors |= embed.new_vectors(collection.space, {sha: text for sha, text in texts.items() if sha not in vectors})
+    return write(collection, new, vectors)
+
+
+def write(collection: Collection, new: list[New], vectors: embed.Vectors) -> set[UUID]:
+    """Outside of a scope: the ids of those that are live now, all but those that others have written meanwhile.
+
+    vectors: of each chunk's text, by its digest.
+    """
     chunks = [chunk for each in new for chunk in each.chunks]
     sent = db.vector_bytes([vectors[chunk.sha256] for chunk in chunks], collection.space.storage)
     with tenancy.scope(collection.tenant_id, replan=False):
@@ -156,7 +166,7 @@ def _merge(collection: Collection, new: list[_New]) -> set[UUID]:
         db.rows("lock_sources", collection=collection.id, source_uris=names)
         late = _known(collection, names)
         new = [each for each in new if each.name not in late]
-        _copy("load_document", DOCUMENT_TYPES, (_document_row(each) for each in new))
+        _copy("load_document", DOCUMENT_TYPES, (_document_row(collection, each) for each in new))
         at: dict[str, Any] = {"tenant": collection.tenant_id, "collection": collection.id, "now": db.clock()}
         merged = {row[0] for row in db.rows("merge_documents", **at)}
         if len(merged) < len(new):  # an id that is taken by a document of another name
@@ -179,7 +189,7 @@ def _merge(collection: Collection, new: list[_New]) -> set[UUID]:
     return merged
 
 
-def _document_row(new: _New) -> tuple[Any, ...]:
+def _document_row(collection: Collection, new: New) -> tuple[Any, ...]:
     submission, parsed = new.submission, new.parsed
     return (
         new.id,
@@ -187,6 +197,7 @@ def _document_row(new: _New) -> tuple[Any, ...]:
         submission.title or "",
         title_of(parsed),
         submission.metadata or {},
+        attributes.tsvector(collection.tenant_id, submission.metadata or {}),
         submission.version or 1,
         new.sha256,
         submission.media_type,

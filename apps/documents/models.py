@@ -158,6 +158,7 @@ class Document(models.Model):
     given_title = models.TextField(blank=True, default="", db_default="")
     title = models.TextField(blank=True)
     metadata = models.JSONField(default=dict, blank=True)
+    attributes = SearchVectorField(default="", db_default="", editable=False)  # of the metadata: see attributes.py
     version = models.BigIntegerField()
     live_version = models.BigIntegerField(null=True)
     live_revision = models.BigIntegerField(default=0, db_default=0)
@@ -178,6 +179,8 @@ class Document(models.Model):
             # URI in its collection is kept by an advisory lock in accept.py.
             models.Index(fields=["collection", "source_uri"], name="document_source"),
             models.Index(fields=["tenant", "id"], name="document_tenant"),
+            models.Index(fields=["collection", "id"], name="document_sample"),  # of a collection: its lowest ids
+            GinIndex(fields=["attributes"], name="document_attributes"),
             models.Index(fields=["collection"], name="document_waiting", condition=Q(pending_since__isnull=False)),
             models.Index(fields=["collection"], name="document_failed", condition=Q(error__isnull=False)),
         ]

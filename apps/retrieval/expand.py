@@ -40,7 +40,7 @@ class Around:
 
 def expand(hits: Sequence[Hit], neighbours: int) -> list[Hit]:
     """Inside a tenant's scope, in the snapshot of the search: the hits, best first, each with up to so many chunks
-    before and after its own. A hit whose version has changed since it was found stays as it is."""
+    before and after its own. A hit whose revision is not the latest of its version any more stays as it is."""
     if not hits or not neighbours:
         return list(hits)
     around = _read(hits, neighbours)
@@ -110,5 +110,5 @@ def _around(rows: Iterable[tuple[Any, ...]]) -> Around:
     near = list(rows)
     own = next(index for index, row in enumerate(near) if row[1] == row[0])
     _, _, _, _, _, start, text, page_starts, page_numbers = near[own]
-    chunks = tuple((row[2], row[3], tuple(row[4])) for row in near)
+    chunks = tuple((row[2], row[3], tuple(row[4] or ())) for row in near)
     return Around(start, text, chunks, tuple(page_starts or ()), tuple(page_numbers or ()))

@@ -18,7 +18,7 @@ from .types import Scope, SearchQuery
 
 METHODS = {
     **{"dense_exact": "exact", "dense_filtered": "filtered", "dense_index": "index"},
-    **{"dense_past": "exact", "dense_since": "index", "lexical": "bm25"},
+    **{"dense_binary": "index", "dense_past": "exact", "dense_since": "index", "lexical": "bm25"},
 }
 
 
@@ -37,9 +37,8 @@ def explained(scopes: Sequence[Scope], query: SearchQuery, vector: Sequence[floa
             taken = round((time.perf_counter() - began) * 1000, 3)
             told[name] = {"method": METHODS[leg], "wanted": parameters["candidates"], "found": found, "ms": taken}
     if choice.uses_index:
-        space = scopes[0].space
-        lines = index_settings(space, parameters["candidates"])
-        told["dense"]["index"] = space.index_method
+        lines = index_settings(scopes, query)
+        told["dense"]["index"] = scopes[0].space.index_method
         told["dense"]["settings"] = dict(line.removeprefix("SET LOCAL ").split(" = ") for line in lines)
     if choice.words is not None:
         told["lexical"] |= {"terms": _terms(choice.words), "looked_up": choice.words.plan}

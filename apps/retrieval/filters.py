@@ -21,6 +21,9 @@ from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
 from apps.access.problems import Problem, invalid
+from apps.documents.attributes import Question
+
+from .narrowing import narrowed
 
 MAX_DEPTH = 8  # of $and, $or and $not
 MAX_CONDITIONS = 100
@@ -36,10 +39,11 @@ COLUMNS = {"source_uri": str, "title": str, "document_id": UUID, "created_at": d
 
 @dataclass(slots=True)
 class Filter:
-    """A condition on the row `d` of documents_document, and its parameters by name."""
+    """A condition on the row `d` of documents_document, its parameters by name, and what finds the rows by an index."""
 
     sql: str
     parameters: dict[str, Any]
+    question: Question | None = None  # what it asks of the documents' terms
 
 
 def compile_filter(filters: Mapping[str, Any], *, pointer: str = "/filters") -> Filter | None:
@@ -47,7 +51,7 @@ def compile_filter(filters: Mapping[str, Any], *, pointer: str = "/filters") -> 
     `filter_too_complex` for one that is too deep or too long."""
     compiler = _Compiler()
     sql = compiler.all_of(filters, pointer, depth=0)
-    return Filter(sql, compiler.parameters) if sql else None
+    return Filter(sql, compiler.parameters, narrowed(filters)) if sql else None
 
 
 @dataclass(slots=True)

@@ -29,7 +29,7 @@ from .types import Scope
 QUERIES = load(Path(__file__).parent / "sql")
 
 K1, B = 1.2, 0.75  # BM25's usual constants (Robertson and Zaragoza, 2009)
-MAX_TERMS = 24  # scored; the rarest of a long query
+MAX_TERMS, COUNTED_TERMS = 64, 24  # scored; where words are counted, the rarest of a long query
 PLANNED_CHUNKS = 10_000  # in smaller collections every match is scored
 PLANNED_TERMS = 8  # the rarest, of which clauses are made
 CLAUSE_TERMS = 3
@@ -75,7 +75,7 @@ def read(collections: Sequence[Scope], query: str, *, every: bool = False) -> Wo
     counted = chunks > PLANNED_CHUNKS and sum(collection.counted for collection in collections) >= chunks / 2
     if counted:
         terms.sort(key=lambda term: -_idf(term, chunks))
-    some = tuple(terms[:MAX_TERMS])
+    some = tuple(terms[: COUNTED_TERMS if counted else MAX_TERMS])
     if counted and not every:
         return Words(some, plan(terms[:PLANNED_TERMS], chunks=chunks, rows=ROWS), counted)
     return Words(some, " | ".join(term.query for term in some), counted)

@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from django.db import connection
 
@@ -53,14 +52,16 @@ def reranked(hits: Sequence[Hit], query: SearchQuery, reranker: rerank.Reranker)
     return ordered, Reranked(reranker.backend, reranker.model, len(hits), error, round(taken * 1000, 3))
 
 
-def still_live(hits: Sequence[Hit]) -> list[Hit]:
-    """Inside a new scope: without those whose document was deleted or has changed since they were found."""
+def still_there(hits: Sequence[Hit], query: SearchQuery) -> list[Hit]:
+    """Inside a new scope: without those whose document was deleted or has changed since they were found; of the past,
+    where neither matters, without those that were erased."""
     if not hits:
         return []
-    rows: list[tuple[Any, ...]] = execute(
-        QUERIES["live_now"], {"documents": list({hit.document_id for hit in hits})}
-    ).fetchall()
-    live = set(rows)
+    names = {"documents": list({hit.document_id for hit in hits}), "versions": list({hit.version for hit in hits})}
+    if query.is_past:
+        kept = set(execute(QUERIES["kept_now"], names).fetchall())
+        return [hit for hit in hits if (hit.document_id, hit.version) in kept]
+    live = set(execute(QUERIES["live_now"], names).fetchall())
     return [hit for hit in hits if (hit.document_id, hit.version, hit.revision) in live]
 
 

@@ -13,6 +13,10 @@ from apps.documents.models import EmbeddingSpace
 from .statement import QUERIES
 from .types import Scope
 
+FIELDS = (
+    *("tenant_id", "id", "slug", "epoch", "documents", "chunks", "tokens", "language"),
+    *("window", "lexicon", "counted"),
+)
 SPACE_FIELDS = (
     *("id", "slug", "backend", "model", "revision", "dimensions"),
     *("metric", "storage", "index_method", "index_parameters"),
@@ -30,12 +34,11 @@ def scopes_of(slugs: Sequence[str] | None) -> list[Scope]:
 
 
 def _scope(row: tuple[Any, ...]) -> Scope:
-    collection_id, slug, epoch, chunks, tokens, language, window, lexicon, counted, *space = row
+    collection, space = row[: len(FIELDS)], row[len(FIELDS) :]
     values = dict(zip(SPACE_FIELDS, space, strict=True))
     if isinstance(values["index_parameters"], str):  # Django leaves the JSONB of a raw query as text
         values["index_parameters"] = json.loads(values["index_parameters"])
-    found = EmbeddingSpace(**values)
-    return Scope(collection_id, slug, epoch, chunks, tokens, language, window, lexicon, counted, found)
+    return Scope(**dict(zip(FIELDS, collection, strict=True)), space=EmbeddingSpace(**values))
 
 
 def one_space(scopes: Sequence[Scope]) -> EmbeddingSpace:

@@ -68,7 +68,7 @@ def _search(*, tenant_id: UUID, query: SearchQuery) -> SearchResult:
         if reranker is not None and hits:
             hits, reranked = refine.reranked(hits, query, reranker)
             with tenancy.snapshot(tenant_id):
-                hits = refine.results(refine.still_live(hits), query)
+                hits = refine.results(refine.still_there(hits, query), query)
     except DatabaseError as error:
         if not lexical:
             metrics.VECTOR_SEARCH_FAILURE.inc()

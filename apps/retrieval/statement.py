@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -14,11 +14,11 @@ from django.db import connection
 from django.db.backends.utils import CursorWrapper
 
 from apps.access.sql import execute, load
+from apps.documents import attributes
 from apps.documents.db import vector_from, vector_text
-from apps.documents.models import EmbeddingSpace
-from apps.documents.spaces import OPERATORS, column_type
+from apps.documents.spaces import OPERATORS, bits, column_type
 
-from . import lexical, past
+from . import lexical, past, policy
 from .filters import Filter
 from .lexical import Words
 from .types import Hit, Scope, SearchQuery
@@ -28,9 +28,6 @@ QUERIES = load(Path(__file__).parent / "sql")
 LEXICAL_WEIGHT = 0.75  # of a hybrid search's score; the rest is the similarity's (benchmarks/RESULTS.md)
 MAX_MATCHES = 20_000
 SAMPLE = 1_000  # documents looked at to tell how many a filter lets pass
-#: Of so few chunks that pass a filter all are compared: the vector index would lose rows on its way to them.
-FILTERED_ROWS = 10_000
-CANDIDATES = 100  # each leg's depth: fusion needs more than k to choose from
 _FIXED = {"max_matches": MAX_MATCHES, "k1": lexical.K1, "b": lexical.B, "lexical_weight": LEXICAL_WEIGHT}
 
 
@@ -62,8 +59,7 @@ def compose(
         **names,
         legs="\n".join(legs.values()),
         fusion=QUERIES["fuse_" + query.mode].format(**names),
-        vector=", vector_send(e.embedding::vector)" if query.diversify else "",
-        vectors=QUERIES["vectors"].format(**names) + "\n" if query.diversify else "",
+        vector=QUERIES["vector"].format(**names) if query.diversify else "",
     )
     return statement, parameters
 
@@ -78,10 +74,14 @@ def legs_of(
     chunks = sum(collection.chunks for collection in collections)
     tokens = sum(collection.tokens for collection in collections)
     space = collections[0].space
+    type, candidates = column_type(space), policy.candidates(query)
     names: dict[str, Any] = _FIXED | {
         "table": space.table,
         "operator": OPERATORS[space.metric],
-        "type": column_type(space),
+        "type": type,
+        "bits": bits(space, "embedding"),
+        "asked_bits": bits(space, f"%(vector)s::{type}"),
+        "passes": _passes(query.filter) if query.filter is not None else "true",
         "filter": query.filter.sql if query.filter is not None else "true",
         "lived": QUERIES["lived_" + past.when(query)],
         "placed": QUERIES["placed_" + past.when(query)],
@@ -89,20 +89,22 @@ def legs_of(
     parameters: dict[str, Any] = {
         "vector": vector_text(vector) if vector is not None else None,
         "collections": [collection.id for collection in collections],
-        "candidates": max(CANDIDATES, query.fetch),
+        "candidates": candidates,
+        "oversampled": candidates * policy.OVERSAMPLE,
         "fetch": query.fetch,
         "chunks": chunks,
         "average": max(1.0, tokens / chunks if chunks else 1.0),
-        **(query.filter.parameters if query.filter else {}),
+        **(_parameters(collections, query.filter) if query.filter else {}),
         **choice.moment,
     }
     legs = {}
     if query.mode != "lexical":
-        exact = scans(collections)
+        exact = policy.compares_all(collections)
         if query.is_past:
             leg = "dense_past" if choice.few or exact or query.pinned else "dense_since"
         else:
-            leg = "dense_exact" if exact else "dense_filtered" if choice.few else "dense_index"
+            indexed = "dense_binary" if space.index_parameters.get("binary") else "dense_index"
+            leg = "dense_exact" if exact else "dense_filtered" if choice.few else indexed
         legs[leg] = QUERIES[leg].format(**names, holds=_holds(query, "e"))
     if query.mode != "dense":
         assert choice.words is not None
@@ -129,16 +131,11 @@ def _lexical(query: SearchQuery, words: Words, names: dict, parameters: dict[str
     return QUERIES["lexical_counted"].format(**names, relevance=" + ".join(parts) or "0")
 
 
-def index_settings(space: EmbeddingSpace, candidates: int) -> list[str]:
-    """SET LOCAL statements for the vector index: enough candidates visited, and more where a filter eats them."""
-    if space.index_method == EmbeddingSpace.Index.HNSW:
-        return [
-            f"SET LOCAL hnsw.ef_search = {min(1000, candidates)}",
-            "SET LOCAL hnsw.iterative_scan = relaxed_order",
-        ]
-    lists = int(space.index_parameters.get("lists", 1))
-    probes = max(1, min(lists, round(lists**0.5) * 2))
-    return [f"SET LOCAL ivfflat.probes = {probes}", "SET LOCAL ivfflat.iterative_scan = relaxed_order"]
+def index_settings(collections: Sequence[Scope], query: SearchQuery) -> list[str]:
+    """SET LOCAL statements for the search's vector index."""
+    wanted, chunks = policy.candidates(query), sum(collection.chunks for collection in collections)
+    fewest = policy.most_compared(collections, wanted) if query.filter is not None or query.is_past else 0
+    return policy.index_settings(collections[0].space, wanted, chunks, fewest=fewest)
 
 
 def rows_of(collections: Sequence[Scope], query: SearchQuery, vector: Sequence[float] | None) -> list[tuple[Any, ...]]:
@@ -146,11 +143,13 @@ def rows_of(collections: Sequence[Scope], query: SearchQuery, vector: Sequence[f
     with connection.cursor() as cursor:
         cursor.execute(f"SET LOCAL statement_timeout = {settings.SEARCH_TIMEOUT_SECONDS * 1000:.0f}")
         choice = choose(collections, query)
-        statement, parameters = compose(collections, query, vector, choice)
         if choice.uses_index:
-            for setting in index_settings(collections[0].space, parameters["candidates"]):
+            for setting in index_settings(collections, query):
                 cursor.execute(setting)
-    return execute(statement, parameters).fetchall()
+    rows = execute(*compose(collections, query, vector, choice)).fetchall()
+    if len(rows) < query.fetch and query.mode == "dense" and query.filter is not None and choice.uses_index:
+        rows = execute(*compose(collections, query, vector, replace(choice, few=True))).fetchall()
+    return rows
 
 
 def _holds(query: SearchQuery, row: str) -> str:
@@ -160,12 +159,14 @@ def _holds(query: SearchQuery, row: str) -> str:
 
 def choose(collections: Sequence[Scope], query: SearchQuery) -> Choice:
     """Inside a tenant's scope: how a search is done. Raises Problem 422 for a past that there never was."""
-    exact = query.mode == "lexical" or scans(collections) or query.pinned is not None
+    exact = query.mode == "lexical" or policy.compares_all(collections) or query.pinned is not None
     part = None
+    chunks = sum(collection.chunks for collection in collections)
+    most = policy.most_compared(collections, policy.candidates(query)) / max(1, chunks)
     if query.filter is not None or query.as_of is not None:
         with connection.cursor() as cursor:
-            part = _share(cursor, collections, query)
-    few = part is not None and not exact and part * sum(each.chunks for each in collections) <= FILTERED_ROWS
+            part = _share(cursor, collections, query, most)
+    few = part is not None and not exact and part <= most
     every = few or query.pinned is not None
     return Choice(
         share=part,
@@ -176,10 +177,16 @@ def choose(collections: Sequence[Scope], query: SearchQuery) -> Choice:
     )
 
 
-def _share(cursor: CursorWrapper, collections: Sequence[Scope], query: SearchQuery) -> float:
-    """Which part of the documents a filter lets pass, or was live then, 0..1, judged by a sample."""
+def _share(cursor: CursorWrapper, collections: Sequence[Scope], query: SearchQuery, most: float) -> float:
+    """Which part of the documents a filter lets pass, or was live then, 0..1: counted where an index finds them, but
+    only until it is more than `most`, else judged by a sample."""
     found = query.filter or Filter("true", {})
-    parameters = {"collections": [collection.id for collection in collections], **found.parameters}
+    parameters = {"collections": [collection.id for collection in collections], **_parameters(collections, found)}
+    if found.question is not None and not query.is_past:
+        documents = sum(collection.documents for collection in collections)
+        bound = round(most * documents) + 1
+        cursor.execute(QUERIES["found"].format(passes=_passes(found)), parameters | {"most": bound})
+        return cursor.fetchone()[0] / max(1, documents)
     if query.is_past:
         cursor.execute(
             QUERIES["born"].format(filter=found.sql, sample=past.SAMPLE), parameters | {"as_of": query.as_of}
@@ -190,9 +197,15 @@ def _share(cursor: CursorWrapper, collections: Sequence[Scope], query: SearchQue
     return passing / max(1, sampled)
 
 
-def scans(collections: Sequence[Scope]) -> bool:
-    """So few live chunks that scanning them all is as fast as the vector index, and misses none."""
-    return sum(collection.chunks for collection in collections) <= settings.EXACT_SCAN_ROWS
+def _passes(found: Filter) -> str:
+    """The filter as a condition of documents that an index is to find."""
+    return found.sql if found.question is None else QUERIES["passes"].format(filter=found.sql)
+
+
+def _parameters(collections: Sequence[Scope], found: Filter) -> dict[str, Any]:
+    if found.question is None:
+        return found.parameters
+    return found.parameters | {"attributes": attributes.tsquery(collections[0].tenant_id, found.question)}
 
 
 def hit(row: tuple[Any, ...], slugs: dict[UUID, str]) -> Hit:

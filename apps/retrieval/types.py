@@ -57,13 +57,16 @@ class SearchQuery:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What a search needs to know of a collection: `chunks` and `tokens` are of its live rows; `counted`: of how
+    """What a search needs to know of a collection: `documents`, `chunks` and
+    `tokens` are of its live rows; `counted`: of how
     many chunks the words were counted last, as `lexicon` (0: never). window: the seconds for which a bounded search
     lets a newer version wait."""
 
+    tenant_id: UUID
     id: UUID
     slug: str
     epoch: int
+    documents: int
     chunks: int
     tokens: int
     language: str

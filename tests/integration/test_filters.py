@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import operator
 from collections.abc import Callable
@@ -16,8 +17,13 @@ from hypothesis import strategies as st
 
 from apps.access import tenancy
 from apps.access.problems import Problem
+from apps.documents import attributes
+from apps.documents.accept import Submission
+from apps.documents.edit import edit
+from apps.documents.merge import MERGED, merge
 from apps.documents.models import Collection, Document
-from apps.retrieval import statement
+from apps.documents.remove import delete
+from apps.retrieval import policy, statement
 from apps.retrieval.filters import MAX_CONDITIONS, MAX_DEPTH, MAX_VALUES, compile_filter
 from apps.retrieval.search import search
 from apps.retrieval.types import SearchQuery
@@ -30,6 +36,7 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
     "it/100%": {"year": 2022.0, "tags": ["it", 7], 'we\'ird "key"': "x", "a": {"b": [{"c": 1}, {"c": 2}]}},
     "plain": {},
 }
+TENANT = uuid4()
 TITLES = {"hr/leave": "Leave", "hr/pay": "Pay", "it/vpn": "VPN"}
 
 
@@ -97,7 +104,7 @@ CASES: list[tuple[dict[str, Any], set[str]]] = [
 @pytest.mark.parametrize("path", ["scan", "few", "index"])
 def test_each_operator_on_each_path(filled: Collection, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if path == "index":
-        monkeypatch.setattr(statement, "FILTERED_ROWS", -1)
+        monkeypatch.setattr(policy, "most_compared", lambda scopes, wanted: -1)
     with override_settings(EXACT_SCAN_ROWS=5_000 if path == "scan" else 0):
         for filters, expected in CASES:
             for mode in ("dense", "lexical", "hybrid"):
@@ -249,21 +256,24 @@ def _is_number(value: Any) -> bool:
 
 
 @pytest.fixture(scope="module")
-def random_metadata(database: None) -> Callable[[dict[str, Any], list[dict[str, Any]]], list[bool]]:
-    """holds(filters, list of metadata): what Postgres says of each."""
+def random_metadata(database: None) -> Callable[[dict[str, Any], list[dict[str, Any]]], list[tuple[bool, bool]]]:
+    """holds(filters, list of metadata): of each, does the filter hold, and do its terms find it? As Postgres says."""
     from django.db import connection
 
-    def holds(filters: dict[str, Any], values: list[dict[str, Any]]) -> list[bool]:
+    def holds(filters: dict[str, Any], values: list[dict[str, Any]]) -> list[tuple[bool, bool]]:
         compiled = compile_filter(filters)
         assert compiled is not None
         parameters = {"values": [json.dumps(each) for each in values], **compiled.parameters}
+        parameters["terms"] = [attributes.tsvector(TENANT, each) for each in values]
+        parameters["asked"] = attributes.tsquery(TENANT, compiled.question) if compiled.question else None
         with connection.cursor() as cursor:
             cursor.execute(
-                f"SELECT {compiled.sql} FROM unnest(%(values)s::text[]) WITH ORDINALITY AS v (value, number),"
+                f"SELECT {compiled.sql}, coalesce(terms::tsvector @@ %(asked)s::tsquery, true)"
+                " FROM unnest(%(values)s::text[], %(terms)s::text[]) WITH ORDINALITY AS v (value, terms, number),"
                 " LATERAL (SELECT value::jsonb AS metadata) d ORDER BY number",
                 parameters,
             )
-            return [row[0] for row in cursor.fetchall()]
+            return cursor.fetchall()
 
     return holds
 
@@ -271,13 +281,114 @@ def random_metadata(database: None) -> Callable[[dict[str, Any], list[dict[str, 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(filters=_filters(), values=st.lists(st.dictionaries(KEYS, SCALARS, max_size=3), min_size=1, max_size=20))
 def test_any_filter_means_what_the_grammar_says(
-    random_metadata: Callable[..., list[bool]], filters: dict[str, Any], values: list[dict[str, Any]]
+    random_metadata: Callable[..., list[tuple[bool, bool]]], filters: dict[str, Any], values: list[dict[str, Any]]
 ) -> None:
-    assert random_metadata(filters, values) == [_holds(filters, each) for each in values]
+    assert [right for right, _ in random_metadata(filters, values)] == [_holds(filters, each) for each in values]
+
+
+NUMBERS = st.one_of(st.floats(allow_nan=False, allow_infinity=False), st.integers(-(2**63), 2**63), st.integers(-9, 9))
+WORDS = st.text("ab'\"\\é\U0001f600", max_size=3)
+NESTED_VALUES = st.recursive(
+    st.one_of(st.none(), st.booleans(), NUMBERS, WORDS),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(KEYS, inner, max_size=2)),
+    max_leaves=6,
+)
+
+
+@st.composite
+def _found_by_terms(draw: st.DrawFn) -> dict[str, Any]:
+    bounds = draw(st.sampled_from([NUMBERS, WORDS]))
+    conditions = st.fixed_dictionaries(
+        {},
+        optional={"$gt": bounds, "$gte": bounds, "$lt": bounds, "$lte": bounds, "$exists": st.just(True)}
+        | {"$eq": st.one_of(NUMBERS, WORDS), "$in": st.lists(WORDS, min_size=1, max_size=2), "$prefix": WORDS},
+    ).filter(bool)
+    path = ".".join(["metadata", *draw(st.lists(KEYS, min_size=1, max_size=2))])
+    return {path: draw(conditions)}
+
+
+@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    filters=_found_by_terms(),
+    values=st.lists(st.dictionaries(KEYS, NESTED_VALUES, max_size=3), min_size=1, max_size=20),
+)
+def test_the_terms_find_all_that_pass(
+    random_metadata: Callable[..., list[tuple[bool, bool]]], filters: dict[str, Any], values: list[dict[str, Any]]
+) -> None:
+    for metadata, (passes, is_found) in zip(values, random_metadata(filters, values), strict=True):
+        assert is_found or not passes, metadata
+
+
+@pytest.mark.parametrize(
+    ("filters", "found", "lost"),
+    [
+        ({"metadata.a": 3}, [{"a": 3.0}, {"a": [1, 3]}], [{"a": 4}, {"a": "3"}, {"b": 3}]),
+        ({"metadata.a": {"$in": ["x", "y"]}}, [{"a": "x"}, {"a": ["y"]}], [{"a": "xy"}, {}]),
+        ({"metadata.a": {"$gte": 100, "$lt": 150}}, [{"a": 100}, {"a": 149.5}], [{"a": 99}, {"a": 151}, {"a": "120"}]),
+        ({"metadata.a": {"$lt": -0.5}}, [{"a": -3}], [{"a": 0}, {"a": 1e300}]),
+        ({"metadata.a": {"$gt": "2025-03", "$lt": "2025-05"}}, [{"a": "2025-04"}], [{"a": "2025-06"}, {"a": "2024"}]),
+        ({"metadata.a": {"$prefix": "hr/"}}, [{"a": "hr/pay"}], [{"a": "it/"}]),
+        ({"metadata.a.b": {"$exists": True}}, [{"a": {"b": None}}, {"a": [{"b": []}]}], [{"a": 1}, {"b": 1}]),
+        ({"$or": [{"metadata.a": 1}, {"metadata.b": 2}]}, [{"a": 1}, {"b": 2}], [{"a": 2, "b": 1}]),
+        ({"metadata.a": 1, "metadata.b": 2, "title": "x"}, [{"a": 1, "b": 2}], [{"a": 1}, {"b": 2}]),
+        ({"metadata.many": {"$eq": 1}}, [{"many": 1}, {"others": list(range(2_000))}], [{"others": [1]}]),
+    ],
+)  # fmt: skip
+def test_the_terms_leave_the_others_out(
+    random_metadata: Callable[..., list[tuple[bool, bool]]],
+    filters: dict[str, Any],
+    found: list[dict[str, Any]],
+    lost: list[dict[str, Any]],
+) -> None:
+    compiled = compile_filter({name: given for name, given in filters.items() if name != "title"})
+    assert compiled is not None and compiled.question == compile_filter(filters).question  # type: ignore[union-attr]
+    told = random_metadata({name: given for name, given in filters.items() if name != "title"}, found + lost)
+    assert [is_found for _, is_found in told] == [True] * len(found) + [False] * len(lost)
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [
+        *({"metadata.a": {"$ne": 1}}, {"$not": {"metadata.a": 1}}, {"title": "x"}, {"metadata.a": [1]}),
+        *({"$or": [{"metadata.a": 1}, {"title": "x"}]}, {"metadata.a": {"$exists": False}}),
+    ],
+)
+def test_what_terms_cannot_tell_is_not_asked(filters: dict[str, Any]) -> None:
+    compiled = compile_filter(filters)
+    assert compiled is not None and compiled.question is None
+
+
+def test_every_write_keeps_the_terms_with_the_metadata(
+    collection: Collection, ingest: Callable[..., Any], put: Callable[..., Any]
+) -> None:
+    def terms(source_uri: str = "doc") -> tuple[dict[str, Any], str]:
+        with tenancy.scope(collection.tenant_id):
+            document = Document.objects.get(source_uri=source_uri)
+        return document.metadata, document.attributes
+
+    def told(metadata: dict[str, Any]) -> tuple[dict[str, Any], str]:
+        return metadata, attributes.tsvector(collection.tenant_id, metadata)
+
+    ingest(collection, "One text.", metadata={"a": ["it's", 2]})
+    assert terms() == told({"a": ["it's", 2]})
+    put(collection, "One text.", metadata={"a": 3})  # the same content
+    assert terms() == told({"a": 3})
+    ingest(collection, "Another text.", metadata={"b": None})
+    assert terms() == told({"b": None})
+    with tenancy.scope(collection.tenant_id):
+        document_id = Document.objects.get(source_uri="doc").id
+        edit(document_id, {"metadata": {"c": True}})
+    assert terms() == told({"c": True})
+    submission = Submission(io.BytesIO(b"Merged."), "text/plain", "", source_uri="m", metadata={"d": "x\\y"})
+    assert merge(collection=collection, submissions=[submission]) == [MERGED]
+    assert terms("m") == told({"d": "x\\y"})
+    delete(tenant_id=collection.tenant_id, document_id=document_id, erase=True)
+    with tenancy.scope(collection.tenant_id):
+        assert not Document.objects.get(id=document_id).attributes
 
 
 def test_a_search_that_takes_too_long_is_stopped(filled: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(statement.QUERIES, "holds", " AND (SELECT pg_sleep(30)::text || {row}.document_id IS NOT NULL)")
+    monkeypatch.setitem(statement.QUERIES, "holds", " AND pg_sleep(30)::text || {row}.document_id IS NOT NULL")
     with override_settings(SEARCH_TIMEOUT_SECONDS=0.2), pytest.raises(Problem) as stopped:
         found(filled, {"title": "x"})
     assert (stopped.value.status_code, stopped.value.code) == (504, "search_timeout")

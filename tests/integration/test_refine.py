@@ -17,6 +17,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection
 from django.test import override_settings
+from django.utils import timezone
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
@@ -211,6 +212,29 @@ def test_what_is_deleted_while_a_reranker_fails_does_not_come_back_either(
     reranker.during = delete
     found = ask(collection, "lighthouse keeper script:500", rerank=True)
     assert set(uris(found)) == {"n1", "n3"} and found.rerank and found.rerank.error == "server_error"
+
+
+def test_the_past_is_reranked_widened_and_diversified_too(
+    collection: Collection, ingest: Put, reranker: FakeRerankServer
+) -> None:
+    """What was deleted or changed since then is in it, what is erased while the reranker works is not."""
+    fill_ranked(collection, ingest, 5)
+    then = timezone.now()
+    ingest(collection, "Something else altogether.", source_uri="n0")
+    with tenancy.scope(collection.tenant_id):
+        ids = dict(Document.objects.values_list("source_uri", "id"))
+    remove.delete(tenant_id=collection.tenant_id, document_id=ids["n1"])
+    asked: dict[str, Any] = {"k": 3, "as_of": then, "rerank": True, "expand": 1}
+    for mode in MODES:
+        assert uris(ask(collection, "lighthouse keeper", mode=mode, **asked)) == ["n0", "n1", "n2"]
+        assert len(ask(collection, "lighthouse keeper", mode=mode, diversify=0.5, k=5, as_of=then).hits) == 5
+
+    def erase() -> None:
+        remove.delete(tenant_id=collection.tenant_id, document_id=ids["n2"], erase=True)
+        connection.close()
+
+    reranker.during = erase
+    assert uris(ask(collection, "lighthouse keeper", **asked)) == ["n0", "n1", "n3"]
 
 
 @pytest.mark.parametrize("asked", [None, True, False])

@@ -40,7 +40,10 @@ class Client:
     """One thread's client of one tenant."""
 
     def __init__(self, server: Server, ledger: Ledger, tenant: Tenant, key: str) -> None:
-        self.http, self.ledger, self.tenant = server.client(key), ledger, tenant.slug
+        # Idle connections are given up before the server does: a request on one that is just being closed would fail.
+        limits, headers = httpx.Limits(keepalive_expiry=1), {"Authorization": f"Bearer {key}"}
+        self.http = httpx.Client(base_url=server.url, headers=headers, timeout=60, limits=limits)
+        self.ledger, self.tenant = ledger, tenant.slug
         self.judge = Judge(ledger, tenant.slug)
 
     # --- writers

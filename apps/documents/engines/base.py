@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 
 
@@ -36,3 +37,6 @@ class Engine(Protocol):
 
     def partitions(self, editor: BaseDatabaseSchemaEditor, table: str) -> list[str]:
         """The tables that hold the rows and their indexes, where this engine names them; else the table itself."""
+
+    def graphs(self, connection: BaseDatabaseWrapper) -> int:
+        """How many indexes of a sharded table each search asks. Looked up once: it never changes."""

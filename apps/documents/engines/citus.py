@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 
 ANCHOR = "documents_document"
@@ -20,6 +21,9 @@ class CitusEngine:
     name = "citus"
     batch = 1  # rows of one known document only can be locked
     whole_snapshots = False  # the coordinator's rows may be seen before those of a shard
+
+    def __init__(self) -> None:
+        self.found: int | None = None
 
     def create_sharded(
         self,
@@ -47,6 +51,13 @@ class CitusEngine:
 
     def partitions(self, editor: BaseDatabaseSchemaEditor, table: str) -> list[str]:
         return [table]
+
+    def graphs(self, connection: BaseDatabaseWrapper) -> int:
+        if self.found is None:
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT count(*) FROM pg_dist_shard WHERE logicalrelid = to_regclass(%s)", [ANCHOR])
+                self.found = max(1, cursor.fetchone()[0])
+        return self.found
 
 
 def _one_connection_per_node(editor: BaseDatabaseSchemaEditor) -> None:

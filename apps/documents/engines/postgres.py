@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 
 
@@ -16,6 +17,7 @@ class PostgresEngine:
 
     def __init__(self, partitions: int) -> None:
         self.count = partitions
+        self.found: int | None = None
 
     def create_sharded(
         self,
@@ -47,3 +49,10 @@ class PostgresEngine:
                 [table],
             )
             return [row[0] for row in cursor.fetchall()]
+
+    def graphs(self, connection: BaseDatabaseWrapper) -> int:
+        if self.found is None:
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT count(*) FROM pg_inherits WHERE inhparent = to_regclass('documents_document')")
+                self.found = max(1, cursor.fetchone()[0])
+        return self.found

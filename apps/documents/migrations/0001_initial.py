@@ -172,6 +172,10 @@ class Migration(migrations.Migration):
                 ("given_title", models.TextField(blank=True, db_default="", default="")),
                 ("title", models.TextField(blank=True)),
                 ("metadata", models.JSONField(blank=True, default=dict)),
+                (
+                    "attributes",
+                    django.contrib.postgres.search.SearchVectorField(db_default="", default="", editable=False),
+                ),
                 ("version", models.BigIntegerField()),
                 ("live_version", models.BigIntegerField(null=True)),
                 ("live_revision", models.BigIntegerField(db_default=0, default=0)),
@@ -582,6 +586,14 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name="document",
             index=models.Index(fields=["tenant", "id"], name="document_tenant"),
+        ),
+        migrations.AddIndex(
+            model_name="document",
+            index=models.Index(fields=["collection", "id"], name="document_sample"),
+        ),
+        migrations.AddIndex(
+            model_name="document",
+            index=django.contrib.postgres.indexes.GinIndex(fields=["attributes"], name="document_attributes"),
         ),
         migrations.AddIndex(
             model_name="document",

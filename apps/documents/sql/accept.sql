@@ -22,17 +22,18 @@ SELECT id FROM documents_document WHERE id = ANY(%(ids)b)
 -- name: upsert_documents
 -- Invariant I2: the guard is in the statement. No row back means that the stored version is not lower.
 INSERT INTO documents_document AS d
-    (id, tenant_id, collection_id, source_uri, given_title, title, metadata, version, content_sha256, media_type, state,
-     pending_since, created_at, updated_at)
+    (id, tenant_id, collection_id, source_uri, given_title, title, metadata, attributes, version, content_sha256,
+     media_type, state, pending_since, created_at, updated_at)
 {each id uuid, tenant uuid, collection uuid, source_uri text, given_title text, title text, metadata jsonb,
-      version bigint, sha256 bytea, media_type text, state text, pending_since timestamptz, created_at timestamptz,
-      updated_at timestamptz}
+      attributes tsvector, version bigint, sha256 bytea, media_type text, state text, pending_since timestamptz,
+      created_at timestamptz, updated_at timestamptz}
 ON CONFLICT (id) DO UPDATE SET
     version = EXCLUDED.version,
     source_uri = EXCLUDED.source_uri,
     given_title = EXCLUDED.given_title,
     title = EXCLUDED.title,
     metadata = EXCLUDED.metadata,
+    attributes = EXCLUDED.attributes,
     content_sha256 = EXCLUDED.content_sha256,
     media_type = EXCLUDED.media_type,
     state = EXCLUDED.state,

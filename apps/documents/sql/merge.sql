@@ -5,9 +5,9 @@ FROM documents_document WHERE collection_id = %(collection)s AND source_uri = AN
 
 -- name: create_load_document
 CREATE TEMPORARY TABLE IF NOT EXISTS load_document (
-    id uuid, source_uri text, given_title text, title text, metadata jsonb, version bigint, sha256 bytea,
-    media_type text, filename text, bytes bigint, data bytea, text text, characters bigint, parsed_media_type text, parser text,
-    blob_uri text, chunk_ids uuid[], starts int[], ends int[], page_starts int[], page_numbers int[], notes jsonb,
+    id uuid, source_uri text, given_title text, title text, metadata jsonb, attributes text, version bigint,
+    sha256 bytea, media_type text, filename text, bytes bigint, data bytea, text text, characters bigint,
+    parsed_media_type text, parser text, blob_uri text, chunk_ids uuid[], starts int[], ends int[], page_starts int[], page_numbers int[], notes jsonb,
     source_updated_at timestamptz
 ) ON COMMIT DELETE ROWS
 
@@ -26,11 +26,11 @@ CREATE TEMPORARY TABLE IF NOT EXISTS load_vector_chunk (
 -- name: merge_documents
 -- The guard: whatever has the id already is not touched, and no row comes back for it.
 INSERT INTO documents_document AS d
-    (id, tenant_id, collection_id, source_uri, given_title, title, metadata, version, live_version, content_sha256,
-     media_type, state, created_at, updated_at)
+    (id, tenant_id, collection_id, source_uri, given_title, title, metadata, attributes, version, live_version,
+     content_sha256, media_type, state, created_at, updated_at)
 SELECT id, %(tenant)s, %(collection)s, source_uri, given_title,
-       CASE WHEN given_title = '' THEN title ELSE given_title END, metadata, version, version, sha256, media_type, 'live',
-       %(now)s, %(now)s
+       CASE WHEN given_title = '' THEN title ELSE given_title END, metadata, attributes::tsvector, version, version,
+       sha256, media_type, 'live', %(now)s, %(now)s
 FROM load_document ORDER BY id
 ON CONFLICT (id) DO NOTHING
 RETURNING d.id

@@ -14,8 +14,8 @@ SELECT 1 FROM documents_document WHERE id = %(document)s AND erased_at IS NULL F
 -- name: bury_document
 -- What is left of an erased document.
 UPDATE documents_document SET
-    source_uri = %(source_uri)s, given_title = '', title = '', metadata = '{}', content_sha256 = '', media_type = '', error = NULL,
-    erased_at = coalesce(erased_at, %(now)s), updated_at = %(now)s
+    source_uri = %(source_uri)s, given_title = '', title = '', metadata = '{}', attributes = '', content_sha256 = '',
+    media_type = '', error = NULL, erased_at = coalesce(erased_at, %(now)s), updated_at = %(now)s
 WHERE id = %(document)s
 
 -- name: retire_all_chunks

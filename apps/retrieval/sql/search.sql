@@ -1,6 +1,6 @@
 -- name: scopes
 -- The collections that a search is about, with their counters and their space, as one cheap read.
-SELECT c.id, c.slug, c.epoch, c.chunks, c.tokens, c.language, c.consistency_window_seconds,
+SELECT c.tenant_id, c.id, c.slug, c.epoch, c.documents, c.chunks, c.tokens, c.language, c.consistency_window_seconds,
        coalesce(l.generation, 0), coalesce(l.chunks, 0),
        s.id, s.slug, s.backend, s.model, s.revision, s.dimensions, s.metric, s.storage, s.index_method, s.index_parameters
 FROM documents_collection c JOIN documents_embeddingspace s ON s.id = c.space_id
@@ -16,6 +16,18 @@ FROM (
     SELECT * FROM documents_document
     WHERE collection_id = ANY(%(collections)s) AND live_version IS NOT NULL ORDER BY id LIMIT {sample}
 ) d
+
+-- name: found
+-- Of how many live documents a filter lets pass, counted up to a bound, where its terms find them through an index.
+SELECT count(*) FROM (
+    SELECT d.id FROM documents_document d
+    WHERE d.collection_id = ANY(%(collections)s) AND d.live_version IS NOT NULL AND {passes} LIMIT %(most)s
+) found
+
+-- name: passes
+-- Where a filter asks something of the terms of a document's metadata: these find all for which it holds, and maybe
+-- others.
+d.attributes @@ %(attributes)s::tsquery AND {filter}
 
 -- name: holds
 -- Beside a row of a chunk or a vector. As a value and not as a join: the order of the index scan stays.
@@ -44,12 +56,13 @@ JOIN documents_document d ON d.id = b.document_id
 CROSS JOIN LATERAL (SELECT array_position(v.chunk_ids, b.chunk_id) AS ordinal) p
 CROSS JOIN LATERAL (SELECT width_bucket(v.starts[p.ordinal], v.page_starts) AS first,
                            width_bucket(v.ends[p.ordinal] - 1, v.page_starts) AS last) pages
-{vectors}WHERE p.ordinal IS NOT NULL
+WHERE p.ordinal IS NOT NULL
 ORDER BY b.score DESC, b.chunk_id
 
--- name: vectors
--- Beside each hit, where results are diversified: its vector.
-LEFT JOIN {table} e ON e.document_id = b.document_id AND e.chunk_id = b.chunk_id
+-- name: vector
+-- A hit's vector, where results are diversified. As a value and not as a join: for a join the planner may bring all
+-- chunks of a document together with all its vectors first.
+, (SELECT vector_send(e.embedding::vector) FROM {table} e WHERE e.document_id = d.id AND e.chunk_id = b.chunk_id)
 
 -- name: lived_now
 c.retired_in_version IS NULL
@@ -64,6 +77,19 @@ dense AS MATERIALIZED (
     FROM {table} e
     WHERE live AND collection_id = ANY(%(collections)s){holds}
     ORDER BY embedding {operator} %(vector)s::{type} LIMIT %(candidates)s
+),
+
+-- name: dense_binary
+-- The same through an index of bits, one for each dimension's sign: more candidates than wanted, which are compared
+-- again by the vectors themselves.
+dense AS MATERIALIZED (
+    SELECT document_id, chunk_id, 1 - (embedding {operator} %(vector)s::{type}) AS similarity
+    FROM (
+        SELECT document_id, chunk_id, embedding FROM {table} e
+        WHERE live AND collection_id = ANY(%(collections)s){holds}
+        ORDER BY {bits} <~> {asked_bits} LIMIT %(oversampled)s
+    ) near
+    ORDER BY (embedding {operator} %(vector)s::{type}) + 0 LIMIT %(candidates)s
 ),
 
 -- name: dense_exact
@@ -81,7 +107,7 @@ dense AS MATERIALIZED (
 dense AS MATERIALIZED (
     SELECT e.document_id, e.chunk_id, 1 - (e.embedding {operator} %(vector)s::{type}) AS similarity
     FROM documents_document d JOIN {table} e ON e.document_id = d.id AND e.live
-    WHERE d.collection_id = ANY(%(collections)s) AND d.live_version IS NOT NULL AND {filter}
+    WHERE d.collection_id = ANY(%(collections)s) AND d.live_version IS NOT NULL AND {passes}
     ORDER BY (e.embedding {operator} %(vector)s::{type}) + 0 LIMIT %(candidates)s
 ),
 
@@ -135,7 +161,7 @@ lexical AS MATERIALIZED (
 
 -- name: chunks_passing
 -- Where few documents pass a filter, their chunks are looked at, and not all that have the words.
-documents_document d JOIN documents_chunk c ON c.document_id = d.id AND d.live_version IS NOT NULL AND {filter}
+documents_document d JOIN documents_chunk c ON c.document_id = d.id AND d.live_version IS NOT NULL AND {passes}
 
 -- name: terms
 -- What a query is made of, in each of the languages: words (their lexemes), phrases and beginnings (as tsqueries); how

@@ -23,6 +23,7 @@ class Command(BaseCommand):
         create.add_argument("--index", choices=EmbeddingSpace.Index.values, default="hnsw")
         create.add_argument("--storage", choices=EmbeddingSpace.Storage.values, default="halfvec")
         create.add_argument("--metric", choices=EmbeddingSpace.Metric.values, default="cosine")
+        create.add_argument("--binary", action="store_true", help="index one bit for each dimension")
         create.add_argument("--backend", choices=("local", "openai", "fake"), default=settings.EMBEDDING_BACKEND)
         create.add_argument("--model", default=settings.EMBEDDING_MODEL)
         create.add_argument("--dimensions", type=int, default=settings.EMBEDDING_DIMENSIONS)
@@ -56,6 +57,7 @@ class Command(BaseCommand):
                 index_method=options["index"],
                 storage=options["storage"],
                 metric=options["metric"],
+                binary=options["binary"],
             )
         except ValidationError as error:
             raise CommandError("; ".join(error.messages))

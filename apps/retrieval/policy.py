@@ -1,0 +1,83 @@
+"""How the nearest vectors are looked for: which way, and how far. Numbers from benchmarks/RESULTS.md; docs/search.md
+tells it to users.
+
+1. **Exactly**, where few chunks are searched (EXACT_SCAN_ROWS), or few pass a filter (`most_compared`). The vector
+   index would visit rows that do not pass until it gives up: at 1 % it loses a third of the answers.
+2. **Through the index** otherwise, a filter looked up beside each row. Each partition or shard has a graph (or lists)
+   of its own, and needs to find its share only; the scans go on until enough has passed.
+3. **Exactly after all**, where the index gave up before enough had passed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from django.conf import settings
+from django.db import connection
+
+from apps.documents.engines import engine_for
+from apps.documents.models import EmbeddingSpace
+
+from .types import Scope, SearchQuery
+
+CANDIDATES = 100  # of each leg of a hybrid search: fusion needs more than k to choose from
+BREADTH = 80  # of one graph: recall 0.96 to 0.99 of the ten nearest among 200,000 of 384 dimensions; 40 miss 0.95
+FILTERED = 2  # times as broad beside a filter, which most of what is found does not pass
+SPARE = 10  # of each graph of several: the nearest are not spread evenly
+MAX_BREADTH = 1_000  # hnsw.ef_search cannot be more
+BALANCE = 10  # to visit a row of the graph and look its document up takes as long as comparing so many exactly
+MOST_COMPARED = 50_000
+SCANNED = 20_000  # rows that an index scan visits at least before it gives up; pgvector's own bound
+PATIENCE = 20  # visited for each that should have been needed, were the filter's documents spread evenly
+OVERSAMPLE = 10  # bits tell vectors apart so badly that so many more are compared again by the vectors themselves
+
+
+def candidates(query: SearchQuery) -> int:
+    """How many chunks a leg gives: what will be read, or more where two legs are fused."""
+    return query.fetch if query.mode == "dense" else max(CANDIDATES, query.fetch)
+
+
+def compares_all(scopes: Sequence[Scope]) -> bool:
+    """So few live chunks that comparing them all is as fast as the vector index, and misses none."""
+    return _chunks(scopes) <= settings.EXACT_SCAN_ROWS
+
+
+def most_compared(scopes: Sequence[Scope], wanted: int) -> int:
+    """Of at most so many chunks that pass a filter all are compared.
+
+    Comparing a part p of n chunks costs p * n, the index wanted / p rows that cost BALANCE times as much each.
+    """
+    even = (BALANCE * wanted * _chunks(scopes)) ** 0.5
+    return min(MOST_COMPARED, max(settings.EXACT_SCAN_ROWS, round(even)))
+
+
+def index_settings(space: EmbeddingSpace, wanted: int, chunks: int = 0, *, fewest: int = 0) -> list[str]:
+    """SET LOCAL statements for the vector index, to find the nearest `wanted` of so many chunks; fewest: that pass a
+    filter, if there is one."""
+    graphs = engine_for(connection).graphs(connection)
+    sought = wanted * (OVERSAMPLE if space.index_parameters.get("binary") else 1)
+    scanned = SCANNED
+    if fewest:
+        scanned = max(SCANNED, PATIENCE * wanted * chunks // (fewest * graphs))
+    if space.index_method == EmbeddingSpace.Index.HNSW:
+        breadth = max(BREADTH, 2 * sought) * (FILTERED if fewest else 1)
+        breadth = min(MAX_BREADTH, SPARE + -(-breadth // graphs))
+        return [
+            f"SET LOCAL hnsw.ef_search = {breadth}",
+            "SET LOCAL hnsw.iterative_scan = relaxed_order",
+            f"SET LOCAL hnsw.max_scan_tuples = {scanned}",
+            "SET LOCAL hnsw.scan_mem_multiplier = 8",  # of work_mem: else it gives up for its memory before
+        ]
+    lists = max(1, int(space.index_parameters.get("lists", 1)))
+    # Twice the root is recall 0.95 or more; the lists of several indexes are as good as one's.
+    probes = min(lists, max(1, round(2 * lists**0.5)))
+    enough = min(lists, max(probes, -(-lists * scanned // max(1, chunks // graphs)))) if chunks else lists
+    return [
+        f"SET LOCAL ivfflat.probes = {probes}",
+        "SET LOCAL ivfflat.iterative_scan = relaxed_order",
+        f"SET LOCAL ivfflat.max_probes = {enough}",
+    ]
+
+
+def _chunks(scopes: Sequence[Scope]) -> int:
+    return sum(scope.chunks for scope in scopes)

@@ -1,0 +1,100 @@
+"""Every kind of vector index finds what an exact comparison finds: methods, storages, metrics, and indexes of bits."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+from uuid import UUID, uuid4
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from django.db import connection, connections
+from django.test import override_settings
+
+from apps.access import tenancy
+from apps.access.models import Tenant
+from apps.documents import spaces
+from apps.documents.db import vector_text
+from apps.documents.models import Collection
+from apps.retrieval.scopes import scopes_of
+from apps.retrieval.statement import choose, compose, index_settings
+from apps.retrieval.types import SearchQuery
+from tests.conftest import make_collection
+
+ROWS, DIMENSIONS, TOPICS, QUERIES = 3_000, 64, 40, 25
+K = 10
+Floats = npt.NDArray[np.float32]
+
+
+def _vectors(count: int, seed: int) -> Floats:
+    """Unit vectors around the same forty topics."""
+    topics = np.random.default_rng(0).standard_normal((TOPICS, DIMENSIONS))
+    dice = np.random.default_rng(seed)
+    near = topics[dice.integers(0, TOPICS, count)] + 0.7 * dice.standard_normal((count, DIMENSIONS))
+    return (near / np.linalg.norm(near, axis=1, keepdims=True)).astype(np.float32)
+
+
+def _fill(collection: Collection, vectors: Floats, ids: list[UUID]) -> None:
+    """Live vectors straight into the space's table."""
+    with tenancy.scope(collection.tenant_id), connection.cursor() as cursor:
+        cursor.execute(
+            f"INSERT INTO {collection.space.table}"
+            f" SELECT id, id, %s, %s, true, v::{spaces.column_type(collection.space)}"
+            " FROM unnest(%s::uuid[], %s::vector[]) AS n (id, v)",
+            [collection.tenant_id, collection.id, ids, [vector_text(row.tolist()) for row in vectors]],
+        )
+        Collection.objects.filter(id=collection.id).update(chunks=len(ids), documents=len(ids))
+    with connections["owner"].cursor() as cursor:
+        cursor.execute(f"ANALYZE {collection.space.table}")
+
+
+def _found(collection: Collection, vector: Floats) -> tuple[set[UUID], str]:
+    """What the dense leg of a search finds, and its plan."""
+    query = SearchQuery("anything", k=K, mode="dense")
+    with override_settings(EXACT_SCAN_ROWS=0), tenancy.scope(collection.tenant_id), connection.cursor() as cursor:
+        scopes = scopes_of([collection.slug])
+        statement, parameters = compose(scopes, query, vector.tolist(), choose(scopes, query))
+        leg = statement[: statement.index("\n),")] + "\n) SELECT chunk_id FROM dense"  # there are no texts
+        cursor.execute("; ".join(index_settings(scopes, query)))
+        cursor.execute("EXPLAIN " + leg, parameters)
+        plan = "\n".join(line for (line,) in cursor.fetchall())
+        cursor.execute(leg, parameters)
+        return {row[0] for row in cursor.fetchall()}, plan
+
+
+def _exact(vectors: Floats, ids: list[UUID], metric: str, query: Floats) -> set[UUID]:
+    near = -np.linalg.norm(vectors - query, axis=1) if metric == "l2" else vectors @ query
+    return {ids[row] for row in np.argsort(-near)[:K]}
+
+
+@pytest.mark.parametrize(
+    ("method", "storage", "metric", "binary"),
+    list(product(["hnsw", "ivfflat"], ["halfvec", "vector"], ["cosine", "ip", "l2"], [False, True])),
+)
+def test_what_an_index_finds_is_what_is_nearest(
+    tenant: Tenant, monkeypatch: pytest.MonkeyPatch, method: str, storage: str, metric: str, binary: bool
+) -> None:
+    options: dict[str, Any] = {"index_method": method, "storage": storage, "metric": metric, "binary": binary}
+    slug = f"s-{uuid4().hex[:8]}"
+    space = spaces.create(slug=slug, backend="fake", model="fake", dimensions=DIMENSIONS, **options)
+    collection = make_collection(tenant, space=space.slug)
+    vectors, ids = _vectors(ROWS, 1), [uuid4() for _ in range(ROWS)]
+    _fill(collection, vectors, ids)
+    if method == "ivfflat":
+        monkeypatch.setattr(spaces, "_lists", lambda connection, space: 12)  # so few rows would get one
+        assert spaces.build_index(space=space)["lists"] == 12
+    recall = []
+    for query in _vectors(QUERIES, 2):
+        found, plan = _found(collection, query)
+        assert "Order By: ((binary_quantize" in plan if binary else "Order By: (embedding <" in plan
+        recall.append(len(found & _exact(vectors, ids, metric, query)) / K)
+    assert np.mean(recall) >= 0.95
+
+
+def test_a_binary_index_stays_one_when_it_is_built_anew(database: None) -> None:
+    space = spaces.create(slug="bits", backend="fake", model="fake", dimensions=8, index_method="ivfflat", binary=True)
+    assert spaces.build_index(space=space) == {"binary": True, "lists": 1}
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT indexdef FROM pg_indexes WHERE indexname = %s", [spaces.index_name(space)])
+        assert "binary_quantize(embedding)" in cursor.fetchone()[0]
