@@ -68,7 +68,7 @@ def run(data: Path) -> Iterator[tuple[str, str, str]]:
                         for way in list(WAYS)[:: 1 if number % 2 else -1]:
                             query = SearchQuery(text, filter=compile_filter(only), **WAYS[way])
                             with Clock() as clock:
-                                found = search(tenant_id=collection.tenant_id, query=query)
+                                found = search(tenant_id=collection.tenant_id, query=query, reuse=False)
                             assert len(found.hits) == 10 and not (found.rerank and found.rerank.error)
                             seconds[way].append(clock.seconds)
                 plain = statistics.median(seconds["plain"])

@@ -71,5 +71,5 @@ def results(candidates: Sequence[Hit], query: SearchQuery) -> list[Hit]:
     if query.diversify:
         relevance, vectors = [hit.score for hit in candidates], [hit.vector for hit in candidates]
         order = mmr(relevance, vectors, diversify=query.diversify, k=query.k)
-        chosen = [candidates[index] for index in order]
+        chosen = [replace(candidates[index], vector=None) for index in order]
     return expand(chosen, query.expand)

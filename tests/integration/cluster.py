@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
 import numpy as np
 import pytest
 from django.db import connection, connections
+from django.utils import timezone
 
 from apps.access import tenancy
 from apps.access.models import Tenant
@@ -18,6 +20,7 @@ from apps.documents.accept import Accepted
 from apps.documents.db import vector_text
 from apps.documents.engines import engine_for
 from apps.documents.models import Collection, Document
+from apps.retrieval import refine
 from apps.retrieval.scopes import scopes_of
 from apps.retrieval.search import search
 from apps.retrieval.statement import choose, compose, index_settings
@@ -152,6 +155,20 @@ def test_a_search_is_one_statement_and_finds_the_live_version_only(collection: C
         hits = search(tenant_id=collection.tenant_id, query=SearchQuery("subject3", mode=mode, k=20)).hits
         mine = [hit for hit in hits if hit.source_uri == "n3"]
         assert len(mine) == 1 and mine[0].version == 2 and "rewritten" in mine[0].text
+
+
+def test_results_are_diversified_widened_and_explained(tenant: Tenant, ingest: Put) -> None:
+    collection = make_collection(tenant, chunking={"max_tokens": 16, "overlap_tokens": 0})
+    lines = [f"Sentence number {at} speaks of subject{at} and of nothing else at all." for at in range(6)]
+    for number in range(6):
+        ingest(collection, "\n\n".join(lines), source_uri=f"n{number}")
+    for mode in ("dense", "lexical", "hybrid"):
+        query = SearchQuery("subject3", mode=mode, k=3, diversify=0.5, expand=1, explain=True)
+        found = search(tenant_id=collection.tenant_id, query=query)
+        assert len(found.hits) == 3 and found.hits[0].text == "\n\n".join(lines[2:5]) and found.explain
+    with tenancy.scope(tenant.id):
+        hits = refine.still_there(found.hits, query)
+        assert hits == found.hits and refine.still_there(hits, replace(query, as_of=timezone.now())) == hits
 
 
 def test_removing_a_collection_removes_it_from_every_shard(collection: Collection, ingest: Put) -> None:

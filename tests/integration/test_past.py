@@ -22,7 +22,7 @@ from apps.access import tenancy
 from apps.documents import db, embed, prepare, publish, reindex, remove
 from apps.documents.accept import Accepted
 from apps.documents.models import Collection, DocumentVersion
-from apps.retrieval import policy
+from apps.retrieval import policy, statement
 from apps.retrieval.filters import compile_filter
 from apps.retrieval.scopes import scopes_of
 from apps.retrieval.search import search
@@ -245,7 +245,8 @@ def test_the_retired_are_found_through_their_own_index(collection: Collection, i
     query = SearchQuery("harbour", mode="dense", as_of=now(collection))
     with tenancy.scope(collection.tenant_id), override_settings(EXACT_SCAN_ROWS=0), connection.cursor() as cursor:
         vector = np.ones(collection.space.dimensions, np.float32).tolist()
-        sql, values = statement.compose(scopes_of(None), query, vector, None, moment={"as_of": query.as_of})
+        scopes = scopes_of(None)
+        sql, values = statement.compose(scopes, query, vector, statement.choose(scopes, query))
         cursor.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off")  # as if there were more rows
         cursor.execute("EXPLAIN " + sql, values)
         plan = "\n".join(row[0] for row in cursor.fetchall())
