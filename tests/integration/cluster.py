@@ -11,16 +11,18 @@ from uuid import uuid4
 import numpy as np
 import pytest
 from django.db import connection, connections
+from django.test import override_settings
 from django.utils import timezone
 
 from apps.access import tenancy
 from apps.access.models import Tenant
-from apps.documents import collections, spaces
+from apps.documents import collections, db, spaces
 from apps.documents.accept import Accepted
 from apps.documents.db import vector_text
 from apps.documents.engines import engine_for
 from apps.documents.models import Collection, Document
 from apps.retrieval import refine
+from apps.retrieval.filters import compile_filter
 from apps.retrieval.scopes import scopes_of
 from apps.retrieval.search import search
 from apps.retrieval.statement import choose, compose, index_settings
@@ -155,6 +157,30 @@ def test_a_search_is_one_statement_and_finds_the_live_version_only(collection: C
         hits = search(tenant_id=collection.tenant_id, query=SearchQuery("subject3", mode=mode, k=20)).hits
         mine = [hit for hit in hits if hit.source_uri == "n3"]
         assert len(mine) == 1 and mine[0].version == 2 and "rewritten" in mine[0].text
+
+
+@pytest.mark.parametrize("scanned", [0, 5_000], ids=["index", "scan"])
+@pytest.mark.parametrize("mode", ["dense", "lexical", "hybrid"])
+def test_citus_takes_every_kind_of_search(collection: Collection, ingest: Put, mode: str, scanned: int) -> None:
+    """A statement that one Postgres runs may be none that Citus can spread over its shards."""
+    document = ingest(collection, "The harbour opens at nine.", source_uri="n", metadata={"kind": "note"}).document
+    with tenancy.scope(collection.tenant_id):
+        now = db.clock()
+    kinds: list[dict[str, Any]] = [
+        {},
+        {"diversify": 0.5},
+        {"expand": 1, "explain": True},
+        {"filter": compile_filter({"metadata.kind": "note"})},
+        {"filter": compile_filter({"title": {"$ne": "another"}}), "diversify": 0.5},
+        {"as_of": now},
+        {"as_of": now, "filter": compile_filter({"metadata.kind": "note"}), "explain": True},
+        {"pinned": (document.id, 1), "diversify": 0.5, "expand": 1},
+    ]
+    with override_settings(EXACT_SCAN_ROWS=scanned):
+        for values in kinds:
+            query = SearchQuery("harbour", mode=mode, **values)
+            hits = search(tenant_id=collection.tenant_id, query=query).hits
+            assert [hit.source_uri for hit in hits] == ["n"], values
 
 
 def test_results_are_diversified_widened_and_explained(tenant: Tenant, ingest: Put) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
-from django.db import connection
+from django.db import connection, connections
 from django.test import override_settings
 
 from apps.access import tenancy
@@ -22,6 +23,7 @@ from apps.documents.accept import Accepted
 from apps.documents.models import Collection, Document, IngestionJob
 from apps.retrieval.filters import compile_filter
 from apps.retrieval.freshness import search_fresh
+from apps.retrieval.statement import QUERIES
 from apps.retrieval.types import SearchQuery, SearchResult
 from tests.conftest import make_collection
 from tests.support.asking import ask
@@ -209,8 +211,11 @@ def test_a_named_large_document_is_waited_for(collection: Collection, put: Put) 
     assert versions(found) == {1} and found.stale == []
 
 
-def test_what_is_to_be_tried_again_later_is_not_tried_by_readers(collection: Collection, put: Put) -> None:
+def test_what_is_to_be_tried_again_later_is_not_tried_by_readers(
+    collection: Collection, put: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An embedding server that is away must not have its documents' attempts worn out by whoever reads."""
+    monkeypatch.setattr(ledger, "BACKOFF_SECONDS", 60.0)
     accepted = put(collection, "The harbour opens at nine.")
     (held,) = ledger.claim(stage="prepare", job_id=accepted.job.id)  # type: ignore[union-attr]
     ledger.fail(held, {"code": "away", "detail": "It is away."}, retryable=True)
@@ -227,7 +232,7 @@ def test_a_worker_that_does_not_finish_loses_the_job(collection: Collection, put
     if stage == "embed":
         prepare.drain(job_id=job_id)
     claims = ledger.claim(stage=stage, job_id=job_id)
-    with override_settings(FRESH_MILLISECONDS=1_000):
+    with override_settings(FRESH_MILLISECONDS=4_000):
         began = time.monotonic()
         found = read(collection)
         assert time.monotonic() - began > 0.5, "healthy workers are not robbed at once"
@@ -275,7 +280,7 @@ def test_of_more_than_the_budget_allows_those_that_match_come_first(collection: 
         put(collection, f"Number {number} is about gardens.", source_uri=f"other {number}")
     for number in range(3):
         put(collection, f"Number {number} has a harbour.", source_uri=f"match {number}")
-    with override_settings(FRESH_DOCUMENTS=3):
+    with override_settings(FRESH_DOCUMENTS=3, FRESH_MILLISECONDS=20_000):
         found = read(collection, mode="lexical")
     assert {hit.source_uri for hit in found.hits} == {"match 0", "match 1", "match 2"}
     assert len(found.stale) == 12 and {each["live_version"] for each in found.stale} == {None}
@@ -369,3 +374,23 @@ def test_answers_and_chats_are_as_fresh_as_they_ask(client: httpx.Client, collec
     assert ask(client, "When does the harbour open?", **nothing)["citations"] == []
     said = client.post("/v1/chat/completions", json=chat | nothing).json()["choices"][0]["message"]
     assert said["citations"] == []
+
+
+def test_what_waits_is_found_without_reading_what_does_not(collection: Collection) -> None:
+    with tenancy.scope(collection.tenant_id), connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO documents_document (id, tenant_id, collection_id, source_uri, title, metadata, version,"
+            " live_version, content_sha256, media_type, state, created_at, updated_at, pending_since, error)"
+            " SELECT gen_random_uuid(), %s, %s, n::text, '', '{}', 1, CASE WHEN n > 100 THEN 1 END, '', '', 'live',"
+            " now(), now(), CASE WHEN n <= 50 THEN now() END, CASE WHEN n BETWEEN 51 AND 100 THEN '{}'::jsonb END"
+            " FROM generate_series(1, 20000) n",
+            [collection.tenant_id, collection.id],
+        )
+    with connections["owner"].cursor() as cursor:
+        cursor.execute("ANALYZE documents_document")
+    with tenancy.scope(collection.tenant_id), connection.cursor() as cursor:
+        sql = QUERIES["waiting"].format(holds="", limit=1_000)
+        cursor.execute("EXPLAIN (ANALYZE, FORMAT JSON) " + sql, {"collections": [collection.id]})
+        plan = json.dumps(cursor.fetchone()[0])
+    removed = sum(int(rows) for rows in re.findall(r'"Rows Removed by (?:Filter|Index Recheck)": (\d+)', plan))
+    assert '"Actual Rows": 100' in plan and removed < 1_000, plan
