@@ -345,7 +345,10 @@ def test_over_http_bounded_is_the_default_and_strong_reads_ones_own_writes(
     ("fields", "pointer"),
     [
         ({"consistency": 1}, "/consistency"),
-        *(({"min_versions": value}, "/min_versions") for value in ([], "x", 5, {str(uuid4()): 1 for _ in range(101)})),
+        *(
+            ({"min_versions": value}, "/min_versions")
+            for value in ([], "x", 5, {str(UUID(int=number)): 1 for number in range(101)})
+        ),
         ({"min_versions": {"x": 1}}, "/min_versions/x"),
         *(({"min_versions": {str(UUID(int=1)): value}}, f"/min_versions/{UUID(int=1)}") for value in (0, "1", 2**63)),
     ],
