@@ -174,8 +174,9 @@ def _document(
 
 
 def _texts() -> Iterator[tuple[str, str]]:
-    """(title, text of a chunk), without end."""
+    """(title, text of a chunk), without end; no text twice, because a text has one vector."""
     dice = random.Random(4)
+    seen: set[str] = set()
     sets = []
     for name in SETS:
         path = QUESTIONS.parent / name / "corpus.jsonl"
@@ -189,7 +190,10 @@ def _texts() -> Iterator[tuple[str, str]]:
             first = dice.randrange(len(sentences))
             found += sentences[first : first + 2]
             words += sum(len(sentence.split()) for sentence in sentences[first : first + 2])
-        yield title, " ".join(found)
+        text = " ".join(found)
+        if text not in seen:
+            seen.add(text)
+            yield title, text
 
 
 def _made_up(dice: random.Random) -> list[dict[str, str]]:

@@ -32,7 +32,7 @@ def judge(*, tenant_id: UUID, collection: str, question: Question, mode: str, k:
     chunks = min(MAX_CHUNKS, CHUNKS_PER_DOCUMENT * k)
     query = SearchQuery(query=question.text, collections=(collection,), k=chunks, mode=mode, **options)
     began = time.perf_counter()
-    found = search(tenant_id=tenant_id, query=query)
+    found = search(tenant_id=tenant_id, query=query, reuse=False)
     taken = (time.perf_counter() - began) * 1000
     if found.rerank is not None and found.rerank.error:
         raise Problem(502, "rerank_failed", f"The reranker failed: {found.rerank.error}.")

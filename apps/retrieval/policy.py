@@ -69,8 +69,9 @@ def index_settings(space: EmbeddingSpace, wanted: int, chunks: int = 0, *, fewes
             "SET LOCAL hnsw.scan_mem_multiplier = 8",  # of work_mem: else it gives up for its memory before
         ]
     lists = max(1, int(space.index_parameters.get("lists", 1)))
-    # Twice the root is recall 0.95 or more; the lists of several indexes are as good as one's.
-    probes = min(lists, max(1, round(2 * lists**0.5)))
+    # Twice the root is recall 0.95 or more, three times where lists are made of bits; those of several indexes are as
+    # good as one's.
+    probes = min(lists, max(1, round((3 if space.index_parameters.get("binary") else 2) * lists**0.5)))
     enough = min(lists, max(probes, -(-lists * scanned // max(1, chunks // graphs)))) if chunks else lists
     return [
         f"SET LOCAL ivfflat.probes = {probes}",

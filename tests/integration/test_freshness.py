@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
-from django.db import connection
+from django.db import connection, connections
 from django.test import override_settings
 
 from apps.access import tenancy
@@ -22,6 +23,7 @@ from apps.documents.accept import Accepted
 from apps.documents.models import Collection, Document, IngestionJob
 from apps.retrieval.filters import compile_filter
 from apps.retrieval.freshness import search_fresh
+from apps.retrieval.statement import QUERIES
 from apps.retrieval.types import SearchQuery, SearchResult
 from tests.conftest import make_collection
 from tests.support.asking import ask
@@ -343,7 +345,10 @@ def test_over_http_bounded_is_the_default_and_strong_reads_ones_own_writes(
     ("fields", "pointer"),
     [
         ({"consistency": 1}, "/consistency"),
-        *(({"min_versions": value}, "/min_versions") for value in ([], "x", 5, {str(uuid4()): 1 for _ in range(101)})),
+        *(
+            ({"min_versions": value}, "/min_versions")
+            for value in ([], "x", 5, {str(UUID(int=number)): 1 for number in range(101)})
+        ),
         ({"min_versions": {"x": 1}}, "/min_versions/x"),
         *(({"min_versions": {str(UUID(int=1)): value}}, f"/min_versions/{UUID(int=1)}") for value in (0, "1", 2**63)),
     ],
@@ -372,3 +377,23 @@ def test_answers_and_chats_are_as_fresh_as_they_ask(client: httpx.Client, collec
     assert ask(client, "When does the harbour open?", **nothing)["citations"] == []
     said = client.post("/v1/chat/completions", json=chat | nothing).json()["choices"][0]["message"]
     assert said["citations"] == []
+
+
+def test_what_waits_is_found_without_reading_what_does_not(collection: Collection) -> None:
+    with tenancy.scope(collection.tenant_id), connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO documents_document (id, tenant_id, collection_id, source_uri, title, metadata, version,"
+            " live_version, content_sha256, media_type, state, created_at, updated_at, pending_since, error)"
+            " SELECT gen_random_uuid(), %s, %s, n::text, '', '{}', 1, CASE WHEN n > 100 THEN 1 END, '', '', 'live',"
+            " now(), now(), CASE WHEN n <= 50 THEN now() END, CASE WHEN n BETWEEN 51 AND 100 THEN '{}'::jsonb END"
+            " FROM generate_series(1, 20000) n",
+            [collection.tenant_id, collection.id],
+        )
+    with connections["owner"].cursor() as cursor:
+        cursor.execute("ANALYZE documents_document")
+    with tenancy.scope(collection.tenant_id), connection.cursor() as cursor:
+        sql = QUERIES["waiting"].format(holds="", limit=1_000)
+        cursor.execute("EXPLAIN (ANALYZE, FORMAT JSON) " + sql, {"collections": [collection.id]})
+        plan = json.dumps(cursor.fetchone()[0])
+    removed = sum(int(rows) for rows in re.findall(r'"Rows Removed by (?:Filter|Index Recheck)": (\d+)', plan))
+    assert '"Actual Rows": 100' in plan and removed < 1_000, plan

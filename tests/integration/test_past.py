@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timedelta
+from datetime import datetime
 from threading import Event
 from typing import Any
 from unittest.mock import patch
@@ -22,13 +23,15 @@ from apps.access import tenancy
 from apps.documents import db, embed, prepare, publish, reindex, remove
 from apps.documents.accept import Accepted
 from apps.documents.models import Collection, DocumentVersion
-from apps.retrieval import policy, statement
+from apps.retrieval import policy, rerank, statement
 from apps.retrieval.filters import compile_filter
+from apps.retrieval.rerank.served import ServedReranker
 from apps.retrieval.scopes import scopes_of
 from apps.retrieval.search import search
 from apps.retrieval.types import Hit, SearchQuery
 from tests.conftest import make_collection
 from tests.support.asking import ask
+from tests.support.fake_reranker import fake_reranker
 from tests.support.refusals import SEARCH, refused
 
 from .test_ingest import paragraphs
@@ -279,7 +282,7 @@ def test_over_http(client: httpx.Client, collection: Collection, ingest: Put) ->
         assert client.get(f"/api/v1/answers/{answer['id']}/verify").json()["verified"]
 
 
-FUTURE = (datetime.now().astimezone() + timedelta(hours=1)).isoformat()
+FUTURE = "2999-01-01T00:00:00+00:00"
 SOME = str(UUID(int=5))
 
 
@@ -326,3 +329,22 @@ def test_another_tenants_version_is_as_unknown_as_none(
         each["detail"] = each["detail"].split(" of document ")[0]
         each["errors"][0]["detail"] = each["errors"][0]["detail"].split(" of document ")[0]
     assert told[0] == told[1] and told[0]["code"] == "unknown_version"
+
+
+def test_the_past_is_reranked_diversified_and_widened_as_the_present_is(
+    collection: Collection, ingest: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = ingest(collection, "\n\n".join(["The harbour opens at nine.", *paragraphs(8, seed="wide")])).document
+    then = now(collection)
+    remove.delete(tenant_id=collection.tenant_id, document_id=document.id)
+    with fake_reranker() as server:
+        served = ServedReranker(url=server.url + "/rerank", model="ranker", api_key="", timeout=10)
+        monkeypatch.setattr(rerank, "configured", lambda: served)
+        plain = hits(collection, as_of=then)
+        for refined in ({"rerank": True}, {"diversify": 0.5}, {"expand": 1}, {"rerank": True, "expand": 1}):
+            found = hits(collection, as_of=then, **refined)  # type: ignore[arg-type]
+            assert {hit.chunk_id for hit in found} == {hit.chunk_id for hit in plain} and found, refined
+            assert verified(collection, found)
+        erase = functools.partial(remove.delete, tenant_id=collection.tenant_id, document_id=document.id, erase=True)
+        server.during = lambda: (erase(), connection.close())  # type: ignore[func-returns-value]
+        assert hits(collection, as_of=then, rerank=True) == [], "erased while a model looked at it"

@@ -24,7 +24,7 @@ from tests.conftest import DATA, make_collection
 from tests.support.processes import Process, Server, wait_for, worker
 from tests.support.torture import History, Judge, Ledger, Seen, Violation, Write, moment, text_of
 
-OPERATIONS = int(os.environ.get("TORTURE_OPERATIONS", "600"))
+OPERATIONS = int(os.environ.get("TORTURE_OPERATIONS", "400"))
 SEED = int(os.environ.get("TORTURE_SEED", "1"))
 DOCUMENTS, WRITERS, READERS = 10, 3, 3
 ENVIRONMENT = {
