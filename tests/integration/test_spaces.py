@@ -103,7 +103,7 @@ def test_rows_are_counted_where_they_are(tenant: Tenant) -> None:
     _fill(make_collection(tenant, space=space.slug), _vectors(ROWS, 1), [uuid4() for _ in range(ROWS)])
     with connections["owner"].schema_editor() as editor:
         fullest = engine_for(connections["owner"]).rows(editor, space.table)
-    assert ROWS / 8 <= fullest <= ROWS / 4, "of eight partitions or shards"
+    assert 0 < fullest < ROWS / 2, "spread over partitions or shards"
 
 
 def test_a_binary_index_stays_one_when_it_is_built_anew(database: None) -> None:
