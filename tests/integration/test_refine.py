@@ -32,7 +32,7 @@ from apps.generation.citations import cite
 from apps.generation.prompts import number
 from apps.generation.types import AnswerRequest
 from apps.generation.verify import verify
-from apps.retrieval import rerank
+from apps.retrieval import policy, rerank
 from apps.retrieval.expand import expand
 from apps.retrieval.filters import compile_filter
 from apps.retrieval.rerank.served import ServedReranker
@@ -491,7 +491,7 @@ def test_an_explanation_tells_what_each_leg_did(collection: Collection, ingest: 
     assert (told["dense"] is None) == (mode == "lexical") and (told["lexical"] is None) == (mode == "dense")
     assert (told["fusion"] is None) == (mode != "hybrid")
     for leg in filter(None, (told["dense"], told["lexical"])):
-        assert leg["found"] == 2 and leg["ms"] > 0 and leg["wanted"] == 100
+        assert leg["found"] == 2 and leg["ms"] > 0 and leg["wanted"] == (2 if mode == "dense" else 100)
     if told["lexical"]:
         assert told["lexical"]["method"] == "bm25" and _names(told["lexical"]["terms"]) == ["lighthous", "shine"]
     if told["dense"]:
@@ -505,10 +505,12 @@ def _names(terms: list[dict[str, Any]]) -> list[str]:
 
 def test_the_index_and_its_settings_are_told(collection: Collection, ingest: Put) -> None:
     ingest(collection, "The lighthouses shine.")
+    query = SearchQuery("lighthouse", explain=True)
     with override_settings(EXACT_SCAN_ROWS=0):
-        told = ask(collection, "lighthouse", explain=True).as_json()["explain"]["dense"]
+        told = search(tenant_id=collection.tenant_id, query=query).as_json()["explain"]["dense"]
     assert told["method"] == "index" and told["index"] == "hnsw" and told["found"] == 1
-    assert told["settings"] == {"hnsw.ef_search": "100", "hnsw.iterative_scan": "relaxed_order"}
+    used = policy.index_settings(collection.space, policy.candidates(query), chunks=1)
+    assert [f"SET LOCAL {name} = {value}" for name, value in told["settings"].items()] == used
 
 
 def test_an_explanation_names_no_address_no_key_and_no_other_tenant(
