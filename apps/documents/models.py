@@ -179,7 +179,8 @@ class Document(models.Model):
             # URI in its collection is kept by an advisory lock in accept.py.
             models.Index(fields=["collection", "source_uri"], name="document_source"),
             models.Index(fields=["tenant", "id"], name="document_tenant"),
-            models.Index(fields=["collection", "id"], name="document_sample"),  # of a collection: its lowest ids
+            # A sample of a collection: its lowest ids. Of the live, so that no search for a name can take it for its own.
+            models.Index(fields=["collection", "id"], name="document_sample", condition=Q(live_version__isnull=False)),
             GinIndex(fields=["attributes"], name="document_attributes"),
             models.Index(fields=["collection"], name="document_waiting", condition=Q(pending_since__isnull=False)),
             models.Index(fields=["collection"], name="document_failed", condition=Q(error__isnull=False)),

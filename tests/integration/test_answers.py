@@ -195,7 +195,7 @@ def test_a_key_without_the_read_scope_may_not_ask(tenant: Tenant, make_key: Call
         ({"question": "x", "max_tokens": 0}, 400, "invalid", "/max_tokens"),
         ({"question": "x", "collections": "docs"}, 400, "invalid", "/collections"),
         ({"question": "x", "filters": {"a": 1}}, 400, "invalid", "/filters/a"),
-        ({"question": "x", "as_of": "2026-01-01"}, 400, "invalid", "/as_of"),
+        ({"question": "x", "as_of": "2026-01-01"}, 422, "zone_missing", "/as_of"),
         ({"question": "x", "consistency": "weak"}, 400, "invalid", "/consistency"),
         ({"question": "x", "min_versions": []}, 400, "invalid", "/min_versions"),
         ({"question": "x", "response_format": {}}, 400, "not_supported", "/response_format"),

@@ -229,7 +229,7 @@ USER = {"role": "user", "content": "x"}
         ({"tool_choice": {"type": "function"}}, 400, "unsupported_value", "tool_choice"),
         ({"logprobs": True}, 400, "unsupported_value", "logprobs"),
         ({"collections": ["nowhere"]}, 404, "unknown_collection", None),
-        ({"filters": {"a": 1}}, 400, "invalid", "filters/a"),
+        ({"filters": {"a": 1}}, 400, "invalid", "filters.a"),
         ({"response_format": {"type": "json_schema"}}, 400, "not_supported", "response_format"),
     ],
 )

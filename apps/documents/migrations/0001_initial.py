@@ -589,7 +589,9 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name="document",
-            index=models.Index(fields=["collection", "id"], name="document_sample"),
+            index=models.Index(
+                condition=models.Q(("live_version__isnull", False)), fields=["collection", "id"], name="document_sample"
+            ),
         ),
         migrations.AddIndex(
             model_name="document",
