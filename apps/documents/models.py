@@ -179,9 +179,9 @@ class Document(models.Model):
             # URI in its collection is kept by an advisory lock in accept.py.
             models.Index(fields=["collection", "source_uri"], name="document_source"),
             models.Index(fields=["tenant", "id"], name="document_tenant"),
-            # A sample of a collection: its lowest ids. Of the live, so that no search for a name can take it for its own.
+            # A sample of a collection: its lowest ids. Of the live only, so that no search for a name takes it.
             models.Index(fields=["collection", "id"], name="document_sample", condition=Q(live_version__isnull=False)),
-            GinIndex(fields=["attributes"], name="document_attributes"),
+            GinIndex(fields=["attributes"], name="document_attributes", gin_pending_list_limit=256),
             models.Index(fields=["collection"], name="document_waiting", condition=Q(pending_since__isnull=False)),
             models.Index(fields=["collection"], name="document_failed", condition=Q(error__isnull=False)),
         ]
@@ -293,7 +293,13 @@ class Chunk(models.Model):
     class Meta:
         indexes = [
             models.Index(fields=["tenant", "sha256"], name="chunk_same_text"),
-            GinIndex(fields=["tsv"], name="chunk_lexemes", condition=Q(retired_in_version__isnull=True)),
+            # Each search reads the entries that still wait to be sorted in, 4 MiB of them if nothing else is said.
+            GinIndex(
+                fields=["tsv"],
+                name="chunk_lexemes",
+                condition=Q(retired_in_version__isnull=True),
+                gin_pending_list_limit=256,
+            ),
             # Searches of the past: what was live at a time and is not any more; and where little was live, all of it.
             models.Index(
                 fields=["collection", "retired_at"], name="chunk_retired", condition=Q(retired_in_version__isnull=False)

@@ -595,7 +595,9 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name="document",
-            index=django.contrib.postgres.indexes.GinIndex(fields=["attributes"], name="document_attributes"),
+            index=django.contrib.postgres.indexes.GinIndex(
+                fields=["attributes"], gin_pending_list_limit=256, name="document_attributes"
+            ),
         ),
         migrations.AddIndex(
             model_name="document",
@@ -618,7 +620,10 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name="chunk",
             index=django.contrib.postgres.indexes.GinIndex(
-                condition=models.Q(("retired_in_version__isnull", True)), fields=["tsv"], name="chunk_lexemes"
+                condition=models.Q(("retired_in_version__isnull", True)),
+                fields=["tsv"],
+                gin_pending_list_limit=256,
+                name="chunk_lexemes",
             ),
         ),
         migrations.AddIndex(
