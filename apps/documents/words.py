@@ -36,7 +36,10 @@ def to_index(text: str) -> str:
             if "://" in whole or _NUMBER.fullmatch(whole) or whole.replace("-", "").isalpha():
                 return whole  # a URL, a decimal number, a time, words with hyphens: the parser does them justice
             each = _PARTS.findall(whole)
-            wholes.append("".join(each))
+            if max(map(len, each)) == 1 and whole.replace(".", "").isalpha():
+                return whole  # e.g., U.S.
+            if not whole.replace("/", "").isalpha():  # and/or is no identifier
+                wholes.append("".join(each))
             return " ".join(each)
 
         read = _JOINED.sub(parts, read)

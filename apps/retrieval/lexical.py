@@ -29,7 +29,7 @@ from .types import Scope
 QUERIES = load(Path(__file__).parent / "sql")
 
 K1, B = 1.2, 0.75  # BM25's usual constants (Robertson and Zaragoza, 2009)
-MAX_TERMS, COUNTED_TERMS = 64, 24  # scored; where words are counted, the rarest of a long query
+MAX_TERMS, COUNTED_TERMS = 128, 24  # scored; where words are counted, the rarest of a long query
 PLANNED_CHUNKS = 10_000  # in smaller collections every match is scored
 PLANNED_TERMS = 8  # the rarest, of which clauses are made
 CLAUSE_TERMS = 3

@@ -14,6 +14,7 @@ from apps.documents.words import UNSPACED, to_index
     [
         ("ERR_CONN-7 failed", "ERR CONN 7 failed ERRCONN7"),
         ("see foo.bar() in v1.2.3", "see foo bar() in v1 2 3 foobar v123"),
+        ("here and/or there", "here and or there"),
         ("due 2024-03-01", "due 2024 03 01 20240301"),
         ("C++ and C#", "C++ and C# Cplusplus Csharp"),
         ("東京都の水。", " 東京 京都 都の の水 。"),
@@ -35,6 +36,7 @@ def test_unspaced_scripts_and_identifiers(text: str, read: str) -> None:
         "https://example.org/a-b/c_d?e=1",
         "ask a.b@example.org",
         "/etc/passwd",
+        "e.g. in the U.S.",
         "Größe, naïve, данные",
     ],
 )

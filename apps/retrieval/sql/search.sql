@@ -172,7 +172,7 @@ WITH counted AS (
 words AS (
     SELECT t.lexeme, max(coalesce(cardinality(t.positions), 1)) AS times
     FROM unnest(%(languages)s::regconfig[]) AS language, unnest(to_tsvector(language, %(words)s)) AS t
-    GROUP BY t.lexeme ORDER BY t.lexeme LIMIT 100
+    GROUP BY t.lexeme ORDER BY t.lexeme LIMIT 128
 )
 SELECT 'word', w.lexeme, w.times, ARRAY(
     SELECT (SELECT coalesce(sum(x.chunks), 0)::float8
