@@ -58,11 +58,13 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """A query's terms, and which chunks are scored, for `@@`. counted: the terms' counts are known."""
+    """A query's terms, and which chunks are scored, for `@@`. counted: the terms' counts are known. chosen: not all
+    chunks that have any of the words are scored."""
 
     terms: tuple[Term, ...]
     plan: str
     counted: bool
+    chosen: bool = False
 
 
 def read(collections: Sequence[Scope], query: str, *, every: bool = False) -> Words:
@@ -77,7 +79,7 @@ def read(collections: Sequence[Scope], query: str, *, every: bool = False) -> Wo
         terms.sort(key=lambda term: -_idf(term, chunks))
     some = tuple(terms[: COUNTED_TERMS if counted else MAX_TERMS])
     if counted and not every:
-        return Words(some, plan(terms[:PLANNED_TERMS], chunks=chunks, rows=ROWS), counted)
+        return Words(some, plan(terms[:PLANNED_TERMS], chunks=chunks, rows=ROWS), counted, chosen=True)
     return Words(some, " | ".join(term.query for term in some), counted)
 
 

@@ -147,6 +147,9 @@ def rows_of(collections: Sequence[Scope], query: SearchQuery, vector: Sequence[f
             for setting in index_settings(collections, query):
                 cursor.execute(setting)
     rows = execute(*compose(collections, query, vector, choice)).fetchall()
+    if choice.words and choice.words.chosen and len(rows) < query.fetch:  # words that never stand together
+        words = lexical.read(collections, query.query, every=True)
+        rows = execute(*compose(collections, query, vector, replace(choice, words=words))).fetchall()
     if len(rows) < query.fetch and query.mode == "dense" and query.filter is not None and choice.uses_index:
         rows = execute(*compose(collections, query, vector, replace(choice, few=True))).fetchall()
     return rows

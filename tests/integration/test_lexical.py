@@ -153,6 +153,23 @@ def test_chosen_chunks_hold_the_best_ones(
         assert found[query][0].score == pytest.approx(every[query][0].score, rel=0.02)
 
 
+def test_words_that_never_stand_together_are_found_nevertheless(
+    collection: Collection, ingest: Ingest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counts let expect that they do: the chosen chunks are none."""
+    for number in range(40):
+        ingest(collection, f"The {'harbour' if number % 2 else 'mountain'} of text {number}.", source_uri=str(number))
+    count(collection)
+    monkeypatch.setattr(lexical, "PLANNED_CHUNKS", 0)
+    monkeypatch.setattr(lexical, "ROWS", 5)
+    with tenancy.scope(collection.tenant_id):
+        chosen = lexical.read(scopes_of(None), "harbour mountain")
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM documents_chunk WHERE tsv @@ %s::tsquery", [chosen.plan])
+            assert chosen.chosen and cursor.fetchone()[0] == 0
+    assert len(hits(collection, "harbour mountain")) == 10
+
+
 def test_what_came_after_the_counting_is_found(
     collection: Collection, ingest: Ingest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
