@@ -30,7 +30,7 @@ import numpy.typing as npt
 from django.db import connections
 
 from apps.access import keys, tenancy
-from apps.documents import collections, merge, spaces
+from apps.documents import collections, merge, spaces, words
 from apps.documents.accept import Submission
 from apps.documents.models import Collection, EmbeddingSpace
 from apps.documents.parsing import Parsed
@@ -162,7 +162,10 @@ def _document(
         digest = hashlib.sha256(text.encode()).digest()
         tokens = round(len(text.split()) * 1.3)
         end = start + len(text)
-        chunks.append(StagedChunk(document_id, 1, ordinal, chunk_id, False, start, end, text, digest, tokens, (title,)))
+        read = words.to_index(text)
+        told = None if read is text else read
+        place = (document_id, 1, ordinal, chunk_id, False, start, end)
+        chunks.append(StagedChunk(*place, text, told, digest, tokens, (title,)))
         parts.append(text)
         start = end + 2
     whole = "\n\n".join(parts)

@@ -72,8 +72,8 @@ def _unfiltered(found: Library, bare: psycopg.Connection) -> Iterator[tuple[str,
         floor.ask(bare.info.backend_pid, lambda vector=vector: _bare(bare, vector), nearest)  # type: ignore[misc]
         _ask(ours, found, SearchQuery(text, k=K, mode="dense"), vector, nearest)
     with tenancy.scope(found.collection.tenant_id):
-        told = index_settings(scopes_of(None), SearchQuery("", k=K, mode="dense"))[0]
-    yield f"dense, {len(found.ids)} chunks, {told.split('hnsw.')[1]}, 1 client", "recall >= 0.95", str(ours)
+        told = index_settings(scopes_of(None), SearchQuery("", k=K, mode="dense"))
+    yield f"dense, {len(found.ids)} chunks, ef_search = {told['hnsw.ef_search']}, 1 client", "recall >= 0.95", str(ours)
     yield f"the floor: one table, psycopg, ef_search = {FLOOR_EF}", "-", str(floor)
 
 
@@ -140,7 +140,7 @@ def _recall(found: Library, vectors: npt.NDArray[np.float32], ids: list[UUID]) -
         f" ORDER BY embedding <=> %s::halfvec({DIMENSIONS}) LIMIT {K}"
     )
     with tenancy.scope(found.collection.tenant_id), connection.cursor() as cursor:
-        cursor.execute("; ".join(index_settings(scopes_of(None), SearchQuery("", k=K, mode="dense"))))
+        tenancy.set_local(index_settings(scopes_of(None), SearchQuery("", k=K, mode="dense")))
         for _, vector in found.asked:
             cursor.execute(sql, [found.collection.id, str(vector.tolist())])
             near = np.argpartition(-(vectors @ vector), K)[:K]

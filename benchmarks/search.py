@@ -51,7 +51,10 @@ def run(data: Path) -> Iterator[tuple[str, str, str]]:
         for text, mode in product(asked, modes):
             query = SearchQuery(text, mode=mode)
             composed[text, mode] = compose(scopes, query, vectors[text], choose(scopes, query))
-    settings_sql = {mode: "; ".join(index_settings(scopes, SearchQuery("", mode=mode))) for mode in modes}
+    set_local = {mode: index_settings(scopes, SearchQuery("", mode=mode)).items() for mode in modes}
+    settings_sql = {
+        mode: "; ".join(f"SET LOCAL {name} = '{value}'" for name, value in wanted) for mode, wanted in set_local.items()
+    }
     with (
         Server(data) as server,
         closing(http.client.HTTPConnection("127.0.0.1", server.port)) as client,

@@ -9,6 +9,7 @@ the event loop, which notices when a client goes away.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -88,6 +89,7 @@ class OneThreadHandler(ASGIHandler):
         BaseHandler.__init__(self)
         self.load_middleware(is_async=False)
         self.idle: deque[ThreadPoolExecutor] = deque()
+        self.respond_in_thread = sync_to_async(self.respond)
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """A request has a thread to itself, and leaves it to a later one: a new thread would build its own set of
@@ -113,7 +115,7 @@ class OneThreadHandler(ASGIHandler):
             return
         with body_file:
             request, _ = self.create_request(scope | {"ragsite.body": streamed or bounded}, body_file)
-            response = await sync_to_async(self.respond)(request)
+            response = await self.respond_in_thread(request)
             if not response.streaming:
                 await self.send_response(response, send)
                 if streamed:  # was refused: a client that sends all before it listens has to get rid of it
@@ -176,4 +178,7 @@ def _is_ndjson(scope: dict[str, Any]) -> bool:
 
 django.setup(set_prefix=False)
 application = OneThreadHandler()
+# What is there now stays, and need not be looked through again; a request makes thousands of objects that do not.
+gc.freeze()
+gc.set_threshold(20_000, 20, 20)
 import_module("apps.retrieval.warm").in_background()  # not to be imported before the setup

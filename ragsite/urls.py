@@ -24,8 +24,8 @@ urlpatterns = [
     path("metrics", health.MetricsView.as_view()),
     path("api/schema/", SpectacularAPIView.as_view(custom_settings={"POSTPROCESSING_HOOKS": HOOKS}), name="schema"),
     path("api/docs/", SpectacularSwaggerView.as_view(url_name="schema")),
+    path("api/v1/", include("apps.retrieval.urls")),  # first: patterns are tried one after another
     path("api/v1/", include("apps.documents.urls")),
-    path("api/v1/", include("apps.retrieval.urls")),
     path("api/v1/", include("apps.generation.urls")),
     path("api/v1/", include("apps.evaluation.urls")),
     path("v1/", include("apps.generation.openai_urls")),

@@ -14,17 +14,20 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 from uuid import UUID, uuid5
 
+from django.conf import settings
 from django.db import OperationalError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations.operations.special import RunSQL
 from psycopg import errors as pg
 from psycopg.pq import TransactionStatus
+
+from .sql import execute
 
 TENANTS = UUID("8f0f2d6e-1f0b-5c0e-9a57-3a5a3c1b6f10")
 DEFAULT_TENANT = "default"
@@ -35,11 +38,34 @@ Result = TypeVar("Result")
 #: workers. One Postgres takes any two-part name and ignores it.
 REACH_THE_SHARDS = "SET LOCAL citus.propagate_set_commands = 'local'"
 TENANT = "NULLIF(current_setting('ragsite.tenant', true), '')::uuid"
+_clustered: dict[str, bool] = {}
 
 
 def tenant_id_for(slug: str) -> UUID:
     """A tenant's id is derived from its slug, so that a scope can be opened before its row is read."""
     return uuid5(TENANTS, slug)
+
+
+def is_clustered(connection: BaseDatabaseWrapper) -> bool:
+    """Is the database a Citus cluster, by SHARDING_ENGINE or because its extension is there? Asked once."""
+    if connection.alias not in _clustered:
+        chosen = settings.SHARDING_ENGINE
+        if chosen == "auto":
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT 1 FROM pg_extension WHERE extname = 'citus'")
+                chosen = "citus" if cursor.fetchone() else "postgres"
+        _clustered[connection.alias] = chosen == "citus"
+    return _clustered[connection.alias]
+
+
+def set_local(values: Mapping[str, str]) -> None:
+    """Inside a scope: settings for the rest of its transaction. Names are constants."""
+    if is_clustered(connections["default"]):  # which takes no other form to its workers
+        for name, value in values.items():
+            connections["default"].connection.execute(f"SET LOCAL {name} = '{value}'", prepare=False)
+        return
+    each = ", ".join(f"set_config('{name}', %({name})s, true)" for name in values)
+    execute(f"SELECT {each}", dict(values))
 
 
 def enter(tenant_id: UUID | str, *, using: str = "default", first: str = "") -> None:
@@ -96,6 +122,7 @@ def snapshot(tenant_id: UUID | str) -> Iterator[None]:
     """
     connection = connections["default"]
     connection.ensure_connection()
+    clustered = is_clustered(connection)
     session = connection.connection
     if connection.in_atomic_block or session.info.transaction_status != TransactionStatus.IDLE:
         if current() != str(tenant_id):
@@ -106,7 +133,8 @@ def snapshot(tenant_id: UUID | str) -> Iterator[None]:
     try:
         with connection.wrap_database_errors, session.pipeline():
             session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ", prepare=False)
-            session.execute(REACH_THE_SHARDS, prepare=False)
+            if clustered:
+                session.execute(REACH_THE_SHARDS, prepare=False)
             session.execute(f"SET LOCAL ragsite.tenant = '{UUID(str(tenant_id))}'", prepare=False)
             yield
             session.execute("COMMIT", prepare=False)

@@ -95,7 +95,7 @@ def clock() -> datetime:
     return rows("clock")[0][0]
 
 
-def vector_text(values: Sequence[float]) -> str:
+def vector_text(values: npt.ArrayLike) -> str:
     """pgvector's text form of a vector."""
     return orjson.dumps(np.asarray(values, np.float32), option=orjson.OPT_SERIALIZE_NUMPY).decode()
 

@@ -17,9 +17,9 @@ import numpy.typing as npt
 
 from apps.documents.embedding import EmbeddingError
 
-MOST = 16
+from .types import Vector
 
-Vector = npt.NDArray[np.float32]
+MOST = 16
 
 
 @dataclass(slots=True, eq=False)

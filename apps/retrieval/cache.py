@@ -59,7 +59,7 @@ def lookup(tenant_id: UUID, query: SearchQuery) -> SearchResult | None:
 
 def keep(tenant_id: UUID, query: SearchQuery, found: SearchResult) -> None:
     """Keep a result with the collections that it was read from, in the same snapshot; not a makeshift."""
-    if not _may_be_kept(query) or found.stale or (found.rerank and found.rerank.error):
+    if not settings.RESULT_CACHE_MB or not _may_be_kept(query) or found.stale or (found.rerank and found.rerank.error):
         return
     scopes = list(found.scopes)
     pickled = pickle.dumps(found, protocol=pickle.HIGHEST_PROTOCOL)

@@ -14,7 +14,7 @@ from django.db import connection
 
 from .lexical import Words
 from .statement import LEXICAL_WEIGHT, QUERIES, choose, index_settings, legs_of
-from .types import Scope, SearchQuery
+from .types import Scope, SearchQuery, Vector
 
 METHODS = {
     **{"dense_exact": "exact", "dense_filtered": "filtered", "dense_index": "index"},
@@ -22,7 +22,7 @@ METHODS = {
 }
 
 
-def explained(scopes: Sequence[Scope], query: SearchQuery, vector: Sequence[float] | None) -> dict[str, Any]:
+def explained(scopes: Sequence[Scope], query: SearchQuery, vector: Vector | None) -> dict[str, Any]:
     """Inside the scope of the search, after it: how it was done (docs/search.md has the fields). Costs as much as the
     search itself."""
     told: dict[str, Any] = {"dense": None, "lexical": None}
@@ -37,9 +37,8 @@ def explained(scopes: Sequence[Scope], query: SearchQuery, vector: Sequence[floa
             taken = round((time.perf_counter() - began) * 1000, 3)
             told[name] = {"method": METHODS[leg], "wanted": parameters["candidates"], "found": found, "ms": taken}
     if choice.uses_index:
-        lines = index_settings(scopes, query)
         told["dense"]["index"] = scopes[0].space.index_method
-        told["dense"]["settings"] = dict(line.removeprefix("SET LOCAL ").split(" = ") for line in lines)
+        told["dense"]["settings"] = index_settings(scopes, query)
     if choice.words is not None:
         told["lexical"] |= {"terms": _terms(choice.words), "looked_up": choice.words.plan}
     return {

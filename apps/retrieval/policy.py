@@ -51,8 +51,8 @@ def most_compared(scopes: Sequence[Scope], wanted: int) -> int:
     return min(MOST_COMPARED, max(settings.EXACT_SCAN_ROWS, round(even)))
 
 
-def index_settings(space: EmbeddingSpace, wanted: int, chunks: int = 0, *, fewest: int = 0) -> list[str]:
-    """SET LOCAL statements for the vector index, to find the nearest `wanted` of so many chunks; fewest: that pass a
+def index_settings(space: EmbeddingSpace, wanted: int, chunks: int = 0, *, fewest: int = 0) -> dict[str, str]:
+    """Settings of the vector index, to find the nearest `wanted` of so many chunks; fewest: that pass a
     filter, if there is one."""
     graphs = engine_for(connection).graphs(connection)
     sought = wanted * (OVERSAMPLE if space.index_parameters.get("binary") else 1)
@@ -62,22 +62,22 @@ def index_settings(space: EmbeddingSpace, wanted: int, chunks: int = 0, *, fewes
     if space.index_method == EmbeddingSpace.Index.HNSW:
         breadth = max(BREADTH, 2 * sought) * (FILTERED if fewest else 1)
         breadth = min(MAX_BREADTH, SPARE + -(-breadth // graphs))
-        return [
-            f"SET LOCAL hnsw.ef_search = {breadth}",
-            "SET LOCAL hnsw.iterative_scan = relaxed_order",
-            f"SET LOCAL hnsw.max_scan_tuples = {scanned}",
-            "SET LOCAL hnsw.scan_mem_multiplier = 8",  # of work_mem: else it gives up for its memory before
-        ]
+        return {
+            "hnsw.ef_search": str(breadth),
+            "hnsw.iterative_scan": "relaxed_order",
+            "hnsw.max_scan_tuples": str(scanned),
+            "hnsw.scan_mem_multiplier": "8",  # of work_mem: else it gives up for its memory before
+        }
     lists = max(1, int(space.index_parameters.get("lists", 1)))
     # Twice the root is recall 0.95 or more, three times where lists are made of bits; those of several indexes are as
     # good as one's.
     probes = min(lists, max(1, round((3 if space.index_parameters.get("binary") else 2) * lists**0.5)))
     enough = min(lists, max(probes, -(-lists * scanned // max(1, chunks // graphs)))) if chunks else lists
-    return [
-        f"SET LOCAL ivfflat.probes = {probes}",
-        "SET LOCAL ivfflat.iterative_scan = relaxed_order",
-        f"SET LOCAL ivfflat.max_probes = {enough}",
-    ]
+    return {
+        "ivfflat.probes": str(probes),
+        "ivfflat.iterative_scan": "relaxed_order",
+        "ivfflat.max_probes": str(enough),
+    }
 
 
 def _chunks(scopes: Sequence[Scope]) -> int:

@@ -21,13 +21,12 @@ from apps.documents.spaces import embedder_for
 from . import metrics
 from .batcher import Batcher
 from .recent import Recent
+from .types import Vector
 
 logger = logging.getLogger(__name__)
 
 CACHE_SECONDS = 24 * 3600
 SERVED_CALLS = 4  # of a served model at once: one that hangs must not hold up all; a local one fills the processor
-
-Vector = list[float]
 
 _batchers: dict[Embedder, Batcher] = {}
 _recent: Recent[Vector] = Recent(entries=10_000, bytes=32 * 2**20, seconds=CACHE_SECONDS)
@@ -45,7 +44,7 @@ def cached_vectors(*, tenant_id: UUID, space: EmbeddingSpace, queries: Sequence[
     if missing := [key for key, vector in found.items() if vector is None]:
         for key, sent in zip(missing, _from_redis(missing), strict=True):
             if isinstance(sent, bytes):
-                found[key] = np.frombuffer(sent, dtype="<f4").tolist()
+                found[key] = np.frombuffer(sent, dtype="<f4")
                 _remember(key, found[key])
     hits = sum(found[key] is not None for key in keys)
     metrics.CACHE.labels(cache="embedding", outcome="hit").inc(hits)
@@ -65,17 +64,15 @@ def new_vectors(*, tenant_id: UUID, space: EmbeddingSpace, queries: Sequence[str
 
 
 def _keep(tenant_id: UUID, space: EmbeddingSpace, queries: Sequence[str], vectors: np.ndarray) -> list[Vector]:
-    kept = {}
-    for query, vector in zip(queries, vectors, strict=True):
-        key = _key(tenant_id, space, query)
-        kept[key] = vector.astype("<f4").tobytes()
-        _remember(key, vector.tolist())
+    kept = [(_key(tenant_id, space, query), row.astype("<f4")) for query, row in zip(queries, vectors, strict=True)]
+    for key, vector in kept:
+        _remember(key, vector)
     with contextlib.suppress(RedisError, OSError):
         sending = _redis().pipeline(transaction=False)
-        for key, packed in kept.items():
-            sending.set(key, packed, ex=CACHE_SECONDS)
+        for key, vector in kept:
+            sending.set(key, vector.tobytes(), ex=CACHE_SECONDS)
         sending.execute()
-    return [vector.tolist() for vector in vectors]
+    return [vector for _, vector in kept]
 
 
 def _from_redis(keys: list[str]) -> Sequence[object]:
@@ -88,7 +85,7 @@ def _from_redis(keys: list[str]) -> Sequence[object]:
 
 def _remember(key: str, vector: Vector | None) -> None:
     if vector is not None:
-        _recent.keep(key, vector, bytes=200 + 32 * len(vector))  # a float of Python's, and where it is listed
+        _recent.keep(key, vector, bytes=400 + vector.nbytes)
 
 
 def _batcher(space: EmbeddingSpace) -> Batcher:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -34,11 +35,13 @@ def scopes_of(slugs: Sequence[str] | None) -> list[Scope]:
 
 
 def _scope(row: tuple[Any, ...]) -> Scope:
-    collection, space = row[: len(FIELDS)], row[len(FIELDS) :]
-    values = dict(zip(SPACE_FIELDS, space, strict=True))
-    if isinstance(values["index_parameters"], str):  # Django leaves the JSONB of a raw query as text
-        values["index_parameters"] = json.loads(values["index_parameters"])
-    return Scope(**dict(zip(FIELDS, collection, strict=True)), space=EmbeddingSpace(**values))
+    return Scope(**dict(zip(FIELDS, row, strict=False)), space=_space(*row[len(FIELDS) :]))
+
+
+@functools.lru_cache(maxsize=256)  # a model's instance takes longer to make than the rest of a scope
+def _space(*values: Any) -> EmbeddingSpace:
+    named = dict(zip(SPACE_FIELDS, values, strict=True))
+    return EmbeddingSpace(**named | {"index_parameters": json.loads(named["index_parameters"])})
 
 
 def one_space(scopes: Sequence[Scope]) -> EmbeddingSpace:

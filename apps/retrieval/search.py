@@ -51,11 +51,12 @@ def _search(*, tenant_id: UUID, query: SearchQuery) -> SearchResult:
             if scopes and query.diversify:
                 one_space(scopes)  # vectors of different models cannot be compared
             vector = cached_vector(tenant_id=tenant_id, space=space, query=query.query) if space else None
+            ready = bool(scopes) and (lexical or vector is not None)
             embedded = time.perf_counter()
-            rows = rows_of(scopes, query, vector) if scopes and (lexical or vector) else []
+            rows = rows_of(scopes, query, vector) if ready else []
             hits = _hits(rows, scopes, query)
             searched = time.perf_counter()
-            told = explained(scopes, query, vector) if query.explain and scopes and (lexical or vector) else None
+            told = explained(scopes, query, vector) if query.explain and ready else None
         if space is not None and vector is None:
             vector = new_vector(tenant_id=tenant_id, space=space, query=query.query)
             embedded = time.perf_counter()

@@ -13,6 +13,7 @@ from django.conf import settings
 from django.db import connection
 from django.db.backends.utils import CursorWrapper
 
+from apps.access import tenancy
 from apps.access.sql import execute, load
 from apps.documents import attributes
 from apps.documents.db import vector_from, vector_text
@@ -21,7 +22,7 @@ from apps.documents.spaces import OPERATORS, bits, column_type
 from . import lexical, past, policy
 from .filters import Filter
 from .lexical import Words
-from .types import Hit, Scope, SearchQuery
+from .types import Hit, Scope, SearchQuery, Vector
 
 QUERIES = load(Path(__file__).parent / "sql")
 
@@ -50,7 +51,7 @@ class Choice:
 def compose(
     collections: Sequence[Scope],
     query: SearchQuery,
-    vector: Sequence[float] | None,
+    vector: Vector | None,
     choice: Choice,
 ) -> tuple[str, dict]:
     """The statement and its parameters. Identifiers come from the space's row and constants, values are parameters."""
@@ -67,7 +68,7 @@ def compose(
 def legs_of(
     collections: Sequence[Scope],
     query: SearchQuery,
-    vector: Sequence[float] | None,
+    vector: Vector | None,
     choice: Choice,
 ) -> tuple[dict[str, str], dict[str, Any], dict[str, Any]]:
     """({leg: its SQL}, what stands in the fragments' braces, the parameters)."""
@@ -131,21 +132,19 @@ def _lexical(query: SearchQuery, words: Words, names: dict, parameters: dict[str
     return QUERIES["lexical_counted"].format(**names, relevance=" + ".join(parts) or "0")
 
 
-def index_settings(collections: Sequence[Scope], query: SearchQuery) -> list[str]:
-    """SET LOCAL statements for the search's vector index."""
+def index_settings(collections: Sequence[Scope], query: SearchQuery) -> dict[str, str]:
+    """Settings for the search's vector index."""
     wanted, chunks = policy.candidates(query), sum(collection.chunks for collection in collections)
     fewest = policy.most_compared(collections, wanted) if query.filter is not None or query.is_past else 0
     return policy.index_settings(collections[0].space, wanted, chunks, fewest=fewest)
 
 
-def rows_of(collections: Sequence[Scope], query: SearchQuery, vector: Sequence[float] | None) -> list[tuple[Any, ...]]:
+def rows_of(collections: Sequence[Scope], query: SearchQuery, vector: Vector | None) -> list[tuple[Any, ...]]:
     """Inside a tenant's scope: the rows of a search, best first, each for `hit`."""
-    with connection.cursor() as cursor:
-        cursor.execute(f"SET LOCAL statement_timeout = {settings.SEARCH_TIMEOUT_SECONDS * 1000:.0f}")
-        choice = choose(collections, query)
-        if choice.uses_index:
-            for setting in index_settings(collections, query):
-                cursor.execute(setting)
+    tenancy.set_local({"statement_timeout": f"{settings.SEARCH_TIMEOUT_SECONDS * 1000:.0f}"})
+    choice = choose(collections, query)
+    if choice.uses_index:
+        tenancy.set_local(index_settings(collections, query))
     rows = execute(*compose(collections, query, vector, choice)).fetchall()
     if choice.words and choice.words.chosen and len(rows) < query.fetch:  # words that never stand together
         words = lexical.read(collections, query.query, every=True)

@@ -108,8 +108,8 @@ def plan_of(collection: Collection, query: SearchQuery, vector: list[float] | No
     with tenancy.scope(collection.tenant_id, repeatable_read=True), connection.cursor() as cursor:
         scopes = scopes_of([collection.slug])
         statement, parameters = compose(scopes, query, vector, choose(scopes, query))
-        wanted = [*index_settings(scopes, query), *settings]
-        for setting in ("SET LOCAL citus.explain_all_tasks = on", *wanted):
+        tenancy.set_local(index_settings(scopes, query))
+        for setting in ("SET LOCAL citus.explain_all_tasks = on", *settings):
             cursor.execute(setting)
         cursor.execute("EXPLAIN (FORMAT JSON) " + statement, parameters)
         found = cursor.fetchone()[0]

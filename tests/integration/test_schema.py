@@ -46,8 +46,7 @@ def explain(collection: Collection, query: SearchQuery, vector: list[float] | No
     with tenancy.scope(collection.tenant_id), connection.cursor() as cursor:
         scopes = scopes_of([collection.slug])
         statement, parameters = compose(scopes, query, vector, choose(scopes, query))
-        for setting in index_settings(scopes, query):
-            cursor.execute(setting)
+        tenancy.set_local(index_settings(scopes, query))
         cursor.execute("EXPLAIN (FORMAT JSON) " + statement, parameters)
         found = cursor.fetchone()[0]
     plan = json.loads(found) if isinstance(found, str) else found

@@ -61,8 +61,8 @@ def _found(collection: Collection, vector: Floats) -> tuple[set[UUID], str]:
         scopes = scopes_of([collection.slug])
         statement, parameters = compose(scopes, query, vector.tolist(), choose(scopes, query))
         leg = statement[: statement.index("\n),")] + "\n) SELECT chunk_id FROM dense"  # there are no texts
-        wanted = [*index_settings(scopes, query), "SET LOCAL enable_sort = off"]  # as if there were more rows
-        cursor.execute("; ".join(wanted))
+        tenancy.set_local(index_settings(scopes, query))
+        cursor.execute("SET LOCAL enable_sort = off")  # as if there were more rows
         cursor.execute(leg, parameters)
         found = {row[0] for row in cursor.fetchall()}
         cursor.execute("EXPLAIN " + leg, parameters)  # after it: on Citus it runs what it explains in part here

@@ -5,6 +5,8 @@ from __future__ import annotations
 from django.conf import settings
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from apps.access import tenancy
+
 from .base import Engine
 from .citus import CitusEngine
 from .postgres import PostgresEngine
@@ -15,17 +17,9 @@ _found: dict[str, Engine] = {}
 def engine_for(connection: BaseDatabaseWrapper) -> Engine:
     """The engine of this database: SHARDING_ENGINE, or Citus when its extension is installed there. Asked once."""
     if connection.alias not in _found:
-        _found[connection.alias] = _look(connection)
+        clustered = tenancy.is_clustered(connection)
+        _found[connection.alias] = CitusEngine() if clustered else PostgresEngine(settings.PARTITIONS)
     return _found[connection.alias]
-
-
-def _look(connection: BaseDatabaseWrapper) -> Engine:
-    chosen = settings.SHARDING_ENGINE
-    if chosen == "auto":
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT 1 FROM pg_extension WHERE extname = 'citus'")
-            chosen = "citus" if cursor.fetchone() else "postgres"
-    return CitusEngine() if chosen == "citus" else PostgresEngine(settings.PARTITIONS)
 
 
 __all__ = ["CitusEngine", "Engine", "PostgresEngine", "engine_for"]
