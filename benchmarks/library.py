@@ -30,7 +30,7 @@ import numpy.typing as npt
 from django.db import connections
 
 from apps.access import keys, tenancy
-from apps.documents import collections, merge, spaces, words
+from apps.documents import collections, lexicon, merge, spaces, words
 from apps.documents.accept import Submission
 from apps.documents.models import Collection, EmbeddingSpace
 from apps.documents.parsing import Parsed
@@ -140,6 +140,7 @@ def _load(kept: Library) -> None:
                 new.append(_document(kept.collection, number, mine, metadata, texts))
                 vectors |= {chunk.sha256: kept.vectors[first + chunk.ordinal] for chunk in new[-1].chunks}
             merge.write(kept.collection, new, vectors)
+    lexicon.count(tenant_id=kept.collection.tenant_id, collection_id=kept.collection.id)
     with connections["owner"].cursor() as cursor:
         cursor.execute("VACUUM ANALYZE")
 

@@ -28,6 +28,8 @@ from .models import EmbeddingSpace
 OPERATOR_CLASSES = {"cosine": "cosine_ops", "ip": "ip_ops", "l2": "l2_ops"}
 OPERATORS = {"cosine": "<=>", "ip": "<#>", "l2": "<->"}
 MAX_DIMENSIONS = {"halfvec": 4_000, "vector": 2_000}  # what pgvector's HNSW and IVFFlat can index
+#: Of a table with a graph, which VACUUM does not do good: index_care.py comes first.
+LATE_AUTOVACUUM = "autovacuum_vacuum_scale_factor = 0.5, autovacuum_vacuum_insert_threshold = -1"
 HNSW_DEFAULTS = {"m": 16, "ef_construction": 64}  # pgvector's own
 
 
@@ -115,6 +117,7 @@ def create(
             " PRIMARY KEY (document_id, chunk_id))",
             space.table,
             "document_id",
+            parameters=LATE_AUTOVACUUM if index_method == "hnsw" and engine.name == "postgres" else "",
         )
         for statement in wall_sql(connection, space.table):
             editor.execute(statement, params=None)
@@ -177,13 +180,12 @@ def ensure_index(space: EmbeddingSpace, *, using: str = "owner") -> None:
 
 def _about_rows(connection: BaseDatabaseWrapper, space: EmbeddingSpace) -> int:
     """At most so many vectors, by the size of their table: the owner is behind the wall as well and can count none."""
-    with connection.schema_editor() as editor:
-        return _bytes(editor, space) // (space.dimensions * (2 if space.storage == "halfvec" else 4))
+    return _bytes(connection, space) // (space.dimensions * (2 if space.storage == "halfvec" else 4))
 
 
-def _bytes(editor: BaseDatabaseSchemaEditor, space: EmbeddingSpace) -> int:
-    leaves = engine_for(editor.connection).partitions(editor, space.table)
-    with editor.connection.cursor() as cursor:
+def _bytes(connection: BaseDatabaseWrapper, space: EmbeddingSpace) -> int:
+    leaves = engine_for(connection).partitions(connection, space.table)
+    with connection.cursor() as cursor:
         # (An empty table may have a page for values that are stored out of line.)
         size = "CASE pg_relation_size(name) WHEN 0 THEN 0 ELSE pg_table_size(name) END"
         cursor.execute(f"SELECT sum({size}) FROM unnest(%s::regclass[]) AS name", [leaves])  # noqa: S608
@@ -211,9 +213,8 @@ def _lists(connection: BaseDatabaseWrapper, space: EmbeddingSpace) -> int:
     """Lists per index: rows / 1000 up to a million rows, their square root above (pgvector's README)."""
     with connection.cursor() as cursor:
         cursor.execute(f'ANALYZE "{space.table}"')
-    with connection.schema_editor() as editor:
-        # The planner's estimate: the owner is behind the wall as well and could count no rows.
-        rows = engine_for(connection).rows(editor, space.table)
+    # The planner's estimate: the owner is behind the wall as well and could count no rows.
+    rows = engine_for(connection).rows(connection, space.table)
     return max(1, rows // 1000 if rows <= 1_000_000 else int(rows**0.5))
 
 
@@ -221,18 +222,26 @@ def index_name(space: EmbeddingSpace) -> str:
     return f"{space.table}_vectors"
 
 
+def build_settings(connection: BaseDatabaseWrapper, space: EmbeddingSpace) -> dict[str, str]:
+    """Settings of PostgreSQL under which the space's vector index is built."""
+    # A graph that fits into memory is built in a tenth of the time. It takes less than twice the table; not more is set
+    # than that, because a parallel build allocates all of it at once.
+    needed, spare = 2 * _bytes(connection, space), psutil.virtual_memory().available // 4
+    megabytes = min(64 + needed // 2**20, max(64, spare // 2**20))
+    return {
+        "maintenance_work_mem": f"{megabytes}MB",
+        "max_parallel_maintenance_workers": str(os.cpu_count() or 1),
+        "min_parallel_table_scan_size": "0",  # partitions seem small, but are many
+    }
+
+
 def _create_index(editor: BaseDatabaseSchemaEditor, space: EmbeddingSpace) -> None:
     if space.index_parameters.get("binary"):
         indexed = f"{bits(space, 'embedding')} bit_hamming_ops"
     else:
         indexed = f"embedding {space.storage}_{OPERATOR_CLASSES[space.metric]}"
-    # A graph that fits into memory is built in a tenth of the time. It takes less than twice the table; not more is set
-    # than that, because a parallel build allocates all of it at once.
-    needed, spare = 2 * _bytes(editor, space), psutil.virtual_memory().available // 4
-    megabytes = min(64 + needed // 2**20, max(64, spare // 2**20))
-    editor.execute(f"SET LOCAL maintenance_work_mem = '{megabytes}MB'", params=None)
-    editor.execute(f"SET LOCAL max_parallel_maintenance_workers = {os.cpu_count() or 1}", params=None)
-    editor.execute("SET LOCAL min_parallel_table_scan_size = 0", params=None)  # partitions seem small, but are many
+    for name, value in build_settings(editor.connection, space).items():
+        editor.execute(f"SET LOCAL {name} = '{value}'", params=None)
     numbers = sorted((name, value) for name, value in space.index_parameters.items() if name != "binary")
     options = ", ".join(f"{name} = {int(value)}" for name, value in numbers)
     editor.execute(

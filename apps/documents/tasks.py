@@ -9,7 +9,7 @@ from celery import shared_task
 from django.conf import settings
 from django.utils import timezone
 
-from . import db, embed, ledger, lexicon, prepare, reindex, schedules
+from . import db, embed, index_care, ledger, lexicon, prepare, reindex, schedules
 from .sources import runs, sync
 
 logger = logging.getLogger(__name__)
@@ -52,6 +52,12 @@ def count_words() -> None:
     """Count the lexemes of the collections that have changed much."""
     for tenant_id, collection_id in lexicon.due():
         lexicon.count(tenant_id=tenant_id, collection_id=collection_id)
+
+
+@shared_task(name="documents.indexes")
+def tend_indexes() -> None:
+    """Build the vector indexes anew that have too many dead entries."""
+    index_care.tend()
 
 
 @shared_task(name="documents.sweep")

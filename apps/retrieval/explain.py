@@ -12,6 +12,7 @@ from typing import Any
 from django.conf import settings
 from django.db import connection
 
+from . import policy
 from .lexical import Words
 from .statement import LEXICAL_WEIGHT, QUERIES, choose, index_settings, legs_of
 from .types import Scope, SearchQuery, Vector
@@ -35,7 +36,7 @@ def explained(scopes: Sequence[Scope], query: SearchQuery, vector: Vector | None
             cursor.execute(QUERIES["leg_found"].format(leg=sql, name=name), parameters)
             found = cursor.fetchone()[0]
             taken = round((time.perf_counter() - began) * 1000, 3)
-            told[name] = {"method": METHODS[leg], "wanted": parameters["candidates"], "found": found, "ms": taken}
+            told[name] = {"method": METHODS[leg], "wanted": policy.candidates(query), "found": found, "ms": taken}
     if choice.uses_index:
         told["dense"]["index"] = scopes[0].space.index_method
         told["dense"]["settings"] = index_settings(scopes, query)

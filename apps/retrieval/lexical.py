@@ -34,7 +34,7 @@ PLANNED_CHUNKS = 10_000  # in smaller collections every match is scored
 PLANNED_TERMS = 8  # the rarest, of which clauses are made
 CLAUSE_TERMS = 3
 CLAUSES = 32
-ROWS = 600  # chunks to choose from: above these few of the best ten are missed (benchmarks/RESULTS.md)
+ROWS = 300  # chunks to choose from: above these few of the best ten are missed (benchmarks/RESULTS.md)
 NEAR = 2  # nearly equal lexemes taken for a misspelt one
 STEM = 0.6  # the least of a word that its stem may be
 PER_EDIT = 0.5  # what a lexeme weighs for each letter that is different
@@ -113,9 +113,19 @@ def plan(terms: Sequence[Term], *, chunks: int, rows: float) -> str:
         if taken and held + expected > 1.5 * rows:
             continue
         taken = [each for each in taken if not _implies(each[1], clause)] + [(expected, clause)]
-    return " | ".join(
-        "(" + " & ".join(_at_least(terms[at], level) for at, level in clause.items()) + ")" for _, clause in taken
-    )
+    return _factored(terms, [sorted(clause.items()) for _, clause in taken])
+
+
+def _factored(terms: Sequence[Term], clauses: Sequence[list[tuple[int, int]]]) -> str:
+    """`(a & b) | (a & c)` as `a & (b | c)`, the rarest term in front: of what the index visits less is looked at."""
+    rest: dict[tuple[int, int], list[list[tuple[int, int]]]] = {}
+    for first, *others in clauses:
+        rest.setdefault(first, []).append(others)
+    parts = []
+    for (at, level), following in rest.items():
+        term = _at_least(terms[at], level)
+        parts.append(f"({term} & ({_factored(terms, following)}))" if all(following) else term)
+    return " | ".join(parts)
 
 
 def _with(chosen: tuple[int, ...], levels: tuple[int, ...]) -> Iterator[tuple[int, int]]:

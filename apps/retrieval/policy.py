@@ -20,21 +20,26 @@ from apps.documents.models import EmbeddingSpace
 
 from .types import Scope, SearchQuery
 
+STEPS = (10, 20, 50, 100, 200)
 CANDIDATES = 100  # of each leg of a hybrid search: fusion needs more than k to choose from
 BREADTH = 80  # of one graph: recall 0.96 to 0.99 of the ten nearest among 200,000 of 384 dimensions; 40 miss 0.95
+BROADER = 1.3  # than what is sought: of 100 among those recall is 0.997, and no better with twice as much
 FILTERED = 2  # times as broad beside a filter, which most of what is found does not pass
 SPARE = 10  # of each graph of several: the nearest are not spread evenly
 MAX_BREADTH = 1_000  # hnsw.ef_search cannot be more
 BALANCE = 10  # to visit a row of the graph and look its document up takes as long as comparing so many exactly
 MOST_COMPARED = 50_000
+MOST_DEAD = 0.75  # for more of a graph's entries the search does not grow: it is about to be built anew
 SCANNED = 20_000  # rows that an index scan visits at least before it gives up; pgvector's own bound
 PATIENCE = 20  # visited for each that should have been needed, were the filter's documents spread evenly
 OVERSAMPLE = 10  # bits tell vectors apart so badly that so many more are compared again by the vectors themselves
 
 
 def candidates(query: SearchQuery) -> int:
-    """How many chunks a leg gives: what will be read, or more where two legs are fused."""
-    return query.fetch if query.mode == "dense" else max(CANDIDATES, query.fetch)
+    """How many chunks a leg gives: what will be read, or more where two legs are fused. The planner has to know it: a
+    few numbers, so that there are few statements to prepare."""
+    wanted = query.fetch if query.mode == "dense" else max(CANDIDATES, query.fetch)
+    return next(step for step in STEPS if step >= wanted)
 
 
 def compares_all(scopes: Sequence[Scope]) -> bool:
@@ -51,17 +56,20 @@ def most_compared(scopes: Sequence[Scope], wanted: int) -> int:
     return min(MOST_COMPARED, max(settings.EXACT_SCAN_ROWS, round(even)))
 
 
-def index_settings(space: EmbeddingSpace, wanted: int, chunks: int = 0, *, fewest: int = 0) -> dict[str, str]:
-    """Settings of the vector index, to find the nearest `wanted` of so many chunks; fewest: that pass a
-    filter, if there is one."""
+def index_settings(
+    space: EmbeddingSpace, wanted: int, chunks: int = 0, *, fewest: int = 0, dead: float = 0
+) -> dict[str, str]:
+    """Settings of the vector index, to find the nearest `wanted` of so many chunks. fewest: that pass a filter, if
+    there is one. dead: the part of a graph's entries that are found in vain."""
     graphs = engine_for(connection).graphs(connection)
-    sought = wanted * (OVERSAMPLE if space.index_parameters.get("binary") else 1)
+    binary = space.index_parameters.get("binary")
+    sought, broader = (wanted * OVERSAMPLE, 2.0) if binary else (wanted, BROADER)
     scanned = SCANNED
     if fewest:
         scanned = max(SCANNED, PATIENCE * wanted * chunks // (fewest * graphs))
     if space.index_method == EmbeddingSpace.Index.HNSW:
-        breadth = max(BREADTH, 2 * sought) * (FILTERED if fewest else 1)
-        breadth = min(MAX_BREADTH, SPARE + -(-breadth // graphs))
+        breadth = max(BREADTH, round(broader * sought)) * (FILTERED if fewest else 1)
+        breadth = min(MAX_BREADTH, round((SPARE + -(-breadth // graphs)) / (1 - min(dead, MOST_DEAD))))
         return {
             "hnsw.ef_search": str(breadth),
             "hnsw.iterative_scan": "relaxed_order",
@@ -71,7 +79,7 @@ def index_settings(space: EmbeddingSpace, wanted: int, chunks: int = 0, *, fewes
     lists = max(1, int(space.index_parameters.get("lists", 1)))
     # Twice the root is recall 0.95 or more, three times where lists are made of bits; those of several indexes are as
     # good as one's.
-    probes = min(lists, max(1, round((3 if space.index_parameters.get("binary") else 2) * lists**0.5)))
+    probes = min(lists, max(1, round((3 if binary else 2) * lists**0.5)))
     enough = min(lists, max(probes, -(-lists * scanned // max(1, chunks // graphs)))) if chunks else lists
     return {
         "ivfflat.probes": str(probes),

@@ -17,6 +17,7 @@ from apps.access import tenancy
 from apps.access.sql import execute, load
 from apps.documents import attributes
 from apps.documents.db import vector_from, vector_text
+from apps.documents.index_care import dead_share
 from apps.documents.spaces import OPERATORS, bits, column_type
 
 from . import lexical, past, policy
@@ -84,14 +85,14 @@ def legs_of(
         "asked_bits": bits(space, f"%(vector)s::{type}"),
         "passes": _passes(query.filter) if query.filter is not None else "true",
         "filter": query.filter.sql if query.filter is not None else "true",
+        "candidates": candidates,
+        "oversampled": candidates * policy.OVERSAMPLE,
         "lived": QUERIES["lived_" + past.when(query)],
         "placed": QUERIES["placed_" + past.when(query)],
     }
     parameters: dict[str, Any] = {
         "vector": vector_text(vector) if vector is not None else None,
         "collections": [collection.id for collection in collections],
-        "candidates": candidates,
-        "oversampled": candidates * policy.OVERSAMPLE,
         "fetch": query.fetch,
         "chunks": chunks,
         "average": max(1.0, tokens / chunks if chunks else 1.0),
@@ -136,12 +137,17 @@ def index_settings(collections: Sequence[Scope], query: SearchQuery) -> dict[str
     """Settings for the search's vector index."""
     wanted, chunks = policy.candidates(query), sum(collection.chunks for collection in collections)
     fewest = policy.most_compared(collections, wanted) if query.filter is not None or query.is_past else 0
-    return policy.index_settings(collections[0].space, wanted, chunks, fewest=fewest)
+    space = collections[0].space
+    return policy.index_settings(space, wanted, chunks, fewest=fewest, dead=dead_share(space))
 
 
 def rows_of(collections: Sequence[Scope], query: SearchQuery, vector: Vector | None) -> list[tuple[Any, ...]]:
     """Inside a tenant's scope: the rows of a search, best first, each for `hit`."""
-    tenancy.set_local({"statement_timeout": f"{settings.SEARCH_TIMEOUT_SECONDS * 1000:.0f}"})
+    wanted = {"statement_timeout": f"{settings.SEARCH_TIMEOUT_SECONDS * 1000:.0f}"}
+    if not tenancy.is_clustered(connection):  # which needs to see the parameters
+        # What decides how a search is done has been decided before (choose); planning takes as long as searching.
+        wanted["plan_cache_mode"] = "force_generic_plan"
+    tenancy.set_local(wanted)
     choice = choose(collections, query)
     if choice.uses_index:
         tenancy.set_local(index_settings(collections, query))

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 
+from .base import GraphEntries
+
 ANCHOR = "documents_document"
 
 
@@ -33,9 +35,12 @@ class CitusEngine:
         key: str,
         *,
         before_spreading: Sequence[str] = (),
+        parameters: str = "",
     ) -> None:
         _one_connection_per_node(editor)
         editor.execute(create_sql, params=None)
+        if parameters:
+            editor.execute(f'ALTER TABLE "{table}" SET ({parameters})', params=None)
         for statement in before_spreading:
             editor.execute(statement, params=None)
         beside = "" if table == ANCHOR else f", colocate_with => '{ANCHOR}'"
@@ -49,11 +54,11 @@ class CitusEngine:
             f"SELECT citus_add_local_table_to_metadata('{table}', cascade_via_foreign_keys => true)", params=None
         )
 
-    def partitions(self, editor: BaseDatabaseSchemaEditor, table: str) -> list[str]:
+    def partitions(self, connection: BaseDatabaseWrapper, table: str) -> list[str]:
         return [table]
 
-    def rows(self, editor: BaseDatabaseSchemaEditor, table: str) -> int:
-        with editor.connection.cursor() as cursor:
+    def rows(self, connection: BaseDatabaseWrapper, table: str) -> int:
+        with connection.cursor() as cursor:
             of_shard = "SELECT reltuples::bigint FROM pg_class WHERE oid = '%s'::regclass"
             cursor.execute(
                 "SELECT coalesce(max(result::bigint), 0) FROM run_command_on_shards(%s::regclass, %s)",
@@ -67,6 +72,9 @@ class CitusEngine:
                 cursor.execute("SELECT count(*) FROM pg_dist_shard WHERE logicalrelid = to_regclass(%s)", [ANCHOR])
                 self.found = max(1, cursor.fetchone()[0])
         return self.found
+
+    def graph_entries(self, connection: BaseDatabaseWrapper, table: str) -> list[GraphEntries]:
+        return []  # the nodes know
 
 
 def _one_connection_per_node(editor: BaseDatabaseSchemaEditor) -> None:

@@ -19,8 +19,9 @@ class CreateShardedModel(CreateModel):
     """CreateModel for a big table: spread by `shard_key`, behind the tenant wall.
 
     uncompressed: columns of long values that are stored as they are, because compressing them would cost the writer
-    more than the disk saves (pglz: about 5 MB/s) and a slice of them could not be read alone. Foreign keys and indexes
-    follow as deferred SQL, as Django does for any model.
+    more than the disk saves (pglz: about 5 MB/s) and a slice of them could not be read alone. parameters: PostgreSQL's
+    storage parameters of its partitions or shards. Foreign keys and indexes follow as deferred SQL, as Django does for
+    any model.
     """
 
     def __init__(
@@ -30,15 +31,18 @@ class CreateShardedModel(CreateModel):
         *,
         shard_key: str = "document_id",
         uncompressed: tuple[str, ...] = (),
+        parameters: str = "",
         **options: Any,
     ) -> None:
         super().__init__(name, fields, **options)
         self.shard_key = shard_key
         self.uncompressed = uncompressed
+        self.parameters = parameters
 
     def deconstruct(self) -> tuple[str, Sequence[Any], dict[str, Any]]:
         name, args, kwargs = super().deconstruct()
-        return name, args, kwargs | {"shard_key": self.shard_key, "uncompressed": self.uncompressed}
+        own = {"shard_key": self.shard_key, "uncompressed": self.uncompressed, "parameters": self.parameters}
+        return name, args, kwargs | own
 
     def database_forwards(
         self,
@@ -58,7 +62,9 @@ class CreateShardedModel(CreateModel):
             f'ALTER TABLE "{table}" ALTER COLUMN "{column}" SET STORAGE EXTERNAL' for column in self.uncompressed
         ]
         engine = engine_for(schema_editor.connection)
-        engine.create_sharded(schema_editor, create_sql, table, self.shard_key, before_spreading=storage)
+        engine.create_sharded(
+            schema_editor, create_sql, table, self.shard_key, before_spreading=storage, parameters=self.parameters
+        )
         for statement in wall_sql(schema_editor.connection, table):
             schema_editor.execute(statement, params=None)
         schema_editor.deferred_sql.extend(schema_editor._model_indexes_sql(model))  # type: ignore[attr-defined]

@@ -7,6 +7,19 @@ from collections.abc import Sequence
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 
+from .base import GraphEntries
+
+GRAPHS = """
+SELECT format('%%I', t.relname), format('%%I', i.relname), greatest(i.reltuples, 0), pg_stat_get_dead_tuples(t.oid),
+       extract(epoch FROM now() - coalesce(
+           greatest(pg_stat_get_last_vacuum_time(t.oid), pg_stat_get_last_autovacuum_time(t.oid)),
+           pg_postmaster_start_time())) / 86400
+FROM pg_inherits h JOIN pg_class t ON t.oid = h.inhrelid
+JOIN pg_index x ON x.indrelid = t.oid AND x.indisvalid
+JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_am a ON a.oid = i.relam AND a.amname = 'hnsw'
+WHERE h.inhparent = to_regclass(%s) ORDER BY t.oid
+"""
+
 
 class PostgresEngine:
     """`PARTITION BY HASH`; the number is fixed by the first migration, later tables take it from the first one."""
@@ -27,23 +40,25 @@ class PostgresEngine:
         key: str,
         *,
         before_spreading: Sequence[str] = (),
+        parameters: str = "",
     ) -> None:
-        count = len(self.partitions(editor, "documents_document")) or self.count
+        count = len(self.partitions(editor.connection, "documents_document")) or self.count
         editor.execute(f'{create_sql.rstrip().rstrip(";")} PARTITION BY HASH ("{key}")', params=None)
         for statement in before_spreading:
             editor.execute(statement, params=None)
+        options = f" WITH ({parameters})" if parameters else ""
         for number in range(count):
             editor.execute(
                 f'CREATE TABLE "{table}_p{number}" PARTITION OF "{table}"'
-                f" FOR VALUES WITH (MODULUS {count}, REMAINDER {number})",
+                f" FOR VALUES WITH (MODULUS {count}, REMAINDER {number}){options}",
                 params=None,
             )
 
     def create_beside(self, editor: BaseDatabaseSchemaEditor, table: str) -> None:
         """Nothing to do: there is one place."""
 
-    def partitions(self, editor: BaseDatabaseSchemaEditor, table: str) -> list[str]:
-        with editor.connection.cursor() as cursor:
+    def partitions(self, connection: BaseDatabaseWrapper, table: str) -> list[str]:
+        with connection.cursor() as cursor:
             cursor.execute(
                 "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = to_regclass(%s) ORDER BY inhrelid",
                 [table],
@@ -57,10 +72,16 @@ class PostgresEngine:
                 self.found = max(1, cursor.fetchone()[0])
         return self.found
 
-    def rows(self, editor: BaseDatabaseSchemaEditor, table: str) -> int:
-        with editor.connection.cursor() as cursor:
+    def graph_entries(self, connection: BaseDatabaseWrapper, table: str) -> list[GraphEntries]:
+        with connection.cursor() as cursor:
+            cursor.execute(GRAPHS, [table])
+            found = cursor.fetchall()
+        return [GraphEntries(name, index, entries, dead, float(days)) for name, index, entries, dead, days in found]
+
+    def rows(self, connection: BaseDatabaseWrapper, table: str) -> int:
+        with connection.cursor() as cursor:
             cursor.execute(
                 "SELECT coalesce(max(reltuples), 0) FROM pg_class WHERE oid = ANY(%s::regclass[])",
-                [self.partitions(editor, table)],
+                [self.partitions(connection, table)],
             )
             return int(cursor.fetchone()[0])

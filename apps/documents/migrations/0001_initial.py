@@ -224,6 +224,8 @@ class Migration(migrations.Migration):
         ),
         CreateShardedModel(
             name="Chunk",
+            # Up to a page a row stays whole: a search by words reads the lexemes of hundreds of them.
+            parameters="toast_tuple_target = 8160",
             fields=[
                 (
                     "pk",

@@ -42,7 +42,7 @@ dense AS MATERIALIZED (
     JOIN documents_chunk c ON c.document_id = d.id
     JOIN {table} e ON e.document_id = c.document_id AND e.chunk_id = c.chunk_id
     WHERE d.collection_id = ANY(%(collections)s) AND c.collection_id = ANY(%(collections)s) AND {filter} AND {lived}
-    ORDER BY (e.embedding {operator} %(vector)s::{type}) + 0 LIMIT %(candidates)s
+    ORDER BY (e.embedding {operator} %(vector)s::{type}) + 0 LIMIT {candidates}
 ),
 
 -- name: dense_since
@@ -54,17 +54,17 @@ still AS MATERIALIZED (
     WHERE live AND collection_id = ANY(%(collections)s){holds}
       AND (SELECT c.live_from <= %(as_of)s FROM documents_chunk c
            WHERE c.document_id = e.document_id AND c.chunk_id = e.chunk_id)
-    ORDER BY embedding {operator} %(vector)s::{type} LIMIT %(candidates)s
+    ORDER BY embedding {operator} %(vector)s::{type} LIMIT {candidates}
 ),
 since AS MATERIALIZED (
     SELECT e.document_id, e.chunk_id, 1 - (e.embedding {operator} %(vector)s::{type}) AS similarity
     FROM documents_chunk c JOIN {table} e ON e.document_id = c.document_id AND e.chunk_id = c.chunk_id
     WHERE c.retired_in_version IS NOT NULL AND c.retired_at > %(as_of)s AND c.live_from <= %(as_of)s
       AND c.collection_id = ANY(%(collections)s){holds}
-    ORDER BY (e.embedding {operator} %(vector)s::{type}) + 0 LIMIT %(candidates)s
+    ORDER BY (e.embedding {operator} %(vector)s::{type}) + 0 LIMIT {candidates}
 ),
 dense AS MATERIALIZED (
-    SELECT * FROM still UNION ALL SELECT * FROM since ORDER BY similarity DESC, chunk_id LIMIT %(candidates)s
+    SELECT * FROM still UNION ALL SELECT * FROM since ORDER BY similarity DESC, chunk_id LIMIT {candidates}
 ),
 
 -- name: born

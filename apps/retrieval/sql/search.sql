@@ -77,7 +77,7 @@ dense AS MATERIALIZED (
     SELECT document_id, chunk_id, 1 - (embedding {operator} %(vector)s::{type}) AS similarity
     FROM {table} e
     WHERE live AND collection_id = ANY(%(collections)s){holds}
-    ORDER BY embedding {operator} %(vector)s::{type} LIMIT %(candidates)s
+    ORDER BY embedding {operator} %(vector)s::{type} LIMIT {candidates}
 ),
 
 -- name: dense_binary
@@ -88,9 +88,9 @@ dense AS MATERIALIZED (
     FROM (
         SELECT document_id, chunk_id, embedding FROM {table} e
         WHERE live AND collection_id = ANY(%(collections)s){holds}
-        ORDER BY {bits} <~> {asked_bits} LIMIT %(oversampled)s
+        ORDER BY {bits} <~> {asked_bits} LIMIT {oversampled}
     ) near
-    ORDER BY (embedding {operator} %(vector)s::{type}) + 0 LIMIT %(candidates)s
+    ORDER BY (embedding {operator} %(vector)s::{type}) + 0 LIMIT {candidates}
 ),
 
 -- name: dense_exact
@@ -100,7 +100,7 @@ dense AS MATERIALIZED (
     SELECT document_id, chunk_id, 1 - (embedding {operator} %(vector)s::{type}) AS similarity
     FROM {table} e
     WHERE live AND collection_id = ANY(%(collections)s){holds}
-    ORDER BY (embedding {operator} %(vector)s::{type}) + 0 LIMIT %(candidates)s
+    ORDER BY (embedding {operator} %(vector)s::{type}) + 0 LIMIT {candidates}
 ),
 
 -- name: dense_filtered
@@ -109,7 +109,7 @@ dense AS MATERIALIZED (
     SELECT e.document_id, e.chunk_id, 1 - (e.embedding {operator} %(vector)s::{type}) AS similarity
     FROM documents_document d JOIN {table} e ON e.document_id = d.id AND e.live
     WHERE d.collection_id = ANY(%(collections)s) AND d.live_version IS NOT NULL AND {passes}
-    ORDER BY (e.embedding {operator} %(vector)s::{type}) + 0 LIMIT %(candidates)s
+    ORDER BY (e.embedding {operator} %(vector)s::{type}) + 0 LIMIT {candidates}
 ),
 
 -- name: lexical
@@ -136,7 +136,7 @@ lexical AS MATERIALIZED (
                / (o.tf + {k1} * (1 - {b} + {b} * o.tokens / %(average)s))) AS relevance
     FROM occurrences o JOIN weights w USING (number)
     GROUP BY o.document_id, o.chunk_id
-    ORDER BY relevance DESC, o.chunk_id LIMIT %(candidates)s
+    ORDER BY relevance DESC, o.chunk_id LIMIT {candidates}
 ),
 
 -- name: rank
@@ -152,7 +152,7 @@ lexical AS MATERIALIZED (
     SELECT c.document_id, c.chunk_id, ({relevance})::float8 AS relevance
     FROM {chunks}
     WHERE c.tsv @@ %(plan)s::tsquery AND {lived} AND c.collection_id = ANY(%(collections)s){holds}
-    ORDER BY relevance DESC, c.chunk_id LIMIT %(candidates)s
+    ORDER BY relevance DESC, c.chunk_id LIMIT {candidates}
 ),
 
 -- name: part

@@ -1,0 +1,88 @@
+"""Vector graphs (HNSW) kept as good as they were built.
+
+What is updated leaves a dead entry in the graph until VACUUM removes it. Searches visit it and leave it out: they look
+further around meanwhile (`dead_share`). VACUUM would do worse: it gives new neighbours to whatever pointed to what it
+removes, which takes longer than building the graph anew and finds less afterwards (benchmarks/RESULTS.md). So the graph
+is built anew first, beside the old one, which serves until then, and VACUUM finds nothing in it to mend. Autovacuum is
+told to come later (spaces.create), for where nothing of this runs.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from django.db import connection, connections
+
+from .engines import engine_for
+from .models import EmbeddingSpace
+from .spaces import build_settings, index_name
+
+logger = logging.getLogger(__name__)
+
+MOST_DEAD = 0.1  # of a graph's entries
+FEWEST_DEAD = 1_000  # entries; of fewer nobody notices anything
+LONGEST_DAYS = 7  # that removed rows wait for VACUUM: they are still in the files until then
+LOOKED_AT_SECONDS = 30
+
+_shares: dict[str, tuple[float, float]] = {}  # by table: (when, share)
+
+
+def dead_share(space: EmbeddingSpace) -> float:
+    """Which part of the space's vector index is dead, as it was within the last half minute: 0 to 1, by the statistics
+    of PostgreSQL. On a cluster, whose nodes have these, always 0."""
+    now = time.monotonic()
+    looked_at, share = _shares.get(space.table, (0.0, 0.0))
+    if not looked_at or now > looked_at + LOOKED_AT_SECONDS:
+        graphs = engine_for(connection).graph_entries(connection, space.table)
+        dead, entries = sum(graph.dead for graph in graphs), sum(graph.entries for graph in graphs)
+        share = dead / (dead + entries) if dead else 0.0
+        _shares[space.table] = (now, share)
+    return share
+
+
+def tend(*, using: str = "owner") -> list[str]:
+    """Build every graph anew that holds too many dead entries, and vacuum its table. Returns the tables' names.
+
+    Searches and writes go on meanwhile. Interrupted, it leaves an index that is not valid, which the next time removes.
+    """
+    connection = connections[using]
+    tended = []
+    for space in EmbeddingSpace.objects.using(using).filter(index_method=EmbeddingSpace.Index.HNSW):
+        for graph in engine_for(connection).graph_entries(connection, space.table):
+            share = graph.dead / max(1, graph.dead + graph.entries)
+            waited = graph.dead > 0 and graph.days_since_vacuum > LONGEST_DAYS
+            if not waited and (graph.dead < FEWEST_DEAD or share < MOST_DEAD):
+                continue
+            began = time.monotonic()
+            if _rebuild(space, graph.table, graph.index, using=using):
+                tended.append(graph.table)
+                took = time.monotonic() - began
+                logger.info("%s: %.0f %% of the graph were dead; built anew in %.1f s", graph.table, share * 100, took)
+    return tended
+
+
+def _rebuild(space: EmbeddingSpace, table: str, index: str, *, using: str) -> bool:
+    """Outside of a transaction. False when another process is at this space's index."""
+    connection = connections[using]
+    with connection.cursor() as cursor:
+        # The lock of ensure_index: a load builds its index when this is done, and no two of these wait for each other.
+        cursor.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", [index_name(space)])
+        if not cursor.fetchone()[0]:
+            return False
+        try:
+            cursor.execute(
+                "SELECT format('%%I', i.relname) FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid"
+                " WHERE x.indrelid = %s::regclass AND NOT x.indisvalid",
+                [table],
+            )
+            for (broken,) in cursor.fetchall():
+                cursor.execute(f"DROP INDEX CONCURRENTLY {broken}")
+            for name, value in build_settings(connection, space).items():
+                cursor.execute(f"SET {name} = '{value}'")
+            cursor.execute(f"REINDEX INDEX CONCURRENTLY {index}")
+            cursor.execute(f"VACUUM (INDEX_CLEANUP ON) {table}")
+        finally:
+            cursor.execute("RESET ALL")
+            cursor.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", [index_name(space)])
+    return True

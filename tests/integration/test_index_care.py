@@ -1,0 +1,184 @@
+"""A graph that has lost many of its entries finds as much as before, and is built anew before VACUUM mends it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from uuid import UUID, uuid4
+
+import numpy as np
+import psycopg
+import pytest
+from django.db import connection, connections
+from django.test import override_settings
+
+from apps.access import tenancy
+from apps.access.models import Tenant
+from apps.documents import index_care, spaces
+from apps.documents.engines import engine_for
+from apps.documents.models import Collection
+from apps.retrieval.scopes import scopes_of
+from apps.retrieval.statement import index_settings
+from apps.retrieval.types import SearchQuery
+from tests.conftest import make_collection
+from tests.integration.test_spaces import ROWS, Floats, K, _exact, _fill, _found, _vectors
+from tests.support.processes import wait_for
+
+
+@pytest.fixture
+def filled(tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Collection, Floats, list[UUID]]]:
+    """A collection of ROWS vectors in a space of its own."""
+    if engine_for(connection).name != "postgres":
+        pytest.skip("what is dead in a cluster's indexes its nodes know")
+    monkeypatch.setattr(index_care, "FEWEST_DEAD", 10)
+    monkeypatch.setattr(index_care, "LOOKED_AT_SECONDS", 0)
+    space = spaces.create(slug=f"care-{uuid4().hex[:8]}", backend="fake", model="fake", dimensions=64)
+    collection = make_collection(tenant, space=space.slug, slug=f"care-{uuid4().hex[:8]}")
+    vectors, ids = _vectors(ROWS, 1), [uuid4() for _ in range(ROWS)]
+    _fill(collection, vectors, ids)
+    yield collection, vectors, ids
+    space.index_method = "ivfflat"  # later tests tend their own graphs only
+    space.save(using="owner")
+
+
+def _replace(collection: Collection, vectors: Floats, ids: list[UUID], part: float) -> tuple[Floats, list[UUID]]:
+    """New vectors in place of some, as publishing new versions writes them: what there is then."""
+    rows = np.flatnonzero(np.random.default_rng(5).random(len(ids)) < part)
+    new, keys = _vectors(len(rows), 6), [uuid4() for _ in rows]
+    with tenancy.scope(collection.tenant_id), connection.cursor() as cursor:
+        old = [ids[row] for row in rows]
+        cursor.execute(f"UPDATE {collection.space.table} SET live = false WHERE chunk_id = ANY(%s)", [old])
+        assert cursor.rowcount == len(rows)
+    _fill(collection, new, keys)
+    vectors, ids = vectors.copy(), list(ids)
+    vectors[rows] = new
+    for row, key in zip(rows, keys, strict=True):
+        ids[row] = key
+    return vectors, ids
+
+
+def _recall(collection: Collection, vectors: Floats, ids: list[UUID]) -> float:
+    asked = _vectors(30, 9)
+    return float(np.mean([len(_found(collection, q)[0] & _exact(vectors, ids, "cosine", q)) / K for q in asked]))
+
+
+def _breadth(collection: Collection) -> int:
+    with override_settings(EXACT_SCAN_ROWS=0), tenancy.scope(collection.tenant_id):
+        return int(index_settings(scopes_of([collection.slug]), SearchQuery("", mode="dense"))["hnsw.ef_search"])
+
+
+def _dead(collection: Collection) -> float:
+    return index_care.dead_share(collection.space)
+
+
+def _files(collection: Collection) -> list[int]:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_relation_filenode(i.oid) FROM pg_class i JOIN pg_am a ON a.oid = i.relam"
+            " WHERE a.amname = 'hnsw' AND i.relname LIKE %s AND i.relkind = 'i' ORDER BY i.relname",
+            [f"{collection.space.table}%"],
+        )
+        return [row[0] for row in cursor.fetchall()]
+
+
+def test_a_graph_with_dead_entries_is_searched_more_broadly_and_then_built_anew(
+    filled: tuple[Collection, Floats, list[UUID]],
+) -> None:
+    collection, vectors, ids = filled
+    assert _dead(collection) == 0 and not index_care.tend()
+    breadth, files, before = _breadth(collection), _files(collection), _recall(collection, vectors, ids)
+
+    vectors, ids = _replace(collection, vectors, ids, 0.3)
+    share = wait_for(lambda: _dead(collection), what="the statistics")
+    assert 0.15 < share < 0.35
+    assert breadth * 1.2 < _breadth(collection) < breadth * 1.6
+    assert _recall(collection, vectors, ids) >= before - 0.01
+
+    tended = index_care.tend()
+    assert len(tended) == engine_for(connection).graphs(connection)
+    assert _dead(collection) == 0 and _breadth(collection) == breadth
+    assert not set(_files(collection)) & set(files)
+    assert _recall(collection, vectors, ids) >= before - 0.003
+    assert not index_care.tend()
+
+
+def test_few_dead_entries_do_not_matter_until_they_have_waited_long(
+    filled: tuple[Collection, Floats, list[UUID]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collection, vectors, ids = filled
+    _replace(collection, vectors, ids, 0.05)
+    wait_for(lambda: _dead(collection), what="the statistics")
+    files = _files(collection)
+    assert not index_care.tend() and _files(collection) == files
+    monkeypatch.setattr(index_care, "LONGEST_DAYS", -1)
+    assert index_care.tend() and _dead(collection) == 0
+
+
+def test_what_an_interrupted_build_has_left_is_removed(filled: tuple[Collection, Floats, list[UUID]]) -> None:
+    collection, vectors, ids = filled
+    _replace(collection, vectors, ids, 0.3)
+    wait_for(lambda: _dead(collection), what="the statistics")
+    graph = engine_for(connection).graph_entries(connection, collection.space.table)[0]
+    invalid = "SELECT count(*) FROM pg_index WHERE indrelid = %s::regclass AND NOT indisvalid"
+    with _another() as writer, connections["owner"].cursor() as owner:
+        _lock(writer, collection)
+        owner.execute("SET statement_timeout = '2s'")  # it waits for the writer
+        with pytest.raises(Exception, match="statement timeout"):
+            owner.execute(f"REINDEX INDEX CONCURRENTLY {graph.index}")
+        owner.execute("RESET statement_timeout")
+        owner.execute(invalid, [graph.table])
+        assert owner.fetchone()[0] == 1
+    index_care.tend()
+    with connections["owner"].cursor() as owner:
+        owner.execute(invalid, [graph.table])
+        assert owner.fetchone()[0] == 0
+    assert _dead(collection) == 0
+
+
+def test_two_do_not_build_the_same(filled: tuple[Collection, Floats, list[UUID]]) -> None:
+    collection, vectors, ids = filled
+    _replace(collection, vectors, ids, 0.3)
+    wait_for(lambda: _dead(collection), what="the statistics")
+    with _another() as other:
+        other.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [spaces.index_name(collection.space)])
+        assert not index_care.tend()
+    wait_for(index_care.tend, seconds=10, what="the lock")
+
+
+def test_searches_and_writes_go_on_while_it_is_built(filled: tuple[Collection, Floats, list[UUID]]) -> None:
+    """A build that waits for a writer holds up neither searches nor other writers."""
+    collection, vectors, ids = filled
+    _replace(collection, vectors, ids, 0.3)
+    wait_for(lambda: _dead(collection), what="the statistics")
+    with _another() as writer:
+        _lock(writer, collection)
+        building = threading.Thread(target=_tend_and_close)
+        building.start()
+        time.sleep(0.5)
+        started = time.monotonic()
+        assert _found(collection, vectors[0])[0]
+        with tenancy.scope(collection.tenant_id), connection.cursor() as cursor:
+            cursor.execute(f"UPDATE {collection.space.table} SET live = live WHERE document_id = %s", [ids[1]])
+        assert time.monotonic() - started < 5 and building.is_alive()
+        writer.commit()
+    building.join(60)
+    assert not building.is_alive() and _dead(collection) < 0.1
+
+
+def _another() -> psycopg.Connection:
+    """A session of the application beside the test's own."""
+    return psycopg.connect(**connections["default"].get_connection_params())
+
+
+def _lock(writer: psycopg.Connection, collection: Collection) -> None:
+    """Every partition, as one who writes holds it, until the transaction ends."""
+    writer.execute(f"UPDATE {collection.space.table} SET live = live WHERE document_id = (SELECT gen_random_uuid())")
+
+
+def _tend_and_close() -> None:
+    try:
+        index_care.tend()
+    finally:
+        for each in connections.all():
+            each.close()
