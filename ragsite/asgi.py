@@ -99,14 +99,16 @@ class OneThreadHandler(ASGIHandler):
         thread = self.idle.pop() if self.idle else ThreadPoolExecutor(max_workers=1, thread_name_prefix="request")
         try:
             async with ThreadSensitiveContext(executor=thread):
-                await self.handle(scope, receive, send)
-        finally:
-            # Not before a call that a departed client has left running is over.
+                await self.handle_in(thread, scope, receive, send)
+        except BaseException:  # a call may have been left running: not before it is over
             thread.submit(int).add_done_callback(lambda _: self.idle.append(thread))
+            raise
+        self.idle.append(thread)
 
-    async def handle(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
-        """Django's own, with the signals, the middlewares, the view and the closing in one visit to the thread. A call
-        is not interrupted when its client goes away (a thread cannot be); a stream is."""
+    async def handle_in(self, thread: ThreadPoolExecutor, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        """Django's own `handle`, with the signals, the middlewares, the view and the closing in one visit to the
+        thread, after what the express way answers. A call is not interrupted when its client goes away (a thread cannot
+        be); a stream is."""
         streamed = StreamedBody(receive) if _is_ndjson(scope) else None
         bounded = BoundedBody(scope, receive, settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
         try:
@@ -114,6 +116,16 @@ class OneThreadHandler(ASGIHandler):
         except RequestAborted:
             return
         with body_file:
+            headers = None if streamed or bounded.too_large else express.headers_of(scope)
+            if headers is not None:
+                loop = asyncio.get_running_loop()
+                answered = await loop.run_in_executor(thread, express.respond, scope, headers, body_file.read())
+                if answered is not None:
+                    status, told, content = answered
+                    await send({"type": "http.response.start", "status": status, "headers": told})
+                    await send({"type": "http.response.body", "body": content})
+                    return
+                body_file.seek(0)
             request, _ = self.create_request(scope | {"ragsite.body": streamed or bounded}, body_file)
             response = await self.respond_in_thread(request)
             if not response.streaming:
@@ -177,8 +189,9 @@ def _is_ndjson(scope: dict[str, Any]) -> bool:
 
 
 django.setup(set_prefix=False)
+express = import_module("ragsite.express")  # not to be imported before the setup
 application = OneThreadHandler()
 # What is there now stays, and need not be looked through again; a request makes thousands of objects that do not.
 gc.freeze()
 gc.set_threshold(20_000, 20, 20)
-import_module("apps.retrieval.warm").in_background()  # not to be imported before the setup
+import_module("apps.retrieval.warm").in_background()

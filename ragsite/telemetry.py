@@ -14,6 +14,14 @@ _current: ContextVar[str] = ContextVar("request_id", default="-")
 _ACCEPTABLE = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
+def begin(offered: str) -> str:
+    """The id of a request that begins here: the client's, when it is harmless, or a new one. It stays for the rest of
+    the request's context: Django logs refusals after its middlewares."""
+    request_id = offered if _ACCEPTABLE.fullmatch(offered) else str(uuid4())
+    _current.set(request_id)
+    return request_id
+
+
 class RequestMiddleware:
     """Takes a client's X-Request-ID when it is harmless, makes one otherwise, and sends it back."""
 
@@ -21,10 +29,8 @@ class RequestMiddleware:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        offered = request.headers.get("X-Request-ID", "")
-        request_id = offered if _ACCEPTABLE.fullmatch(offered) else str(uuid4())
+        request_id = begin(request.headers.get("X-Request-ID", ""))
         request.request_id = request_id  # type: ignore[attr-defined]
-        _current.set(request_id)  # for the rest of the request's context: Django logs refusals after its middlewares
         response = self.get_response(request)
         response["X-Request-ID"] = request_id
         return response

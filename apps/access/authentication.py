@@ -9,12 +9,15 @@ from rest_framework.request import Request
 from .keys import Caller, recognise
 
 
+def secret_of(api_key: str, authorization: str) -> str:
+    """The key that a request's two headers carry, or an empty text."""
+    scheme, _, token = authorization.partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else api_key
+
+
 class ApiKeyAuthentication(BaseAuthentication):
     def authenticate(self, request: Request) -> tuple[Caller, None] | None:
-        secret = request.headers.get("X-API-Key", "")
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() == "bearer":
-            secret = token.strip()
+        secret = secret_of(request.headers.get("X-API-Key", ""), request.headers.get("Authorization", ""))
         if not secret:
             return None
         caller = recognise(secret)

@@ -93,17 +93,20 @@ def openai_document(problem: Problem) -> dict[str, Any]:
     return {"error": error}
 
 
+def headers_of(problem: Problem) -> dict[str, str]:
+    """What a refusal says in headers of its own."""
+    return {} if problem.retry_after is None else {"Retry-After": str(problem.retry_after)}
+
+
 def exception_handler(error: Exception, context: dict[str, Any]) -> Response:
     """Django REST framework's hook: any exception of a view as a problem document."""
     request = context["request"]
     request.accepted_renderer = JSONRenderer()  # whatever the view itself would have answered with
     problem = as_problem(error)
     view = context.get("view")
-    headers = {}
+    headers = headers_of(problem)
     if problem.status_code == 401 and view is not None:
         headers["WWW-Authenticate"] = view.get_authenticate_header(request)
-    if problem.retry_after is not None:
-        headers["Retry-After"] = str(problem.retry_after)
     if request.path.startswith("/v1/"):
         return Response(openai_document(problem), status=problem.status_code, headers=headers)
     body = document(problem, request_id=getattr(request, "request_id", ""))
@@ -112,7 +115,7 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response:
 
 def page(request: HttpRequest, problem: Problem) -> JsonResponse:
     """A problem outside of a REST view (unknown URL, failure in a middleware)."""
-    headers = {} if problem.retry_after is None else {"Retry-After": str(problem.retry_after)}
+    headers = headers_of(problem)
     if request.path.startswith("/v1/"):
         return JsonResponse(openai_document(problem), status=problem.status_code, headers=headers)
     body = document(problem, request_id=getattr(request, "request_id", ""))

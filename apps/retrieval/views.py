@@ -35,8 +35,8 @@ class SearchView(TenantView):
 
         By meaning (dense), by words (lexical) or both (hybrid), in one snapshot of the collections.
         """
-        query = _query(self.validated(SearchSerializer))
-        with _embedding():
+        query = query_of(self.validated(SearchSerializer))
+        with embedding():
             return Response(search_fresh(tenant_id=self.caller.tenant_id, query=query).as_json())
 
 
@@ -64,14 +64,15 @@ class SearchBatchView(TenantView):
         queries = []
         for number, each in enumerate(values):
             with pointing_at(number):
-                queries.append(_query(each))
+                queries.append(query_of(each))
         charge(self.caller, len(queries) - 1)
-        with _embedding():
+        with embedding():
             found = search_batch(tenant_id=self.caller.tenant_id, queries=queries)
         return Response({"results": [each.as_json() for each in found]})
 
 
-def _query(values: dict[str, Any]) -> SearchQuery:
+def query_of(values: dict[str, Any]) -> SearchQuery:
+    """A body's clean values as what they ask for. Raises Problem 400, 422."""
     slugs = values.get("collections")
     return SearchQuery(
         query=values["query"],
@@ -92,7 +93,8 @@ def _query(values: dict[str, Any]) -> SearchQuery:
 
 
 @contextmanager
-def _embedding() -> Iterator[None]:
+def embedding() -> Iterator[None]:
+    """A query that cannot be embedded is a Problem 503."""
     try:
         yield
     except EmbeddingError as error:

@@ -491,7 +491,7 @@ def test_an_explanation_tells_what_each_leg_did(collection: Collection, ingest: 
     assert (told["dense"] is None) == (mode == "lexical") and (told["lexical"] is None) == (mode == "dense")
     assert (told["fusion"] is None) == (mode != "hybrid")
     for leg in filter(None, (told["dense"], told["lexical"])):
-        assert leg["found"] == 2 and leg["ms"] > 0 and leg["wanted"] == (2 if mode == "dense" else 100)
+        assert leg["found"] == 2 and leg["ms"] > 0 and leg["wanted"] == (10 if mode == "dense" else 100)
     if told["lexical"]:
         assert told["lexical"]["method"] == "bm25" and _names(told["lexical"]["terms"]) == ["lighthous", "shine"]
     if told["dense"]:

@@ -1,0 +1,49 @@
+"""`POST /api/v1/search` on the express way (ragsite/express.py): SearchView's checks, without what words refusals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rest_framework.exceptions import ValidationError
+
+from apps.access.authentication import secret_of
+from apps.access.keys import recognise
+from apps.access.problems import MEDIA_TYPE, Problem, as_problem, document, headers_of
+from apps.access.rendering import JSONRenderer
+from apps.access.serializers import load_json
+from apps.access.throttling import charge
+from apps.access.views import checker
+
+from .freshness import search_fresh
+from .serializers import SearchSerializer
+from .types import SearchQuery
+from .views import SearchView, embedding, query_of
+
+MOST_BYTES = SearchView.max_body_bytes or 0
+
+
+def answer(headers: Mapping[str, str], body: bytes, request_id: str) -> tuple[int, dict[str, str], bytes] | None:
+    """(status, headers, body), or None where nothing has been done and SearchView is to refuse."""
+    secret = secret_of(headers.get("x-api-key", ""), headers.get("authorization", ""))
+    if not secret or len(body) > MOST_BYTES:
+        return None
+    try:
+        caller = recognise(secret)
+        if caller is None or SearchView.scope_needed not in caller.scopes or (query := _query(body)) is None:
+            return None
+        charge(caller, 1)
+        with embedding():
+            found = search_fresh(tenant_id=caller.tenant_id, query=query)
+    except Exception as error:
+        problem = as_problem(error)
+        refusal = JSONRenderer().render(document(problem, request_id=request_id))
+        return problem.status_code, {"Content-Type": MEDIA_TYPE} | headers_of(problem), refusal
+    return 200, {"Content-Type": "application/json"}, JSONRenderer().render(found.as_json())
+
+
+def _query(body: bytes) -> SearchQuery | None:
+    """What a body asks for, None where something is wrong with it."""
+    try:
+        return query_of(checker(SearchSerializer).run_validation(load_json(body.decode("utf-8-sig"))))
+    except (ValueError, ValidationError, Problem):
+        return None
