@@ -15,7 +15,7 @@ import pickle
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import chain
 from pathlib import Path
@@ -55,14 +55,14 @@ def run(data: Path) -> Iterator[tuple[str, str, str]]:
         for name, collection, key in (("few", few, few_key), ("many", many, many_key)):
             asked = queries(QUERIES)
             for mode in MODES:
-                plans[f"{name} {mode} sql"] = {"dsn": _app_dsn(), "searches": _recorded(collection, asked, mode)}
-                sent = [_request(key, text, mode) for text in asked]
+                plans[f"{name} {mode} sql"] = {"dsn": _app_dsn(), "searches": recorded(collection, asked, mode)}
+                sent = [request(key, text, mode) for text in asked]
                 plans[f"{name} {mode} http"] = {"port": plain.port, "requests": sent}
                 plans[f"{name} {mode} again"] = {"port": keeping.port, "requests": sent[:20]}
         unheard = [f"{text} {number}" for number in range(40) for text in queries(QUERIES)]
-        plans["new"] = {"port": plain.port, "requests": [_request(few_key, text, "dense") for text in unheard]}
+        plans["new"] = {"port": plain.port, "requests": [request(few_key, text, "dense") for text in unheard]}
         plans["model"] = {"model_cache": str(settings.EMBEDDING_CACHE_DIR), "texts": unheard}
-        ask = stack.enter_context(_driver(data, plans))
+        ask = stack.enter_context(driver(data, plans))
         for name in plans:  # prepared statements, vectors in the process, results kept
             ask(name, 1, 2.0)
         chunks = {"few": _chunks(few), "many": _chunks(many)}
@@ -125,7 +125,7 @@ def _p50(found: dict[str, Any]) -> float:
 
 
 @contextmanager
-def _driver(data: Path, plans: dict[str, Any]) -> Iterator[Any]:
+def driver(data: Path, plans: dict[str, Any]) -> Iterator[Any]:
     path = data / "plan.pickle"
     path.write_bytes(pickle.dumps(plans))
     argv = [sys.executable, "-m", "benchmarks.drive", str(path)]
@@ -150,11 +150,14 @@ def _load(collection: Collection, texts: list[str]) -> None:
     merge.analyze()
 
 
-def _recorded(collection: Collection, asked: list[str], mode: str) -> list[list[tuple[str, Any, bool]]]:
+def recorded(
+    collection: Collection, asked: list[str], mode: str, vectors: Sequence[Any] | None = None
+) -> list[list[tuple[str, Any, bool]]]:
     """What psycopg is given for each search, from BEGIN to the statement itself; its embeddings are cached then."""
     with tenancy.scope(collection.tenant_id):
         scopes = scopes_of(None)
-    vectors = new_vectors(tenant_id=collection.tenant_id, space=scopes[0].space, queries=asked)
+    if vectors is None:
+        vectors = new_vectors(tenant_id=collection.tenant_id, space=scopes[0].space, queries=asked)
     recorded: list[list[tuple[str, Any, bool]]] = []
     execute = psycopg.Cursor.execute
 
@@ -162,6 +165,8 @@ def _recorded(collection: Collection, asked: list[str], mode: str) -> list[list[
         recorded[-1].append((statement, parameters, bool(prepare)))
         return execute(cursor, statement, parameters, prepare=prepare, **more)
 
+    with tenancy.snapshot(collection.tenant_id):  # what is looked up once
+        rows_of(scopes, SearchQuery(asked[0], mode=mode), vectors[0])
     with patch.object(psycopg.Cursor, "execute", record):
         for text, vector in zip(asked, vectors, strict=True):
             recorded.append([])
@@ -171,8 +176,8 @@ def _recorded(collection: Collection, asked: list[str], mode: str) -> list[list[
     return recorded
 
 
-def _request(key: str, text: str, mode: str) -> bytes:
-    body = json.dumps({"query": text, "mode": mode}).encode()
+def request(key: str, text: str, mode: str, **more: Any) -> bytes:
+    body = json.dumps({"query": text, "mode": mode, **more}).encode()
     head = f"POST /api/v1/search HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {key}\r\nContent-Type: application/json\r\n"
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
