@@ -154,7 +154,7 @@ def _updated(found: Library) -> Iterator[tuple[str, str, str]]:
     _rebuilt()
     later = _recall(found, vectors, ids)
     yield (
-        "the same after VACUUM, by index_care",
+        "the same, vacuumed by index_care",
         "at most 0.003 lost",
         f"recall {later:.3f}: {before - later:+.3f} lost",
     )
