@@ -116,7 +116,9 @@ class OneThreadHandler(ASGIHandler):
         except RequestAborted:
             return
         with body_file:
-            headers = None if streamed or bounded.too_large else express.headers_of(scope)
+            size = body_file.seek(0, SEEK_END)
+            body_file.seek(0)
+            headers = express.headers_of(scope) if not streamed and 0 < size <= express.MOST_BYTES else None
             if headers is not None:
                 loop = asyncio.get_running_loop()
                 answered = await loop.run_in_executor(thread, express.respond, scope, headers, body_file.read())
@@ -192,6 +194,7 @@ django.setup(set_prefix=False)
 express = import_module("ragsite.express")  # not to be imported before the setup
 application = OneThreadHandler()
 # What is there now stays, and need not be looked through again; a request makes thousands of objects that do not.
+gc.collect()
 gc.freeze()
 gc.set_threshold(20_000, 20, 20)
 import_module("apps.retrieval.warm").in_background()

@@ -25,8 +25,9 @@ from . import telemetry
 #: Given headers (by small name), body and request id; gives status, headers and body, or None: not here.
 View = Callable[[Mapping[str, str], bytes, str], tuple[int, dict[str, str], bytes] | None]
 #: By path: the view, and the name of the one on the long way, for the metrics.
-VIEWS: dict[str, tuple[View, str]] = {"/api/v1/search": (search.answer, "apps.retrieval.views.SearchView")}
-JSON = ("", "*/*", "application/json")
+VIEWS: dict[str, tuple[View, str]] = {search.PATH: (search.answer, "apps.retrieval.views.SearchView")}
+JSON = ("*/*", "application/json")
+MOST_BYTES = 64 * 1024  # of a body, which is read whole before anybody knows whose it is
 
 
 def headers_of(scope: Mapping[str, Any]) -> dict[str, str] | None:
@@ -38,8 +39,8 @@ def headers_of(scope: Mapping[str, Any]) -> dict[str, str] | None:
     usual = (
         len(headers) == len(scope["headers"])  # none stands twice
         and headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json"
-        and headers.get("accept", "") in JSON
-        and "content-encoding" not in headers
+        and headers.get("accept", "*/*") in JSON
+        and not headers.keys() & {"content-encoding", "x-requested-with"}
         and domain
         and validate_host(domain, settings.ALLOWED_HOSTS)
     )

@@ -14,9 +14,9 @@ import time
 
 from django.db import connection, connections
 
-from .engines import engine_for
+from .engines import GraphEntries, engine_for
 from .models import EmbeddingSpace
-from .spaces import build_settings, index_name
+from .spaces import build_settings, index_lock
 
 logger = logging.getLogger(__name__)
 
@@ -36,13 +36,14 @@ def dead_share(space: EmbeddingSpace) -> float:
     if not looked_at or now > looked_at + LOOKED_AT_SECONDS:
         graphs = engine_for(connection).graph_entries(connection, space.table)
         dead, entries = sum(graph.dead for graph in graphs), sum(graph.entries for graph in graphs)
-        share = dead / (dead + entries) if dead else 0.0
+        share = dead / (dead + entries) if entries else 0.0  # not analysed yet: too few to matter
         _shares[space.table] = (now, share)
     return share
 
 
 def tend(*, using: str = "owner") -> list[str]:
-    """Build every graph anew that holds too many dead entries, and vacuum its table. Returns the tables' names.
+    """Build every graph anew that holds too many dead entries, and vacuum its table; only vacuum one in which few have
+    been dead for long. Returns the tables' names.
 
     Searches and writes go on meanwhile. Interrupted, it leaves an index that is not valid, which the next time removes.
     """
@@ -51,38 +52,37 @@ def tend(*, using: str = "owner") -> list[str]:
     for space in EmbeddingSpace.objects.using(using).filter(index_method=EmbeddingSpace.Index.HNSW):
         for graph in engine_for(connection).graph_entries(connection, space.table):
             share = graph.dead / max(1, graph.dead + graph.entries)
+            worn = graph.dead >= FEWEST_DEAD and share >= MOST_DEAD
             waited = graph.dead > 0 and graph.days_since_vacuum > LONGEST_DAYS
-            if not waited and (graph.dead < FEWEST_DEAD or share < MOST_DEAD):
-                continue
             began = time.monotonic()
-            if _rebuild(space, graph.table, graph.index, using=using):
+            if (worn or waited) and _tend(space, graph, anew=worn, using=using):
                 tended.append(graph.table)
-                took = time.monotonic() - began
-                logger.info("%s: %.0f %% of the graph were dead; built anew in %.1f s", graph.table, share * 100, took)
+                done, took = "built anew" if worn else "vacuumed", time.monotonic() - began
+                logger.info("%s: %.1f %% of the graph were dead; %s in %.1f s", graph.table, share * 100, done, took)
     return tended
 
 
-def _rebuild(space: EmbeddingSpace, table: str, index: str, *, using: str) -> bool:
+def _tend(space: EmbeddingSpace, graph: GraphEntries, *, anew: bool, using: str) -> bool:
     """Outside of a transaction. False when another process is at this space's index."""
     connection = connections[using]
-    with connection.cursor() as cursor:
-        # The lock of ensure_index: a load builds its index when this is done, and no two of these wait for each other.
-        cursor.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", [index_name(space)])
-        if not cursor.fetchone()[0]:
+    with index_lock(connection, space, wait=False) as ours, connection.cursor() as cursor:
+        if not ours:
             return False
-        try:
-            cursor.execute(
-                "SELECT format('%%I', i.relname) FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid"
-                " WHERE x.indrelid = %s::regclass AND NOT x.indisvalid",
-                [table],
-            )
-            for (broken,) in cursor.fetchall():
-                cursor.execute(f"DROP INDEX CONCURRENTLY {broken}")
-            for name, value in build_settings(connection, space).items():
-                cursor.execute(f"SET {name} = '{value}'")
-            cursor.execute(f"REINDEX INDEX CONCURRENTLY {index}")
-            cursor.execute(f"VACUUM (INDEX_CLEANUP ON) {table}")
-        finally:
-            cursor.execute("RESET ALL")
-            cursor.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", [index_name(space)])
+        cursor.execute(
+            "SELECT format('%%I', i.relname) FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid"
+            " WHERE x.indrelid = %s::regclass AND NOT x.indisvalid",
+            [graph.table],
+        )
+        for (broken,) in cursor.fetchall():
+            cursor.execute(f"DROP INDEX CONCURRENTLY {broken}")
+        if anew:
+            wanted = build_settings(connection, space)
+            try:
+                for name, value in wanted.items():
+                    cursor.execute(f"SET {name} = '{value}'")
+                cursor.execute(f"REINDEX INDEX CONCURRENTLY {graph.index}")
+            finally:
+                for name in wanted:
+                    cursor.execute(f"RESET {name}")
+        cursor.execute(f"VACUUM (INDEX_CLEANUP ON) {graph.table}")
     return True

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -158,7 +159,7 @@ def index_after(space: EmbeddingSpace, *, coming: int, using: str = "owner") -> 
         and _about_rows(connection, space) < coming
     )
     if pays:
-        with connection.schema_editor() as editor:
+        with index_lock(connection, space), connection.schema_editor() as editor:
             editor.execute(f'DROP INDEX IF EXISTS "{index_name(space)}"', params=None)
     try:
         yield pays
@@ -167,12 +168,38 @@ def index_after(space: EmbeddingSpace, *, coming: int, using: str = "owner") -> 
             ensure_index(space, using=using)
 
 
+@contextlib.contextmanager
+def index_lock(connection: BaseDatabaseWrapper, space: EmbeddingSpace, *, wait: bool = True) -> Iterator[bool]:
+    """Outside of a transaction: nobody else makes or drops the space's vector index. False where somebody does, and
+    `wait` is not set. Who waits asks again and again: a statement that waited would hold a snapshot, for whose end
+    REINDEX CONCURRENTLY waits in turn."""
+    name = index_name(space)
+    with connection.cursor() as cursor:
+
+        def ask(function: str) -> bool:
+            cursor.execute(f"SELECT {function}(hashtextextended(%s, 0))", [name])
+            return bool(cursor.fetchone()[0])
+
+        ours = ask("pg_try_advisory_lock")
+        while wait and not ours:
+            time.sleep(0.2)
+            ours = ask("pg_try_advisory_lock")
+        try:
+            yield ours
+        finally:
+            if ours:
+                ask("pg_advisory_unlock")
+
+
 def ensure_index(space: EmbeddingSpace, *, using: str = "owner") -> None:
     """Build the space's HNSW index if there is none."""
     connection = connections[using]
-    with connection.schema_editor() as editor, connection.cursor() as cursor:
-        # Two loads may end together; the lock goes with the transaction.
-        cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [index_name(space)])
+    # Two loads may end together, or one while the index is built anew.
+    with (
+        index_lock(connection, space),
+        connection.schema_editor() as editor,
+        connection.cursor() as cursor,
+    ):
         cursor.execute("SELECT to_regclass(%s)", [index_name(space)])
         if cursor.fetchone()[0] is None:
             _create_index(editor, space)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
+from http import HTTPStatus
 
 from rest_framework.exceptions import ValidationError
 
@@ -19,13 +21,15 @@ from .serializers import SearchSerializer
 from .types import SearchQuery
 from .views import SearchView, embedding, query_of
 
-MOST_BYTES = SearchView.max_body_bytes or 0
+logger = logging.getLogger("django.request")
+
+PATH = "/api/v1/search"
 
 
 def answer(headers: Mapping[str, str], body: bytes, request_id: str) -> tuple[int, dict[str, str], bytes] | None:
     """(status, headers, body), or None where nothing has been done and SearchView is to refuse."""
     secret = secret_of(headers.get("x-api-key", ""), headers.get("authorization", ""))
-    if not secret or len(body) > MOST_BYTES:
+    if not secret:
         return None
     try:
         caller = recognise(secret)
@@ -34,11 +38,13 @@ def answer(headers: Mapping[str, str], body: bytes, request_id: str) -> tuple[in
         charge(caller, 1)
         with embedding():
             found = search_fresh(tenant_id=caller.tenant_id, query=query)
+        return 200, {"Content-Type": "application/json"}, JSONRenderer().render(found.as_json())
     except Exception as error:
         problem = as_problem(error)
+        level = logging.ERROR if problem.status_code >= 500 else logging.WARNING
+        logger.log(level, "%s: %s", HTTPStatus(problem.status_code).phrase, PATH)  # as Django does
         refusal = JSONRenderer().render(document(problem, request_id=request_id))
         return problem.status_code, {"Content-Type": MEDIA_TYPE} | headers_of(problem), refusal
-    return 200, {"Content-Type": "application/json"}, JSONRenderer().render(found.as_json())
 
 
 def _query(body: bytes) -> SearchQuery | None:

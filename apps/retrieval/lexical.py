@@ -89,7 +89,7 @@ def weights(terms: Sequence[Term], *, chunks: int) -> list[float]:
 
 
 def plan(terms: Sequence[Term], *, chunks: int, rows: float) -> str:
-    """The chunks to score, as one tsquery in disjunctive normal form.
+    """The chunks to score, as one tsquery: clauses, any of which may hold.
 
     A clause is some terms that a chunk must have, each at least so often. Clauses are taken by the score that a chunk
     of mean length has at least by them, until they hold about `rows` chunks, as if words came independently of each

@@ -39,7 +39,7 @@ def candidates(query: SearchQuery) -> int:
     """How many chunks a leg gives: what will be read, or more where two legs are fused. The planner has to know it: a
     few numbers, so that there are few statements to prepare."""
     wanted = query.fetch if query.mode == "dense" else max(CANDIDATES, query.fetch)
-    return next(step for step in STEPS if step >= wanted)
+    return next((step for step in STEPS if step >= wanted), wanted)
 
 
 def compares_all(scopes: Sequence[Scope]) -> bool:

@@ -143,11 +143,7 @@ def index_settings(collections: Sequence[Scope], query: SearchQuery) -> dict[str
 
 def rows_of(collections: Sequence[Scope], query: SearchQuery, vector: Vector | None) -> list[tuple[Any, ...]]:
     """Inside a tenant's scope: the rows of a search, best first, each for `hit`."""
-    wanted = {"statement_timeout": f"{settings.SEARCH_TIMEOUT_SECONDS * 1000:.0f}"}
-    if not tenancy.is_clustered(connection):  # which needs to see the parameters
-        # What decides how a search is done has been decided before (choose); planning takes as long as searching.
-        wanted["plan_cache_mode"] = "force_generic_plan"
-    tenancy.set_local(wanted)
+    tenancy.set_local({"statement_timeout": f"{settings.SEARCH_TIMEOUT_SECONDS * 1000:.0f}"})
     choice = choose(collections, query)
     if choice.uses_index:
         tenancy.set_local(index_settings(collections, query))

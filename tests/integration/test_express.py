@@ -45,6 +45,8 @@ def test_a_usual_search_may_go_the_express_way() -> None:
         {"headers": {"content-type": "text/plain"}},
         {"headers": {"content-type": ""}},
         {"headers": {"accept": "text/html"}},
+        {"headers": {"accept": ""}},
+        {"headers": {"x-requested-with": "XMLHttpRequest"}},
         {"headers": {"content-encoding": "gzip"}},
         {"headers": {"host": "bad host"}},
         {"headers": {"host": ""}},
@@ -132,6 +134,22 @@ def test_a_key_that_may_not_search_is_refused_on_both(
     short, long = _both(server, b'{"query": "pangolin"}', key)
     assert short.status_code == long.status_code == (403 if kind == "scopeless" else 401)
     assert short.json() == long.json() and short.headers.get("www-authenticate") == long.headers.get("www-authenticate")
+
+
+def test_a_large_body_takes_the_long_way(server: str, api_key: str, collection: Collection) -> None:
+    """Nobody reads it before it is known whose it is."""
+    body = json.dumps({"query": "pangolin", "unknown": "x" * express.MOST_BYTES}).encode()
+    assert httpx.post(f"{server}/api/v1/search", content=body, headers=JSON, timeout=30).status_code == 401
+    short, long = _both(server, body, api_key)
+    assert short.status_code == 400 and short.json() == long.json()
+
+
+def test_a_refusal_is_in_the_log(web: Server, api_key: str, collection: Collection) -> None:
+    own = {"Authorization": f"Bearer {api_key}", "X-Request-ID": "find-me-in-the-log"}
+    body = {"query": "pangolin", "collections": ["nope"]}
+    assert httpx.post(f"{web.url}/api/v1/search", json=body, headers=own, timeout=30).status_code == 404
+    line = next(line for line in web.running.log.read_text().splitlines() if "find-me-in-the-log" in line)
+    assert "WARNING django.request" in line and "Not Found: /api/v1/search" in line
 
 
 def test_each_request_counts_once_towards_the_quota(server: str, tenant: Tenant, collection: Collection) -> None:
