@@ -163,10 +163,8 @@ def _document(
         digest = hashlib.sha256(text.encode()).digest()
         tokens = round(len(text.split()) * 1.3)
         end = start + len(text)
-        read = words.to_index(text)
-        told = None if read is text else read
         place = (document_id, 1, ordinal, chunk_id, False, start, end)
-        chunks.append(StagedChunk(*place, text, told, digest, tokens, (title,)))
+        chunks.append(StagedChunk(*place, text, words.to_index(text), digest, tokens, (title,)))
         parts.append(text)
         start = end + 2
     whole = "\n\n".join(parts)

@@ -17,13 +17,13 @@ import json
 import re
 import socket
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from drive import at_once
 from peers import DIMENSIONS, EF_CONSTRUCTION, M, _chroma_server
 
 K, BATCH = 10, 2_000
@@ -131,27 +131,17 @@ def langchain(database: str, data: Any, texts: list[str]) -> dict[str, Callable[
 def _measure(calls: list[Call], after: Iterator[int], seconds: float, nearest: list[set[int]]) -> dict[str, Any]:
     taken: list[float] = []
     recall: list[float] = []
-    failed: list[BaseException] = []
     began = time.perf_counter()
 
     def repeat(call: Call) -> None:
-        try:
-            while time.perf_counter() < began + seconds:
-                number = next(after) % len(nearest)
-                started = time.perf_counter()
-                found = call(number)
-                taken.append(time.perf_counter() - started)
-                recall.append(len(nearest[number].intersection(found)) / K)
-        except BaseException as error:
-            failed.append(error)
+        while time.perf_counter() < began + seconds:
+            number = next(after) % len(nearest)
+            started = time.perf_counter()
+            found = call(number)
+            taken.append(time.perf_counter() - started)
+            recall.append(len(nearest[number].intersection(found)) / K)
 
-    threads = [threading.Thread(target=repeat, args=(call,)) for call in calls]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failed:
-        raise failed[0]
+    at_once(repeat, calls)
     return {"seconds": taken, "wall": time.perf_counter() - began, "recall": sum(recall) / len(recall)}
 
 
