@@ -11,6 +11,7 @@ import psycopg
 from django.db import connection
 
 _NAME = re.compile(r"^-- name: (\w+)[^\n]*\n", re.MULTILINE)
+_COMMENT = re.compile(r"^--.*\n", re.MULTILINE)  # psycopg reads statements over 4,096 bytes anew each time
 
 
 def load(directory: Path) -> dict[str, str]:
@@ -21,7 +22,7 @@ def load(directory: Path) -> dict[str, str]:
         for name, body in zip(parts[::2], parts[1::2], strict=True):
             if name in queries:
                 raise ValueError(f"the query {name} stands twice; again in {path.name}")
-            queries[name] = body.strip().rstrip(";")
+            queries[name] = _COMMENT.sub("", body).strip().rstrip(";")
     return queries
 
 

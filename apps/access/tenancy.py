@@ -16,6 +16,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar
 from uuid import UUID, uuid5
 
@@ -39,6 +40,7 @@ Result = TypeVar("Result")
 REACH_THE_SHARDS = "SET LOCAL citus.propagate_set_commands = 'local'"
 TENANT = "NULLIF(current_setting('ragsite.tenant', true), '')::uuid"
 _clustered: dict[str, bool] = {}
+_expected: ContextVar[tuple[str, dict[str, Any], tuple[Any, ...]] | None] = ContextVar("expected", default=None)
 
 
 def tenant_id_for(slug: str) -> UUID:
@@ -136,11 +138,46 @@ def snapshot(tenant_id: UUID | str) -> Iterator[None]:
             if clustered:
                 session.execute(REACH_THE_SHARDS, prepare=False)
             session.execute(f"SET LOCAL ragsite.tenant = '{UUID(str(tenant_id))}'", prepare=False)
-            yield
+            with _as_expected():
+                yield
             session.execute("COMMIT", prepare=False)
     finally:
         if not session.closed and session.info.transaction_status != TransactionStatus.IDLE:
             session.rollback()
+
+
+class Unexpected(Exception):
+    """What a block of `expecting` was begun with does not hold: nothing that it did may be used."""
+
+
+@contextmanager
+def expecting(statement: str, parameters: dict[str, Any], row: tuple[Any, ...]) -> Iterator[None]:
+    """The first snapshot of the block also reads a row, in the same round trip. Unless it is this one, the block raises
+    Unexpected, whatever else it would have raised; as it does without any snapshot."""
+    token = _expected.set((statement, parameters, row))
+    try:
+        yield
+    finally:
+        unread = _expected.get() is not None
+        _expected.reset(token)
+        if unread:
+            raise Unexpected
+
+
+@contextmanager
+def _as_expected() -> Iterator[None]:
+    expected = _expected.get()
+    if expected is None:
+        yield
+        return
+    statement, parameters, row = expected
+    read = execute(statement, parameters)  # sent with the next
+    try:
+        yield
+    finally:
+        if read.fetchone() != row:
+            raise Unexpected
+        _expected.set(None)
 
 
 def run(tenant_id: UUID | str, work: Callable[[], Result], **options: bool) -> Result:

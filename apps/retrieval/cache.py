@@ -22,11 +22,11 @@ from django.conf import settings
 from django.db import connection
 
 from apps.access import tenancy
+from apps.access.recent import Recent
 from apps.access.sql import execute
 from apps.documents.engines import engine_for
 
 from . import metrics
-from .recent import Recent
 from .scopes import scopes_of
 from .statement import QUERIES
 from .types import Scope, SearchQuery, SearchResult

@@ -67,6 +67,11 @@ def search_fresh(*, tenant_id: UUID, query: SearchQuery) -> SearchResult:
             return _told(found, behind, more, effort)
 
 
+def searches_first(query: SearchQuery) -> bool:
+    """Is nothing brought live before what is live has been searched?"""
+    return query.is_past or (query.consistency != "strong" and not query.min_versions)
+
+
 @dataclass(slots=True)
 class _Effort:
     """What a read may still do."""

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from rapidfuzz.distance import OSA
 
+from apps.access.recent import Recent
 from apps.access.sql import execute, load
 from apps.documents import words
 from apps.documents.lexicon import LEVELS
@@ -42,6 +43,7 @@ _QUOTED = re.compile(
     r'"([^"]+)"|\u201c([^\u201d]+)\u201d|\u201e([^\u201c\u201d]+)[\u201c\u201d]|\u00ab([^\u00bb]+)\u00bb'
 )
 _BEGINNING = re.compile(r"(?<![\w*])(\w{2,})\*(?!\w)")
+_BYTES = 1_000  # of a kept term, with its part of the key, about
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,10 @@ class Term:
     counts: tuple[float, ...] = (0.0,)
     whole: bool = False
     name: str = ""
+
+
+#: The terms of queries, with counts as they were counted.
+_recent: Recent[list[Term]] = Recent(entries=10_000, bytes=32 * 2**20, seconds=600)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +78,12 @@ def read(collections: Sequence[Scope], query: str, *, every: bool = False) -> Wo
 
     every: all chunks that have any of the words, because a filter leaves few of them.
     """
-    terms = _terms(collections, query)
     chunks = sum(collection.chunks for collection in collections)
+    scale = chunks / max(1, sum(collection.counted for collection in collections))
+    terms = [
+        replace(term, counts=tuple(max(1.0, count * scale) for count in term.counts))
+        for term in _terms(collections, query)
+    ]
     counted = chunks > PLANNED_CHUNKS and sum(collection.counted for collection in collections) >= chunks / 2
     if counted:
         terms.sort(key=lambda term: -_idf(term, chunks))
@@ -157,11 +167,20 @@ def quoted(lexeme: str) -> str:
 
 
 def _terms(collections: Sequence[Scope], query: str) -> list[Term]:
-    """What the query is made of, in the languages of the collections, with counts as far as there are any."""
+    """What the query is made of, in the languages of the collections, with counts as far as there are any: what it was
+    the last time, unless the words of one were counted anew since, or something in it was erased."""
+    counted = tuple((each.id, each.language, each.lexicon, each.erasures) for each in collections)
+    found = _recent.get((counted, query))
+    if found is None:
+        found = _looked_up(collections, query)
+        _recent.keep((counted, query), found, bytes=_BYTES * (1 + len(counted) + len(found)) + 4 * len(query))
+    return found
+
+
+def _looked_up(collections: Sequence[Scope], query: str) -> list[Term]:
     phrases = ["".join(groups) for groups in _QUOTED.findall(query)]
     beginnings = _BEGINNING.findall(query)
     plain = _BEGINNING.sub(" ", query)
-    scale = sum(each.chunks for each in collections) / max(1, sum(each.counted for each in collections))
     at = {
         "languages": sorted({collection.language for collection in collections}),
         "collections": [collection.id for collection in collections],
@@ -173,7 +192,7 @@ def _terms(collections: Sequence[Scope], query: str) -> list[Term]:
     found: dict[str, Term] = {}
     phrased: dict[str, Term] = {}
     for kind, name, weight, numbers in execute(QUERIES["terms"], {**at, **asked}).fetchall():
-        counts = tuple(number * scale for number in numbers)
+        counts = tuple(numbers)
         if kind == "word":
             found[name] = Term(quoted(name), float(weight), counts, name=name)
         elif kind == "beginning":
@@ -185,16 +204,16 @@ def _terms(collections: Sequence[Scope], query: str) -> list[Term]:
     unknown = [name for name, term in found.items() if not term.counts[0] and _may_be_misspelt(name)]
     terms += found.values()
     if unknown and any(collection.lexicon for collection in collections):
-        known = [term for name in unknown for term in _near(found[name], at, scale)]
+        known = [term for name in unknown for term in _near(found[name], at)]
         terms += [term for term in known if term.name not in found]
-    return [replace(term, counts=tuple(max(1.0, count) for count in term.counts)) for term in terms]
+    return terms
 
 
 def _may_be_misspelt(lexeme: str) -> bool:
     return len(lexeme) >= 4 and lexeme.isalpha() and not words.UNSPACED.search(lexeme)
 
 
-def _near(term: Term, at: dict, scale: float) -> list[Term]:
+def _near(term: Term, at: dict) -> list[Term]:
     """The lexemes of the collections that differ from one in a letter, or two of a long one: left out, put in, another,
     or two changed about; never the first letter. Where there are none, those that it begins with: with a mistake in its
     ending a word keeps it, where others have lost theirs to the stemmer.
@@ -208,9 +227,7 @@ def _near(term: Term, at: dict, scale: float) -> list[Term]:
         begun = {name: OSA.distance(term.name[: len(name)], name) for name in counts if 4 < len(name) < letters}
         near = {name: 1 + distance for name, distance in begun.items() if distance <= _edits(len(name)) - 1}
     best = sorted(near, key=lambda name: (near[name], -len(name), -counts[name]))[:NEAR]
-    return [
-        Term(quoted(name), term.weight * PER_EDIT ** near[name], (counts[name] * scale,), name=name) for name in best
-    ]
+    return [Term(quoted(name), term.weight * PER_EDIT ** near[name], (counts[name],), name=name) for name in best]
 
 
 def _edits(letters: int) -> int:

@@ -14,13 +14,13 @@ from django.conf import settings
 from redis import Redis
 from redis.exceptions import RedisError
 
+from apps.access.recent import Recent
 from apps.documents.embedding import Embedder
 from apps.documents.models import EmbeddingSpace
 from apps.documents.spaces import embedder_for
 
 from . import metrics
 from .batcher import Batcher
-from .recent import Recent
 from .types import Vector
 
 logger = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from .types import Scope
 
 FIELDS = (
     *("tenant_id", "id", "slug", "epoch", "documents", "chunks", "tokens", "language"),
-    *("window", "lexicon", "counted"),
+    *("window", "lexicon", "counted", "erasures"),
 )
 SPACE_FIELDS = (
     *("id", "slug", "backend", "model", "revision", "dimensions"),

@@ -59,10 +59,9 @@ class SearchQuery:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What a search needs to know of a collection: `documents`, `chunks` and
-    `tokens` are of its live rows; `counted`: of how
-    many chunks the words were counted last, as `lexicon` (0: never). window: the seconds for which a bounded search
-    lets a newer version wait."""
+    """What a search needs to know of a collection: `documents`, `chunks` and `tokens` are of its live rows; `counted`:
+    of how many chunks the words were counted last, as `lexicon` (0: never); `erasures`: how often something was erased,
+    which changes these counts. window: the seconds for which a bounded search lets a newer version wait."""
 
     tenant_id: UUID
     id: UUID
@@ -75,6 +74,7 @@ class Scope:
     window: int
     lexicon: int
     counted: int
+    erasures: int
     space: EmbeddingSpace
 
 

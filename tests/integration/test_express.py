@@ -10,11 +10,13 @@ from typing import Any
 
 import httpx
 import pytest
+from django.db import connection
 from django.test import override_settings
 
 from apps.access import keys, tenancy
 from apps.access.models import Tenant
 from apps.documents.models import Collection
+from apps.retrieval.express import answer
 from ragsite import express
 from tests.support.processes import Server
 
@@ -134,6 +136,62 @@ def test_a_key_that_may_not_search_is_refused_on_both(
     short, long = _both(server, b'{"query": "pangolin"}', key)
     assert short.status_code == long.status_code == (403 if kind == "scopeless" else 401)
     assert short.json() == long.json() and short.headers.get("www-authenticate") == long.headers.get("www-authenticate")
+
+
+@pytest.mark.parametrize(
+    ("changed", "status"),
+    [
+        ({"revoked_at": "now()"}, 401),
+        ({"expires_at": "now() - interval '1 second'"}, 401),
+        ({"scopes": "ARRAY['write']"}, 403),
+        ({"requests_per_minute": "1"}, 429),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("collections", [["docs"], ["nope"]], ids=str)
+def test_a_key_is_what_it_is_now(
+    server: str, tenant: Tenant, collection: Collection, changed: dict[str, str], status: int, collections: list[str]
+) -> None:
+    """Whoever it was when it came last; and a refused one does not hear what there is."""
+    made, key = keys.create_key(tenant_id=tenant.id, name="changing", scopes=["read"])
+
+    def ask() -> int:
+        own = {"Authorization": f"Bearer {key}"}
+        asked = {"query": "pangolin", "collections": collections}
+        return httpx.post(f"{server}/api/v1/search", json=asked, headers=own, timeout=30).status_code
+
+    allowed = 200 if collections == ["docs"] else 404
+    assert [ask() for _ in range(3)] == [allowed] * 3
+    for column, value in changed.items():
+        with tenancy.scope(tenant.id), connection.cursor() as cursor:
+            cursor.execute(f"UPDATE access_apikey SET {column} = {value} WHERE id = %s", [made.id])
+    answers = [ask() for _ in range(4)]
+    assert answers[-1] == status
+    assert status == 429 or answers == [status] * 4  # (a minute may end in between)
+
+
+def test_a_remembered_key_is_looked_up_with_what_it_asks_for(
+    tenant: Tenant, api_key: str, collection: Collection, ingest: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One round trip less: in the search's own transaction."""
+    ingest(collection, "Pangolins have scales.")
+    search = {"query": "pangolin", "mode": "lexical"}
+
+    def lookups() -> int:
+        looked_up: list[str] = []
+        monkeypatch.setattr(
+            "apps.retrieval.express.recognise", lambda key: looked_up.append(key) or keys.recognise(key)
+        )
+        found = answer({"x-api-key": api_key}, json.dumps(search).encode(), "")
+        assert found is not None and found[0] == 200 and json.loads(found[2])["results"]
+        return len(looked_up)
+
+    keys._recent.drop(keys._digest(api_key))
+    assert lookups() == 1
+    if not tenancy.is_clustered(connection):
+        assert lookups() == 0
+        search |= {"consistency": "strong"}
+        assert lookups() == 1, "what may write is not begun before the key is known"
 
 
 def test_a_large_body_takes_the_long_way(server: str, api_key: str, collection: Collection) -> None:

@@ -196,6 +196,31 @@ def test_an_erased_word_is_known_no_more(collection: Collection, ingest: Ingest)
     assert known() == {"mountain": 1}
 
 
+def test_words_are_looked_up_once_until_they_are_counted_or_erased(
+    collection: Collection, ingest: Ingest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingest(collection, "Mountains are high.", source_uri="kept")
+    secret = ingest(collection, "Mountains hide Xanthippe.", source_uri="secret").document
+    count(collection)
+    looked_up: list[str] = []
+    look_up = lexical._looked_up
+    monkeypatch.setattr(lexical, "_looked_up", lambda scopes, query: looked_up.append(query) or look_up(scopes, query))
+
+    def terms() -> dict[str, float]:
+        with tenancy.snapshot(collection.tenant_id):
+            read = lexical.read(scopes_of([collection.slug]), "xantippe mountains")
+        return {term.name: term.counts[0] for term in read.terms}
+
+    assert terms() == terms() == {"mountain": 2, "xantipp": 1, "xanthipp": 1} and len(looked_up) == 1
+    ingest(collection, "More mountains.", source_uri="more")
+    assert terms()["mountain"] == 3 and len(looked_up) == 1, "as much more as there are chunks more"
+    count(collection)
+    assert terms()["mountain"] == 3 and len(looked_up) == 2
+    remove.delete(tenant_id=collection.tenant_id, document_id=secret.id, erase=True)
+    assert "xanthipp" not in terms() and len(looked_up) == 3
+    assert terms() and len(looked_up) == 3
+
+
 def test_an_erasure_throws_a_count_away_that_is_going_on(
     collection: Collection, ingest: Ingest, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 
 import pytest
 from django.db import DataError, connection, connections, transaction
@@ -87,3 +88,42 @@ def test_one_inside_another_or_inside_a_scope_is_the_same(collection: Collection
     for outer in (tenancy.snapshot, tenancy.scope):
         with outer(collection.tenant_id), pytest.raises(transaction.TransactionManagementError):
             tenancy.snapshot(other_tenant.id).__enter__()
+
+
+def _expecting(tenant: Tenant, name: str) -> AbstractContextManager[None]:
+    return tenancy.expecting("SELECT name FROM access_tenant WHERE id = %(id)s", {"id": tenant.id}, (name,))
+
+
+def test_a_snapshot_reads_what_is_expected_of_it(collection: Collection, tenant: Tenant) -> None:
+    with _expecting(tenant, tenant.name):
+        with tenancy.snapshot(tenant.id):
+            assert slugs()
+        with tenancy.snapshot(tenant.id):  # the first one has read it
+            Tenant.objects.filter(id=tenant.id).update(name="changed")
+    with pytest.raises(tenancy.Unexpected), _expecting(tenant, tenant.name), tenancy.snapshot(tenant.id):
+        assert slugs()
+    assert tenancy.current() == ""
+
+
+@pytest.mark.parametrize("fetched", [True, False])
+def test_what_is_unexpected_hides_what_else_went_wrong(collection: Collection, tenant: Tenant, fetched: bool) -> None:
+    def fail(name: str) -> None:
+        with _expecting(tenant, name), tenancy.snapshot(tenant.id):
+            slugs()
+            failing = execute("SELECT 1 / %(zero)s::int", {"zero": 0})
+            if fetched:
+                failing.fetchall()
+
+    for name, error in (("somebody else", tenancy.Unexpected), (tenant.name, DataError)):
+        with pytest.raises(error):
+            fail(name)
+        assert tenancy.current() == ""
+
+
+def test_what_no_snapshot_has_read_is_unexpected(tenant: Tenant) -> None:
+    with pytest.raises(tenancy.Unexpected), _expecting(tenant, tenant.name):
+        assert not tenancy.current()
+    with pytest.raises(tenancy.Unexpected), _expecting(tenant, tenant.name):
+        raise KeyError
+    with tenancy.snapshot(tenant.id):  # and nothing is expected any more
+        assert slugs() == []

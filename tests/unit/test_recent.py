@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from apps.retrieval import recent
-from apps.retrieval.recent import Recent
+from apps.access import recent
+from apps.access.recent import Recent
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 -- name: scopes
 -- The collections that a search is about, with their counters and their space, as one cheap read.
 SELECT c.tenant_id, c.id, c.slug, c.epoch, c.documents, c.chunks, c.tokens, c.language, c.consistency_window_seconds,
-       coalesce(l.generation, 0), coalesce(l.chunks, 0),
+       coalesce(l.generation, 0), coalesce(l.chunks, 0), coalesce(l.erasures, 0),
        s.id, s.slug, s.backend, s.model, s.revision, s.dimensions, s.metric, s.storage, s.index_method,
        s.index_parameters::text
 FROM documents_collection c JOIN documents_embeddingspace s ON s.id = c.space_id

@@ -53,6 +53,10 @@ class Recent(Generic[Value]):
             while len(self._kept) > self._most or self.bytes > self._room:
                 self._drop(next(iter(self._kept)))
 
+    def drop(self, key: Hashable) -> None:
+        with self._lock:
+            self._drop(key)
+
     def _drop(self, key: Hashable) -> None:
         dropped = self._kept.pop(key, None)
         self.bytes -= dropped[1] if dropped else 0
