@@ -23,6 +23,8 @@ from typing import Any
 
 import psycopg
 
+from apps.access.sql import pipeline
+
 
 def _http(plan: dict[str, Any], after: Iterator[int]) -> Callable[[], None]:
     requests = plan["requests"]
@@ -49,7 +51,7 @@ def _sql(plan: dict[str, Any], after: Iterator[int]) -> Callable[[], None]:
     session = psycopg.connect(plan["dsn"], autocommit=True)
 
     def call() -> None:
-        with session.pipeline():
+        with pipeline(session):
             for statement, parameters, prepare in searches[next(after) % len(searches)]:
                 answered = session.execute(statement, parameters, prepare=prepare)
             assert answered.fetchall()

@@ -1,9 +1,11 @@
 """Named queries: `sql/*.sql` files beside the code that runs them, each query under a `-- name:` line; and running
-them prepared."""
+them prepared, several in one round trip."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,3 +38,23 @@ def execute(statement: str, parameters: dict[str, Any]) -> psycopg.Cursor:
     connection.validate_no_broken_transaction()
     with connection.wrap_database_errors:
         return psycopg.Cursor(connection.connection).execute(statement, parameters, prepare=True)
+
+
+class _Patient(psycopg.Pipeline):
+    """psycopg's own sends each statement by itself and wakes the server as often, which takes a quarter of a search's
+    processor time (benchmarks/RESULTS.md)."""
+
+    def _communicate_gen(self) -> Generator[Any, Any, None]:
+        while self.command_queue:
+            self.command_queue.popleft()()  # into libpq's buffer; whoever fetches sends it
+        return
+        yield
+
+
+@contextmanager
+def pipeline(session: psycopg.Connection) -> Iterator[None]:
+    """What is executed in the block is sent, all together, when the rows of something are fetched; the rest at the
+    end. Not one inside another."""
+    session._pipeline = _Patient(session)  # where `pipeline` puts its own
+    with session.pipeline():
+        yield

@@ -28,7 +28,7 @@ from django.db.migrations.operations.special import RunSQL
 from psycopg import errors as pg
 from psycopg.pq import TransactionStatus
 
-from .sql import execute
+from .sql import execute, pipeline
 
 TENANTS = UUID("8f0f2d6e-1f0b-5c0e-9a57-3a5a3c1b6f10")
 DEFAULT_TENANT = "default"
@@ -118,8 +118,8 @@ def snapshot(tenant_id: UUID | str) -> Iterator[None]:
     """A scope for reading, all of it in one snapshot, in as few round trips as its reads need. One inside another of
     the same tenant is the same snapshot.
 
-    psycopg sends what is executed in the block together with the next statement whose rows are fetched: the beginning,
-    the tenant and all settings cost no round trip of their own. So a failure shows where rows are fetched, and one call
+    What is executed in the block is sent together with the next statement whose rows are fetched: the beginning, the
+    tenant and all settings cost no round trip of their own. So a failure shows where rows are fetched, and one call
     takes one statement. Not for savepoints (transaction.atomic): Django does not know of this transaction.
     """
     connection = connections["default"]
@@ -133,7 +133,7 @@ def snapshot(tenant_id: UUID | str) -> Iterator[None]:
             yield
         return
     try:
-        with connection.wrap_database_errors, session.pipeline():
+        with connection.wrap_database_errors, pipeline(session):
             session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ", prepare=False)
             if clustered:
                 session.execute(REACH_THE_SHARDS, prepare=False)

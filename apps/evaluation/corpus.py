@@ -11,7 +11,7 @@ from uuid import UUID
 
 from apps.access import tenancy
 from apps.access.problems import Problem
-from apps.documents import bulk, collections
+from apps.documents import bulk, collections, lexicon
 from apps.documents.accept import Submission
 from apps.documents.models import Collection, Document
 
@@ -60,6 +60,8 @@ def load(
     if there != len(labelled.pages):
         detail = f"The collection {slug!r} holds {there} documents, the set has {len(labelled.pages)}."
         raise Problem(409, "foreign_documents", detail)
+    if (tenant_id, collection.id) in lexicon.due():  # as beat would within a minute
+        lexicon.count(tenant_id=tenant_id, collection_id=collection.id)
     return collection
 
 

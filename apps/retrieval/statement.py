@@ -143,10 +143,9 @@ def index_settings(collections: Sequence[Scope], query: SearchQuery) -> dict[str
 
 def rows_of(collections: Sequence[Scope], query: SearchQuery, vector: Vector | None) -> list[tuple[Any, ...]]:
     """Inside a tenant's scope: the rows of a search, best first, each for `hit`."""
-    tenancy.set_local({"statement_timeout": f"{settings.SEARCH_TIMEOUT_SECONDS * 1000:.0f}"})
+    timeout = {"statement_timeout": f"{settings.SEARCH_TIMEOUT_SECONDS * 1000:.0f}"}
+    tenancy.set_local(timeout | ({} if _exact(collections, query) else index_settings(collections, query)))
     choice = choose(collections, query)
-    if choice.uses_index:
-        tenancy.set_local(index_settings(collections, query))
     rows = execute(*compose(collections, query, vector, choice)).fetchall()
     if choice.words and choice.words.chosen and len(rows) < query.fetch:  # words that never stand together
         words = lexical.read(collections, query.query, every=True)
@@ -163,7 +162,7 @@ def _holds(query: SearchQuery, row: str) -> str:
 
 def choose(collections: Sequence[Scope], query: SearchQuery) -> Choice:
     """Inside a tenant's scope: how a search is done. Raises Problem 422 for a past that there never was."""
-    exact = query.mode == "lexical" or policy.compares_all(collections) or query.pinned is not None
+    exact = _exact(collections, query)
     part = None
     chunks = sum(collection.chunks for collection in collections)
     most = policy.most_compared(collections, policy.candidates(query)) / max(1, chunks)
@@ -179,6 +178,11 @@ def choose(collections: Sequence[Scope], query: SearchQuery) -> Choice:
         words=lexical.read(collections, query.query, every=every) if query.mode != "dense" else None,
         moment=past.parameters(query, QUERIES) if query.is_past else {},
     )
+
+
+def _exact(collections: Sequence[Scope], query: SearchQuery) -> bool:
+    """Is no vector index asked, whatever a filter lets pass?"""
+    return query.mode == "lexical" or policy.compares_all(collections) or query.pinned is not None
 
 
 def _share(cursor: CursorWrapper, collections: Sequence[Scope], query: SearchQuery, most: float) -> float:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 
+import psycopg
 import pytest
 from django.db import DataError, connection, connections, transaction
 
@@ -48,6 +50,30 @@ def test_does_not_see_what_is_committed_meanwhile(tenant: Tenant) -> None:
         assert slugs() == ["early"]
     with tenancy.snapshot(tenant.id):
         assert slugs() == ["early", "late"]
+
+
+def test_nothing_is_sent_before_rows_are_fetched(collection: Collection) -> None:
+    with psycopg.connect(**connection.get_connection_params(), autocommit=True) as other:
+
+        def state() -> str:
+            asked = "SELECT state FROM pg_stat_activity WHERE pid = %s"
+            return other.execute(asked, [connection.connection.info.backend_pid]).fetchone()[0]
+
+        with tenancy.snapshot(collection.tenant_id):
+            waiting = [execute(SLUGS, {}) for _ in range(3)]
+            time.sleep(0.1)
+            assert state() == "idle"
+            assert waiting[0].fetchall() == [(collection.slug,)]
+            assert state() != "idle"
+            assert [each.fetchall() for each in waiting[1:]] == [[(collection.slug,)]] * 2
+        assert state() == "idle"
+
+
+def test_more_than_the_socket_takes_at_once(tenant: Tenant) -> None:
+    long = "x" * 2**22
+    with tenancy.snapshot(tenant.id):
+        sent = [execute("SELECT %(long)s::text || %(number)s::text", {"long": long, "number": n}) for n in range(4)]
+        assert [each.fetchone() for each in sent] == [(f"{long}{n}",) for n in range(4)]
 
 
 def test_a_failure_shows_as_djangos_error_and_leaves_the_connection_usable(collection: Collection) -> None:
