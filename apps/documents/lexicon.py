@@ -30,6 +30,13 @@ def due() -> list[tuple[UUID, UUID]]:
     return [(row[0], row[1]) for row in db.rows("lexicons_due")]
 
 
+def count_due(*, only: UUID | None = None) -> None:
+    """Outside of a scope: count the lexemes of the collections that have changed much; of `only` one, if it has."""
+    for tenant_id, collection_id in due():
+        if only in (None, collection_id):
+            count(tenant_id=tenant_id, collection_id=collection_id)
+
+
 def count(*, tenant_id: UUID, collection_id: UUID) -> int:
     """Outside of a scope: count a collection's lexemes. Returns how many there are; 0 also when something was erased
     meanwhile, so that the count is thrown away."""

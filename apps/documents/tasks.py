@@ -50,8 +50,7 @@ def start_scheduled() -> None:
 @shared_task(name="documents.lexicons")
 def count_words() -> None:
     """Count the lexemes of the collections that have changed much."""
-    for tenant_id, collection_id in lexicon.due():
-        lexicon.count(tenant_id=tenant_id, collection_id=collection_id)
+    lexicon.count_due()
 
 
 @shared_task(name="documents.indexes")

@@ -14,7 +14,7 @@ from django.db import connection
 
 from . import policy
 from .lexical import Words
-from .statement import LEXICAL_WEIGHT, QUERIES, choose, index_settings, legs_of
+from .statement import QUERIES, choose, index_settings, legs_of
 from .types import Scope, SearchQuery, Vector
 
 METHODS = {
@@ -47,7 +47,7 @@ def explained(scopes: Sequence[Scope], query: SearchQuery, vector: Vector | None
         "collections": {scope.slug: {"chunks": scope.chunks, "language": scope.language} for scope in scopes},
         "filter": None if choice.share is None else {"share": round(choice.share, 6)},
         **told,
-        "fusion": _fusion() if query.mode == "hybrid" else None,
+        "fusion": _fusion(choice.lexical_weight) if query.mode == "hybrid" else None,
         "candidates": query.fetch,
         "diversify": query.diversify,
         "expand": query.expand,
@@ -66,5 +66,5 @@ def _terms(words: Words) -> list[dict[str, Any]]:
     ]
 
 
-def _fusion() -> dict[str, Any]:
-    return {"method": "weighted_scores", "weights": {"dense": 1 - LEXICAL_WEIGHT, "lexical": LEXICAL_WEIGHT}}
+def _fusion(lexical: float) -> dict[str, Any]:
+    return {"method": "weighted_scores", "weights": {"dense": round(1 - lexical, 4), "lexical": round(lexical, 4)}}

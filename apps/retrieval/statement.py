@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,8 +18,10 @@ from apps.access import tenancy
 from apps.access.sql import execute, load
 from apps.documents import attributes
 from apps.documents.db import vector_from, vector_text
+from apps.documents.embedding import EmbeddingError
 from apps.documents.index_care import dead_share
-from apps.documents.spaces import OPERATORS, bits, column_type
+from apps.documents.models import EmbeddingSpace
+from apps.documents.spaces import OPERATORS, bits, column_type, embedder_for
 
 from . import lexical, past, policy
 from .filters import Filter
@@ -27,10 +30,10 @@ from .types import Hit, Scope, SearchQuery, Vector
 
 QUERIES = load(Path(__file__).parent / "sql")
 
-LEXICAL_WEIGHT = 0.75  # of a hybrid search's score; the rest is the similarity's (benchmarks/RESULTS.md)
+LEXICAL_WEIGHT = 0.75  # of a hybrid search's score; the rest is the similarity's (`lexical_weight`)
 MAX_MATCHES = 20_000
 SAMPLE = 1_000  # documents looked at to tell how many a filter lets pass
-_FIXED = {"max_matches": MAX_MATCHES, "k1": lexical.K1, "b": lexical.B, "lexical_weight": LEXICAL_WEIGHT}
+_FIXED = {"max_matches": MAX_MATCHES, "k1": lexical.K1, "b": lexical.B}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +41,15 @@ class Choice:
     """What is decided before the statement is made.
 
     share: which part of the documents the filter lets pass, or was live then, None where that does not matter. few: so
-    few chunks are left that all of them are compared. words: what is looked for by words. moment: the past's
-    parameters.
+    few chunks are left that all of them are compared. words: what is looked for by words, and lexical_weight what they
+    count for beside the similarity. moment: the past's parameters.
     """
 
     share: float | None
     few: bool
     uses_index: bool
     words: Words | None
+    lexical_weight: float
     moment: Mapping[str, Any]
 
 
@@ -96,6 +100,7 @@ def legs_of(
         "fetch": query.fetch,
         "chunks": chunks,
         "average": max(1.0, tokens / chunks if chunks else 1.0),
+        "lexical_weight": choice.lexical_weight,
         **(_parameters(collections, query.filter) if query.filter else {}),
         **choice.moment,
     }
@@ -176,8 +181,17 @@ def choose(collections: Sequence[Scope], query: SearchQuery) -> Choice:
         few=few,
         uses_index=not exact and not few,
         words=lexical.read(collections, query.query, every=every) if query.mode != "dense" else None,
+        lexical_weight=lexical_weight(collections[0].space, query.query) if query.mode == "hybrid" else 1.0,
         moment=past.parameters(query, QUERIES) if query.is_past else {},
     )
+
+
+def lexical_weight(space: EmbeddingSpace, query: str) -> float:
+    """What the words count for in a hybrid search, 0 to 1: more, the less of the query its model knows. (An English one
+    has nothing to say of Thai; benchmarks/RESULTS.md.)"""
+    with contextlib.suppress(EmbeddingError):  # where the model is not to be had, but the vector is
+        return 1 - (1 - LEXICAL_WEIGHT) * embedder_for(space).known(query)
+    return LEXICAL_WEIGHT
 
 
 def _exact(collections: Sequence[Scope], query: SearchQuery) -> bool:

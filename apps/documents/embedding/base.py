@@ -7,10 +7,13 @@ nothing else about it. Vectors are float32 with unit L2 norm, so cosine similari
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 Vectors = npt.NDArray[np.float32]
 
@@ -67,6 +70,12 @@ class Embedder(Protocol):
         Raises EmbeddingError.
         """
 
+    def known(self, text: str) -> float:
+        """Return which part of a text's letters the model has tokens for, 0 to 1; 1 where that cannot be told.
+
+        Of a text in a script that it has never seen a vector says nothing.
+        """
+
 
 def token_batches(lengths: Sequence[int], budget: int, *, max_items: int | None = None) -> Iterator[list[int]]:
     """Yield lists of indices into `lengths`, similar lengths together, longest first.
@@ -104,3 +113,12 @@ def require_utf8(texts: Sequence[str]) -> None:
             raise EmbeddingError(
                 "invalid_text", f"Text {position} is not valid Unicode (lone surrogate).", retryable=False
             ) from None
+
+
+def known_part(tokenizer: Tokenizer, text: str) -> float:
+    """`Embedder.known` of a model with this tokenizer. One that knows all bytes has no unknown token."""
+    unknown = {tokenizer.token_to_id(name) for name in ("[UNK]", "<unk>")}
+    found = tokenizer.encode(text.encode(errors="replace").decode(), add_special_tokens=False)
+    lengths = [end - start for start, end in found.offsets]
+    strange = sum(length for number, length in zip(found.ids, lengths, strict=True) if number in unknown)
+    return 1 - strange / max(1, sum(lengths))

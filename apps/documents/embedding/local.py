@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .base import EmbeddingError, Vectors, require_utf8, token_batches
+from .base import EmbeddingError, Vectors, known_part, require_utf8, token_batches
 from .minilm_onnx import Encoder, cached_onnx, file_sha256
 
 logger = logging.getLogger(__name__)
@@ -131,6 +131,10 @@ class LocalEmbedder:
     def count(self, texts: Sequence[str]) -> list[int]:
         """Return the WordPiece tokens of each text, without special ones. Raises EmbeddingError."""
         return [len(ids) for ids in self._token_ids(texts)]
+
+    def known(self, text: str) -> float:
+        """Return which part of a text's letters the vocabulary has, 0 to 1."""
+        return known_part(self._tokenizer, text)
 
     def _run(self, rows: list[list[int]]) -> Vectors:
         """Embed one batch of token ids, longest row first."""

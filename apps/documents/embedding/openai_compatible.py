@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from .base import EmbeddingError, Vectors, require_utf8, token_batches
+from .base import EmbeddingError, Vectors, known_part, require_utf8, token_batches
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -109,6 +109,10 @@ class OpenAICompatibleEmbedder:
         require_utf8(texts)
         encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [len(encoding.ids) for encoding in encodings]
+
+    def known(self, text: str) -> float:
+        """Return which part of a text's letters the tokenizer has tokens for, 0 to 1; 1 without a tokenizer."""
+        return 1.0 if self._tokenizer is None else known_part(self._tokenizer, text)
 
     def _cut(self, texts: Sequence[str]) -> tuple[Sequence[str], list[int]]:
         """Return texts that fit, as far as that is known, and their lengths in tokens."""

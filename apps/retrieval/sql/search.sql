@@ -218,8 +218,8 @@ FROM lexical
 -- Weighted sum of the two scores, each brought to 0..1: similarity between the lowest and the highest of the
 -- candidates, relevance as a share of the highest. (Ranks alone tell nothing of how much better the first is.)
 SELECT document_id, chunk_id,
-       (({lexical_weight}) * coalesce(relevance / nullif(max(relevance) OVER (), 0), 0)
-        + (1 - {lexical_weight}) * coalesce((similarity - min(similarity) OVER ())
+       (%(lexical_weight)s::float8 * coalesce(relevance / nullif(max(relevance) OVER (), 0), 0)
+        + (1 - %(lexical_weight)s::float8) * coalesce((similarity - min(similarity) OVER ())
                                           / nullif(max(similarity) OVER () - min(similarity) OVER (), 0),
                                           (similarity IS NOT NULL)::int, 0))::float8 AS score,
        similarity AS dense_score, relevance::float8 AS lexical_score

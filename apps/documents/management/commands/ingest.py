@@ -26,7 +26,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from apps.access import tenancy
 from apps.access.models import SLUG, Tenant
 from apps.access.problems import Problem
-from apps.documents import bulk, collections, load, merge, spaces
+from apps.documents import bulk, collections, lexicon, load, merge, spaces
 from apps.documents.accept import PRIORITIES, Submission
 from apps.documents.models import Collection, Document, IngestionJob
 from apps.documents.parsing.isolate import die_with_parent
@@ -173,6 +173,7 @@ What has not changed is not done again: after Ctrl-C, run the same command once 
                     raise
             if self.counted[merge.MERGED] > ANALYZED_FROM:
                 merge.analyze()
+            lexicon.count_due(only=self.collection.id)
             loaded = time.monotonic()
             if unindexed:
                 bar.set_description("building the vector index")
