@@ -33,7 +33,7 @@ from ragsite import embedded
 from .library import DIMENSIONS, Library, library, shares
 
 QUERIES, K = 200, 10
-FLOOR_EF = 80
+FLOOR_EF = 160
 FILTERS = ("ten_thousandth", "thousandth", "hundredth", "tenth", "half")
 
 
