@@ -126,7 +126,7 @@ def snapshot(tenant_id: UUID | str) -> Iterator[None]:
     connection.ensure_connection()
     clustered = is_clustered(connection)
     session = connection.connection
-    if connection.in_atomic_block or session.info.transaction_status != TransactionStatus.IDLE:
+    if is_open():
         if current() != str(tenant_id):
             raise transaction.TransactionManagementError("a snapshot belongs to one tenant")
         with connection.wrap_database_errors:
@@ -144,6 +144,14 @@ def snapshot(tenant_id: UUID | str) -> Iterator[None]:
     finally:
         if not session.closed and session.info.transaction_status != TransactionStatus.IDLE:
             session.rollback()
+
+
+def is_open() -> bool:
+    """Are we inside a scope or a snapshot?"""
+    connection = connections["default"]
+    if connection.in_atomic_block or connection.connection is None:
+        return connection.in_atomic_block
+    return connection.connection.info.transaction_status != TransactionStatus.IDLE
 
 
 class Unexpected(Exception):

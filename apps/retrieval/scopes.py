@@ -6,8 +6,12 @@ import functools
 import json
 from collections.abc import Sequence
 from typing import Any
+from uuid import UUID
+
+from psycopg import Cursor
 
 from apps.access.problems import Problem
+from apps.access.recent import Recent
 from apps.access.sql import execute
 from apps.documents.models import EmbeddingSpace
 
@@ -24,14 +28,44 @@ SPACE_FIELDS = (
 )
 
 
+#: What collections were when they were read last, and were the time before: a guess, to be compared with what they are.
+_recent: Recent[tuple[list[Scope], bool]] = Recent(entries=1_000, bytes=8 * 2**20, seconds=600)
+
+
 def scopes_of(slugs: Sequence[str] | None) -> list[Scope]:
     """Inside a tenant's scope: its collections of these slugs, or all. Raises Problem 404 naming an unknown one."""
-    rows = execute(QUERIES["scopes"], {"slugs": None if slugs is None else list(slugs)}).fetchall()
-    found = [_scope(row) for row in rows]
+    return scopes_from(reading(slugs), slugs)
+
+
+def reading(slugs: Sequence[str] | None) -> Cursor:
+    """Inside a snapshot: ask for the collections, for `scopes_from`; it is sent with what is executed next."""
+    return execute(QUERIES["scopes"], {"slugs": None if slugs is None else list(slugs)})
+
+
+def scopes_from(read: Cursor, slugs: Sequence[str] | None) -> list[Scope]:
+    found = [_scope(row) for row in read.fetchall()]
     unknown = sorted(set(slugs or ()) - {scope.slug for scope in found})
     if unknown:
         raise Problem(404, "unknown_collection", f"There is no collection {unknown[0]!r}.")
     return found
+
+
+def recalled(tenant_id: UUID, slugs: Sequence[str] | None) -> list[Scope] | None:
+    """What these collections probably are now; None where they change from search to search."""
+    found, settled = _recent.get((tenant_id, slugs)) or ([], False)
+    return found if settled else None
+
+
+def recall(tenant_id: UUID, slugs: Sequence[str] | None, found: list[Scope]) -> None:
+    """What they were now."""
+    before, _ = _recent.get((tenant_id, slugs)) or (None, False)
+    settled = before is not None and unchanged(before, found)
+    _recent.keep((tenant_id, slugs), (found, settled), bytes=500 * (1 + len(found)))
+
+
+def unchanged(before: Sequence[Scope], now: Sequence[Scope]) -> bool:
+    """Their spaces as well, of which `==` compares the keys alone."""
+    return before == now and all(one.space is other.space for one, other in zip(before, now, strict=True))
 
 
 def _scope(row: tuple[Any, ...]) -> Scope:

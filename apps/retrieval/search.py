@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -12,13 +13,14 @@ from psycopg import errors as pg
 
 from apps.access import tenancy
 from apps.access.problems import Problem
+from apps.documents.embedding import EmbeddingError
 
 from . import cache, metrics, past, refine
 from .explain import explained
 from .query_vectors import cached_vector, new_vector
-from .scopes import one_space, scopes_of
+from .scopes import one_space, reading, recall, recalled, scopes_from, scopes_of, unchanged
 from .statement import hit, rows_of
-from .types import Hit, Scope, SearchQuery, SearchResult
+from .types import Hit, Scope, SearchQuery, SearchResult, Vector
 
 
 def search(*, tenant_id: UUID, query: SearchQuery, reuse: bool = True) -> SearchResult:
@@ -29,11 +31,8 @@ def search(*, tenant_id: UUID, query: SearchQuery, reuse: bool = True) -> Search
 
 
 def _search(*, tenant_id: UUID, query: SearchQuery) -> SearchResult:
-    """The search itself.
-
-    One transaction and one snapshot when the query's vector is cached or not needed. Otherwise the transaction is
-    closed while the model works, and the search reads everything anew in a second one: no connection waits for a model.
-    A reranker works outside of a transaction too; what was deleted or changed meanwhile is left out afterwards.
+    """The search itself. A reranker works outside of a transaction; what was deleted or changed meanwhile is left out
+    afterwards.
 
     Raises Problem 404 for an unknown collection, 422 `mixed_spaces` when the collections have different embedding
     spaces and the mode is not lexical (or results are diversified), 422 `rerank_unavailable`, 504 `search_timeout`;
@@ -44,28 +43,9 @@ def _search(*, tenant_id: UUID, query: SearchQuery) -> SearchResult:
     reranked = None
     lexical = query.mode == "lexical"
     try:
-        with tenancy.snapshot(tenant_id):
-            past.refuse_future(query)
-            scopes = scopes_of(query.collections)
-            space = one_space(scopes) if scopes and not lexical else None
-            if scopes and query.diversify:
-                one_space(scopes)  # vectors of different models cannot be compared
-            vector = cached_vector(tenant_id=tenant_id, space=space, query=query.query) if space else None
-            ready = bool(scopes) and (lexical or vector is not None)
-            embedded = time.perf_counter()
-            rows = rows_of(scopes, query, vector) if ready else []
-            hits = _hits(rows, scopes, query)
-            searched = time.perf_counter()
-            told = explained(scopes, query, vector) if query.explain and ready else None
-        if space is not None and vector is None:
-            vector = new_vector(tenant_id=tenant_id, space=space, query=query.query)
-            embedded = time.perf_counter()
-            with tenancy.snapshot(tenant_id):
-                scopes = [found for found in scopes_of(query.collections) if found.space == space]
-                rows = rows_of(scopes, query, vector) if scopes else []
-                hits = _hits(rows, scopes, query)
-                searched = time.perf_counter()
-                told = explained(scopes, query, vector) if query.explain and scopes else None
+        found = _as_recalled(tenant_id, query) or _found(tenant_id, query)
+        hits, rows, scopes = found.hits, found.rows, found.scopes
+        recall(tenant_id, query.collections, scopes)
         if reranker is not None and hits:
             hits, reranked = refine.reranked(hits, query, reranker)
             with tenancy.snapshot(tenant_id):
@@ -78,10 +58,10 @@ def _search(*, tenant_id: UUID, query: SearchQuery) -> SearchResult:
             raise Problem(504, "search_timeout", detail) from error
         raise
     ended = time.perf_counter()
-    if space is not None:
+    if scopes and not lexical:
         metrics.VECTOR_SEARCH_SUCCESS.inc()
-        metrics.QUERY_SECONDS.labels(stage="embed").observe(embedded - started)
-    metrics.QUERY_SECONDS.labels(stage="search").observe(searched - embedded)
+        metrics.QUERY_SECONDS.labels(stage="embed").observe(found.embedded - started)
+    metrics.QUERY_SECONDS.labels(stage="search").observe(found.searched - found.embedded)
     metrics.QUERY_SECONDS.labels(stage="total").observe(ended - started)
     shown = {hit.document_id for hit in hits}
     stale = {
@@ -91,20 +71,86 @@ def _search(*, tenant_id: UUID, query: SearchQuery) -> SearchResult:
     }
     result = SearchResult(
         hits=hits,
-        snapshot={found.slug: found.epoch for found in scopes},
+        snapshot={scope.slug: scope.epoch for scope in scopes},
         stale=list(stale.values()),
         timings={
-            "embed_ms": 0.0 if lexical else _ms(embedded - started),
-            "search_ms": _ms(searched - embedded),
+            "embed_ms": 0.0 if lexical else _ms(found.embedded - started),
+            "search_ms": _ms(found.searched - found.embedded),
             "rerank_ms": reranked.milliseconds if reranked else 0.0,
             "total_ms": _ms(ended - started),
         },
         rerank=reranked,
-        explain=told and told | {"rerank": reranked.explained() if reranked else None},
+        explain=found.explain and found.explain | {"rerank": reranked.explained() if reranked else None},
         scopes=scopes,
     )
     cache.keep(tenant_id, query, result)
     return result
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """embedded, searched: when the vector was there and when the hits were, by time.perf_counter."""
+
+    scopes: list[Scope]
+    rows: list[tuple[Any, ...]]
+    hits: list[Hit]
+    explain: dict[str, Any] | None
+    embedded: float
+    searched: float
+
+
+def _found(tenant_id: UUID, query: SearchQuery) -> _Found:
+    """In one snapshot when the query's vector is cached or not needed. Otherwise the transaction is closed while the
+    model works, and everything is read anew in a second one: no connection waits for a model."""
+    lexical = query.mode == "lexical"
+    with tenancy.snapshot(tenant_id):
+        past.refuse_future(query)
+        scopes = scopes_of(query.collections)
+        space = one_space(scopes) if scopes and not lexical else None
+        if scopes and query.diversify:
+            one_space(scopes)  # vectors of different models cannot be compared
+        vector = cached_vector(tenant_id=tenant_id, space=space, query=query.query) if space else None
+        if space is None or vector is not None:
+            return _searched(scopes, query, vector)
+    vector = new_vector(tenant_id=tenant_id, space=space, query=query.query)
+    with tenancy.snapshot(tenant_id):
+        return _searched([found for found in scopes_of(query.collections) if found.space == space], query, vector)
+
+
+def _as_recalled(tenant_id: UUID, query: SearchQuery) -> _Found | None:
+    """In the one round trip of the search itself, where the collections are still as the last searches found them: what
+    they are is read with the rows, and the vector is there before. None where they are not."""
+    expected = None if query.explain or tenancy.is_open() else recalled(tenant_id, query.collections)
+    if not expected:
+        return None
+    vector = None
+    try:
+        if query.mode != "lexical" or query.diversify:
+            space = one_space(expected)
+        if query.mode != "lexical":
+            vector = cached_vector(tenant_id=tenant_id, space=space, query=query.query)
+            if vector is None:
+                vector = new_vector(tenant_id=tenant_id, space=space, query=query.query)
+        with tenancy.snapshot(tenant_id):
+            past.refuse_future(query)
+            read = reading(query.collections)
+            found = _searched(expected, query, vector)
+            return found if unchanged(expected, scopes_from(read, query.collections)) else None
+    except (Problem, EmbeddingError, DatabaseError):
+        with tenancy.snapshot(tenant_id):
+            if unchanged(expected, scopes_of(query.collections)):  # not because they have changed
+                raise
+        return None
+
+
+def _searched(scopes: list[Scope], query: SearchQuery, vector: Vector | None) -> _Found:
+    """Inside a snapshot."""
+    embedded = time.perf_counter()
+    rows = rows_of(scopes, query, vector) if scopes else []
+    hits = _hits(rows, scopes, query)
+    searched = time.perf_counter()
+    told = explained(scopes, query, vector) if query.explain and scopes else None
+    return _Found(scopes, rows, hits, told, embedded, searched)
 
 
 def _hits(rows: list[tuple[Any, ...]], scopes: list[Scope], query: SearchQuery) -> list[Hit]:
