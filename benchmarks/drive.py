@@ -23,8 +23,6 @@ from typing import Any
 
 import psycopg
 
-from apps.access.sql import pipeline
-
 
 def _http(plan: dict[str, Any], after: Iterator[int]) -> Callable[[], None]:
     requests = plan["requests"]
@@ -47,6 +45,8 @@ def _http(plan: dict[str, Any], after: Iterator[int]) -> Callable[[], None]:
 
 
 def _sql(plan: dict[str, Any], after: Iterator[int]) -> Callable[[], None]:
+    from apps.access.sql import pipeline  # not there for the peers, which only take `at_once`
+
     searches = plan["searches"]
     session = psycopg.connect(plan["dsn"], autocommit=True)
 

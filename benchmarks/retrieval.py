@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import psycopg
 from django.db import connection
+from django.utils import timezone
 
 from apps.access import tenancy
 from apps.documents import index_care
@@ -68,6 +69,7 @@ def run(data: Path) -> Iterator[tuple[str, str, str]]:
         yield from _unfiltered(found, bare)
     yield from _hybrid(found)
     yield from _filtered(found)
+    yield from _past(found)
     yield from _updated(found)
 
 
@@ -121,6 +123,19 @@ def _filtered(found: Library) -> Iterator[tuple[str, str, str]]:
         asked = "-" if name == "topics" else "recall >= 0.95, p95 <= 25 ms"
         part = len(masks[name]) / len(found.ids)
         yield f"filter {name}: {part:.2%} of the chunks pass", asked, str(measured)
+
+
+def _past(found: Library) -> Iterator[tuple[str, str, str]]:
+    """As of now, when nothing has changed since: what asking the past costs beside asking the present."""
+    now = timezone.now()
+    for mode in ("dense", "lexical", "hybrid"):
+        then, present = Samples(), Samples()
+        for text, vector in found.asked[: QUERIES // 10]:
+            _ask(present, found, SearchQuery(text, k=K, mode=mode), vector, set())
+            nearest = found.nearest(vector, K)
+            _ask(then, found, SearchQuery(text, k=K, mode=mode, as_of=now), vector, nearest)
+        told = str(then) if mode == "dense" else then.times()
+        yield f"{mode}, as of now", "-", f"{told}; the present {present.times()}"
 
 
 def _updated(found: Library) -> Iterator[tuple[str, str, str]]:
