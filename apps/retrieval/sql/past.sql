@@ -1,6 +1,8 @@
 -- name: lived_then
--- Of a chunk's row: was it live at that time?
-c.live_from <= %(as_of)s AND (c.retired_in_version IS NULL OR c.retired_at > %(as_of)s)
+-- Of a chunk's row: was it live at that time? (IS NOT NULL is what the index of retired rows is about; without it all are
+-- read.)
+c.live_from <= %(as_of)s
+    AND (c.retired_in_version IS NULL OR c.retired_in_version IS NOT NULL AND c.retired_at > %(as_of)s)
 
 -- name: placed_then
 -- The version that was live then, and what it was before later reindexes. The highest number published by then: live
