@@ -20,6 +20,7 @@ from apps.access import tenancy
 from apps.access.problems import Problem
 from apps.documents import ahead, embed, ledger, prepare, remove
 from apps.documents.accept import Accepted
+from apps.documents.engines import engine_for
 from apps.documents.models import Collection, Document, IngestionJob
 from apps.retrieval.filters import compile_filter
 from apps.retrieval.freshness import search_fresh
@@ -380,6 +381,8 @@ def test_answers_and_chats_are_as_fresh_as_they_ask(client: httpx.Client, collec
 
 
 def test_what_waits_is_found_without_reading_what_does_not(collection: Collection) -> None:
+    if engine_for(connection).name != "postgres":
+        pytest.skip("so many rows come by COPY there, which the wall refuses; each node plans for itself")
     with tenancy.scope(collection.tenant_id), connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO documents_document (id, tenant_id, collection_id, source_uri, title, metadata, version,"
