@@ -101,7 +101,7 @@ def recognising(secret: str) -> Iterator[Caller | None]:
     (whose requests count before they read), a cluster.
 
     Raises tenancy.Unexpected where the caller is not who it was any more, in place of what the block raises: what it
-    has found must not be used then.
+    has found must not be used then. (A model may have embedded its query.)
     """
     digest = _digest(secret)
     row = None if tenancy.is_clustered(connection) else _recent.get(digest)

@@ -55,6 +55,7 @@ class _Patient(psycopg.Pipeline):
 def pipeline(session: psycopg.Connection) -> Iterator[None]:
     """What is executed in the block is sent, all together, when the rows of something are fetched; the rest at the
     end. Not one inside another."""
+    assert session._pipeline is None
     session._pipeline = _Patient(session)  # where `pipeline` puts its own
     with session.pipeline():
         yield

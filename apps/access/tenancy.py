@@ -20,8 +20,9 @@ from contextvars import ContextVar
 from typing import Any, TypeVar
 from uuid import UUID, uuid5
 
+import psycopg
 from django.conf import settings
-from django.db import OperationalError, connections, transaction
+from django.db import DatabaseError, OperationalError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations.operations.special import RunSQL
@@ -138,8 +139,14 @@ def snapshot(tenant_id: UUID | str) -> Iterator[None]:
             if clustered:
                 session.execute(REACH_THE_SHARDS, prepare=False)
             session.execute(f"SET LOCAL ragsite.tenant = '{UUID(str(tenant_id))}'", prepare=False)
-            with _as_expected():
-                yield
+            try:
+                with _as_expected():
+                    yield
+            except (DatabaseError, psycopg.Error):
+                raise
+            except Exception:  # nothing was written: after a ROLLBACK psycopg would prepare everything anew
+                session.execute("COMMIT", prepare=False)
+                raise
             session.execute("COMMIT", prepare=False)
     finally:
         if not session.closed and session.info.transaction_status != TransactionStatus.IDLE:
@@ -151,7 +158,9 @@ def is_open() -> bool:
     connection = connections["default"]
     if connection.in_atomic_block or connection.connection is None:
         return connection.in_atomic_block
-    return connection.connection.info.transaction_status != TransactionStatus.IDLE
+    session = connection.connection
+    # In a pipeline PostgreSQL tells only at its end that a transaction goes on.
+    return session._pipeline is not None or session.info.transaction_status != TransactionStatus.IDLE
 
 
 class Unexpected(Exception):

@@ -66,7 +66,7 @@ def read_texts(*, tenant_id: UUID, documents: Sequence[UUID], until: float) -> N
 
 
 def _in_thread(tenant_id: UUID, documents: Sequence[UUID], until: float, stages: Sequence[str]) -> None:
-    if not connection.in_atomic_block:
+    if not tenancy.is_open():
         connection.close()  # back to the pool: the thread has one of its own
     # Not a daemon: a process that is asked to end finishes what it has begun.
     work = (_work, tenant_id, documents, until, stages)

@@ -255,7 +255,7 @@ def _embed(tenant_id: UUID, slug: str) -> Embed | None:
 
 def _release_connection() -> None:
     """Give the connection back to the pool: a model may write for a minute, and the pool is small."""
-    if not connection.in_atomic_block:
+    if not tenancy.is_open():
         connection.close()
 
 

@@ -23,7 +23,7 @@ MOST_SECONDS = 60.0  # for all of them: a batch keeps a connection that long
 
 def search_batch(*, tenant_id: UUID, queries: Sequence[SearchQuery]) -> list[SearchResult]:
     """The result of each query, in order, all or none; of one snapshot where none of them asks for newer versions to be
-    brought live, which is `eventual` and the past.
+    brought live, which is `eventual` and the past, or for a reranker, for which no connection waits.
 
     Raises what `search_fresh` does, with a pointer to the query at fault, and Problem 504 `search_timeout` when all
     together take longer than a minute.
@@ -31,8 +31,11 @@ def search_batch(*, tenant_id: UUID, queries: Sequence[SearchQuery]) -> list[Sea
     ends = time.monotonic() + MOST_SECONDS
     _embed(tenant_id, queries)
     results = []
-    writing = any(not query.is_past and (query.consistency != "eventual" or query.min_versions) for query in queries)
-    with nullcontext() if writing else tenancy.snapshot(tenant_id):
+    apart = any(
+        query.rerank or (not query.is_past and (query.consistency != "eventual" or query.min_versions))
+        for query in queries
+    )
+    with nullcontext() if apart else tenancy.snapshot(tenant_id):
         for number, query in enumerate(queries):
             if time.monotonic() > ends:
                 raise Problem(504, "search_timeout", f"After {MOST_SECONDS:g} s {number} of the queries were answered.")

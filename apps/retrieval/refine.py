@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from django.db import connection
 
+from apps.access import tenancy
 from apps.access.problems import invalid
 from apps.access.sql import execute
 
@@ -31,7 +32,7 @@ def reranker_for(query: SearchQuery) -> rerank.Reranker | None:
 
 def reranked(hits: Sequence[Hit], query: SearchQuery, reranker: rerank.Reranker) -> tuple[list[Hit], Reranked]:
     """Outside of a scope: the hits in the reranker's order, of equals the fused one; as they were when it fails."""
-    if not connection.in_atomic_block:
+    if not tenancy.is_open():
         connection.close()  # goes back to the pool: a model may take seconds, and the pool is small
     began = time.perf_counter()
     error = None

@@ -31,6 +31,8 @@ from .types import Hit, Scope, SearchQuery, Vector
 QUERIES = load(Path(__file__).parent / "sql")
 
 LEXICAL_WEIGHT = 0.75  # of a hybrid search's score; the rest is the similarity's (`lexical_weight`)
+LEAST_KNOWN = 0.04  # of a query: the similarity still orders what no word finds
+KNOWN_FROM = 1_000  # letters of a long query
 MAX_MATCHES = 20_000
 SAMPLE = 1_000  # documents looked at to tell how many a filter lets pass
 _FIXED = {"max_matches": MAX_MATCHES, "k1": lexical.K1, "b": lexical.B}
@@ -190,7 +192,8 @@ def lexical_weight(space: EmbeddingSpace, query: str) -> float:
     """What the words count for in a hybrid search, 0 to 1: more, the less of the query its model knows. (An English one
     has nothing to say of Thai; benchmarks/RESULTS.md.)"""
     with contextlib.suppress(EmbeddingError):  # where the model is not to be had, but the vector is
-        return 1 - (1 - LEXICAL_WEIGHT) * embedder_for(space).known(query)
+        known = embedder_for(space).known(query[:KNOWN_FROM])
+        return 1 - (1 - LEXICAL_WEIGHT) * max(LEAST_KNOWN, known)
     return LEXICAL_WEIGHT
 
 

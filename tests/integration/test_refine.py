@@ -33,6 +33,7 @@ from apps.generation.prompts import number
 from apps.generation.types import AnswerRequest
 from apps.generation.verify import verify
 from apps.retrieval import policy, rerank
+from apps.retrieval.batch import search_batch
 from apps.retrieval.expand import expand
 from apps.retrieval.filters import compile_filter
 from apps.retrieval.rerank.served import ServedReranker
@@ -81,6 +82,27 @@ def uris(result: SearchResult) -> list[str]:
 
 
 # --- rerank -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_no_connection_waits_for_it_in_a_batch(
+    collection: Collection, ingest: Put, reranker: FakeRerankServer, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    ingest(collection, "Pangolins have scales.", source_uri="pangolin")
+    held: list[bool] = []
+    look = ServedReranker.scores
+    monkeypatch.setattr(
+        ServedReranker,
+        "scores",
+        lambda *given: held.append(tenancy.is_open()) or look(*given),  # type: ignore[func-returns-value]
+    )
+    query = SearchQuery("pangolin", mode="lexical", consistency="eventual", rerank=True)
+    for _ in range(2):
+        found = search_batch(tenant_id=collection.tenant_id, queries=[query] * count)
+        assert [uris(each) for each in found] == [["pangolin"]] * count
+        assert all(each.rerank and not each.rerank.error for each in found)
+        assert not tenancy.is_open() and tenancy.current() == ""
+    assert held and not any(held)
 
 
 def fill_ranked(collection: Collection, ingest: Put, count: int = 12) -> None:

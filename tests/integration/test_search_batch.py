@@ -6,16 +6,22 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
+from django.db import connection, connections
 
-from apps.access import keys
+from apps.access import keys, tenancy
 from apps.access.models import Tenant
+from apps.documents.engines import engine_for
 from apps.documents.models import Collection, EmbeddingSpace
+from apps.retrieval import batch
+from apps.retrieval.types import SearchQuery
 from tests.conftest import make_collection
 from tests.support.processes import Server
 from tests.support.refusals import refused
@@ -50,6 +56,44 @@ def test_results_come_in_order_and_are_those_of_single_searches(
     assert [each["snapshot"] for each in found] == [each["snapshot"] for each in alone]
     assert found[0]["results"][0]["text"] == "Otters are animals."
     assert [len(each["results"]) for each in found] == [1, 2, 1, 0, 1]
+
+
+@pytest.mark.parametrize("mode", ["dense", "lexical", "hybrid"])
+@pytest.mark.parametrize("past", [False, True], ids=["eventual", "past"])
+def test_what_brings_nothing_live_is_of_one_snapshot(
+    client: httpx.Client, collection: Collection, ingest: Any, mode: str, past: bool
+) -> None:
+    ingest(collection, "Pangolins have scales.", source_uri="pangolin")
+    time = {"as_of": datetime.now(UTC).isoformat()} if past else {"consistency": "eventual"}
+    for count in (1, 2, 5, 2):
+        queries = [{"query": f"pangolin {number // 2}", "mode": mode, **time} for number in range(count)]
+        response = client.post(BATCH, json={"queries": queries})
+        assert response.status_code == 200, response.text
+        found = response.json()["results"]
+        assert all("pangolin" in [hit["source_uri"] for hit in each["results"]] for each in found)
+        assert len(found) == count and all(each["snapshot"] == found[0]["snapshot"] for each in found)
+        ingest(collection, f"Nothing of that, {mode} {count}.", source_uri="other")
+
+
+def test_nothing_that_is_published_meanwhile_shows_in_one_snapshot(
+    collection: Collection, ingest: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingest(collection, "A pangolin.", source_uri="first")
+    looking = batch.search_fresh
+
+    def publish_then_search(**asked: Any) -> Any:
+        found = looking(**asked)
+        with ThreadPoolExecutor(1) as elsewhere:
+            elsewhere.submit(ingest, collection, "Another pangolin.", source_uri=str(uuid4())).result()
+            elsewhere.submit(connections.close_all).result()
+        return found
+
+    monkeypatch.setattr(batch, "search_fresh", publish_then_search)
+    query = SearchQuery("pangolin", mode="lexical", consistency="eventual")
+    found = batch.search_batch(tenant_id=collection.tenant_id, queries=[query] * 3)
+    if engine_for(connection).whole_snapshots:
+        assert [len(each.hits) for each in found] == [1, 1, 1]
+    assert not tenancy.is_open() and tenancy.current() == ""
 
 
 def test_all_new_vectors_are_of_one_call(client: httpx.Client, collection: Collection, ingest: Any) -> None:

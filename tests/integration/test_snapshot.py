@@ -12,6 +12,7 @@ from django.db import DataError, connection, connections, transaction
 
 from apps.access import tenancy
 from apps.access.models import Tenant
+from apps.access.problems import Problem
 from apps.access.sql import execute
 from apps.documents.models import Collection
 from tests.conftest import make_collection
@@ -100,6 +101,58 @@ def test_an_exception_of_the_block_ends_it(collection: Collection) -> None:
     with pytest.raises(KeyError):
         fail()
     assert tenancy.current() == ""
+
+
+def test_one_inside_another_goes_on_after_rows_were_fetched(collection: Collection) -> None:
+    now = "SELECT pg_current_snapshot()::text, pg_backend_pid(), now()"
+    with tenancy.snapshot(collection.tenant_id):
+        first = execute(now, {}).fetchone()
+        for _ in range(2):
+            assert tenancy.is_open()
+            with tenancy.snapshot(collection.tenant_id):
+                assert execute(now, {}).fetchone() == first
+        assert tenancy.current() == str(collection.tenant_id)
+    assert not tenancy.is_open() and tenancy.current() == ""
+
+
+def test_an_exception_does_not_forget_what_was_prepared(collection: Collection) -> None:
+    def prepared() -> int:
+        asked = "SELECT count(*) FROM pg_prepared_statements WHERE statement = %(own)s"
+        return execute(asked, {"own": SLUGS}).fetchone()[0]
+
+    def fail(error: Exception) -> None:
+        with tenancy.snapshot(collection.tenant_id):
+            slugs()
+            raise error
+
+    fetched = slugs() == []
+    assert fetched and prepared() == 1
+    for error in (KeyError(), Problem(404, "unknown_collection", "There is none.")):
+        with pytest.raises(type(error)):
+            fail(error)
+        assert prepared() == 1
+        assert not tenancy.is_open() and tenancy.current() == ""
+
+
+def test_failures_between_many_statements(tenant: Tenant) -> None:
+    """More of them than psycopg keeps prepared."""
+
+    def ask(number: int, *, fail: bool) -> None:
+        with tenancy.snapshot(tenant.id):
+            one = execute(f"SELECT {number} + %(x)s::int", {"x": 1})
+            if fail:
+                execute("SELECT 1 / %(zero)s::int", {"zero": 0})
+            two = execute(f"SELECT {number} + %(x)s::int, 1", {"x": 2})
+            assert (two.fetchone(), one.fetchone()) == ((number + 2, 1), (number + 1,))
+
+    for number in range(130):
+        if number % 3 == 0:
+            with pytest.raises(DataError):
+                ask(number, fail=True)
+        else:
+            ask(number, fail=False)
+    for number in range(130):
+        ask(number, fail=False)
 
 
 def test_one_inside_another_or_inside_a_scope_is_the_same(collection: Collection, other_tenant: Tenant) -> None:
