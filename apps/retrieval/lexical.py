@@ -89,7 +89,9 @@ def read(collections: Sequence[Scope], query: str, *, every: bool = False) -> Wo
         terms.sort(key=lambda term: -_idf(term, chunks))
     some = tuple(terms[: COUNTED_TERMS if counted else MAX_TERMS])
     if counted and not every:
-        return Words(some, plan(terms[:PLANNED_TERMS], chunks=chunks, rows=ROWS), counted, chosen=True)
+        planned = plan(terms[:PLANNED_TERMS], chunks=chunks, rows=ROWS)
+        alone = planned.split(" | ")
+        return Words(some, planned, counted, chosen=any(term.query not in alone for term in some))
     return Words(some, " | ".join(term.query for term in some), counted)
 
 

@@ -154,7 +154,9 @@ def rows_of(collections: Sequence[Scope], query: SearchQuery, vector: Vector | N
     tenancy.set_local(timeout | ({} if _exact(collections, query) else index_settings(collections, query)))
     choice = choose(collections, query)
     rows = execute(*compose(collections, query, vector, choice)).fetchall()
-    if choice.words and choice.words.chosen and len(rows) < query.fetch:  # words that never stand together
+    by_words = sum(row[21] is not None for row in rows)
+    if choice.words and choice.words.chosen and by_words < (query.fetch if query.mode == "lexical" else 1):
+        # Words that never stand together.
         words = lexical.read(collections, query.query, every=True)
         rows = execute(*compose(collections, query, vector, replace(choice, words=words))).fetchall()
     if len(rows) < query.fetch and query.mode == "dense" and query.filter is not None and choice.uses_index:

@@ -168,6 +168,19 @@ def test_words_that_never_stand_together_are_found_nevertheless(
             cursor.execute("SELECT count(*) FROM documents_chunk WHERE tsv @@ %s::tsquery", [chosen.plan])
             assert chosen.chosen and cursor.fetchone()[0] == 0
     assert len(hits(collection, "harbour mountain")) == 10
+    assert any(hit.scores["lexical"] for hit in hits(collection, "harbour mountain", mode="hybrid"))
+
+
+def test_words_that_nothing_has_are_not_looked_for_twice(
+    collection: Collection, ingest: Ingest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(collection, ingest, documents=2)
+    count(collection)
+    monkeypatch.setattr(lexical, "PLANNED_CHUNKS", 0)
+    with tenancy.scope(collection.tenant_id):
+        assert not lexical.read(scopes_of(None), "qqqq zzzz").chosen
+        assert not lexical.read(scopes_of(None), "").chosen
+    assert hits(collection, "qqqq zzzz", mode="hybrid")
 
 
 def test_what_came_after_the_counting_is_found(
