@@ -166,8 +166,7 @@ def test_a_key_is_what_it_is_now(
         with tenancy.scope(tenant.id), connection.cursor() as cursor:
             cursor.execute(f"UPDATE access_apikey SET {column} = {value} WHERE id = %s", [made.id])
     answers = [ask() for _ in range(4)]
-    assert answers[-1] == status
-    assert status == 429 or answers == [status] * 4  # (a minute may end in between)
+    assert answers.count(status) >= (2 if status == 429 else 4)  # one a minute, and a minute may end in between
 
 
 def test_a_remembered_key_is_looked_up_with_what_it_asks_for(
