@@ -58,8 +58,9 @@ class Term:
     name: str = ""
 
 
-#: The terms of queries, with counts as they were counted.
+#: The terms of queries, with counts as they were counted; and what was planned with some of a collection of a size.
 _recent: Recent[list[Term]] = Recent(entries=10_000, bytes=32 * 2**20, seconds=600)
+_planned: Recent[str] = Recent(entries=10_000, bytes=32 * 2**20, seconds=600)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ def read(collections: Sequence[Scope], query: str, *, every: bool = False) -> Wo
         terms.sort(key=lambda term: -_idf(term, chunks))
     some = tuple(terms[: COUNTED_TERMS if counted else MAX_TERMS])
     if counted and not every:
-        planned = plan(terms[:PLANNED_TERMS], chunks=chunks, rows=ROWS)
+        planned = _plan(tuple(terms[:PLANNED_TERMS]), chunks)
         alone = planned.split(" | ")
         return Words(some, planned, counted, chosen=any(term.query not in alone for term in some))
     return Words(some, " | ".join(term.query for term in some), counted)
@@ -126,6 +127,14 @@ def plan(terms: Sequence[Term], *, chunks: int, rows: float) -> str:
             continue
         taken = [each for each in taken if not _implies(each[1], clause)] + [(expected, clause)]
     return _factored(terms, [sorted(clause.items()) for _, clause in taken])
+
+
+def _plan(terms: tuple[Term, ...], chunks: int) -> str:
+    planned = _planned.get((terms, chunks))
+    if planned is None:
+        planned = plan(terms, chunks=chunks, rows=ROWS)
+        _planned.keep((terms, chunks), planned, bytes=_BYTES * len(terms) + len(planned))
+    return planned
 
 
 def _factored(terms: Sequence[Term], clauses: Sequence[list[tuple[int, int]]]) -> str:
