@@ -169,6 +169,7 @@ CELERY_TASK_DEFAULT_QUEUE = "default"
 CELERY_TASK_ROUTES = {
     "documents.prepare": {"queue": "prepare"},
     "documents.embed": {"queue": "embed"},
+    "documents.spaces": {"queue": "embed"},
     "documents.sync": {"queue": "sync"},
     "generation.*": {"queue": "generate"},
 }

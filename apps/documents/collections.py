@@ -15,6 +15,7 @@ from apps.access.problems import Problem, invalid
 
 from . import db, reindex, schedules
 from .chunking import validate
+from .errors import SpacesChanged
 from .models import Collection, Document, EmbeddingSpace, Source, SourceItem, SyncRun
 
 PLAIN = ("name", "description", "language")
@@ -23,7 +24,7 @@ GROUPS = ("chunking", "consistency", "reindexing")
 
 def find(slug: str, *, writing: bool = False) -> Collection:
     """Inside a scope: the tenant's collection. Raises Problem 404, or 422 with the field's pointer when writing."""
-    found = Collection.objects.select_related("space").filter(slug=slug).first()
+    found = Collection.objects.select_related("space", "second_space").filter(slug=slug).first()
     if found is None and writing:
         raise invalid("/collection", f"There is no collection {slug!r}.", status=422, code="unknown_collection")
     if found is None:
@@ -38,6 +39,16 @@ def hold(collection_id: UUID) -> None:
     """
     if not db.rows("hold_collection", collection=collection_id):
         raise collection_gone()
+
+
+def hold_spaces(collection: Collection) -> None:
+    """The same; and its embedding spaces, too, stay what they are. Raises SpacesChanged where they are others by now:
+    what has been made for them does not fit."""
+    found = db.rows("hold_collection", collection=collection.id)
+    if not found:
+        raise collection_gone()
+    if found[0] != (collection.space_id, collection.second_space_id):
+        raise SpacesChanged
 
 
 def collection_gone() -> Problem:
@@ -80,17 +91,19 @@ def _schedule(collection: Collection) -> None:
 
 def remove(*, collection: Collection) -> None:
     """Inside a scope: delete the collection with all that it holds, in this transaction."""
-    if not Collection.objects.select_for_update().filter(pk=collection.pk).first():  # waits for those who hold it
+    held = Collection.objects.select_for_update().filter(pk=collection.pk).first()  # waits for those who hold it
+    if held is None:
         return
     sources = list(Source.objects.filter(collection=collection).values_list("id", flat=True))
     schedules.forget([schedules.COLLECTION.format(collection.id), *map(schedules.SOURCE.format, sources)])
-    for held in (SourceItem, SyncRun):
-        held.objects.filter(source__in=sources).delete()
+    for of_sources in (SourceItem, SyncRun):
+        of_sources.objects.filter(source__in=sources).delete()
     Source.objects.filter(id__in=sources).delete()
     # Waits for those who work on a document without holding the collection.
     Document.objects.filter(collection=collection).update(state=Document.State.DELETED)
     with connection.cursor() as cursor:
-        cursor.execute(f'DELETE FROM "{collection.space.table}" WHERE collection_id = %s', [collection.id])  # noqa: S608
+        for space in held.spaces:
+            cursor.execute(f'DELETE FROM "{space.table}" WHERE collection_id = %s', [collection.id])  # noqa: S608
         for table in ("chunk", "stagedchunk", "blob", "versionrevision", "documentversion"):
             cursor.execute(
                 f"DELETE FROM documents_{table} t USING documents_document d"  # noqa: S608
@@ -99,6 +112,7 @@ def remove(*, collection: Collection) -> None:
             )
         cursor.execute("DELETE FROM documents_ingestionjob WHERE collection_id = %s", [collection.id])
         cursor.execute("DELETE FROM documents_reindex WHERE collection_id = %s", [collection.id])
+        cursor.execute("DELETE FROM documents_spacebuild WHERE collection_id = %s", [collection.id])
         cursor.execute("DELETE FROM documents_lexeme WHERE collection_id = %s", [collection.id])
         cursor.execute("DELETE FROM documents_lexicon WHERE collection_id = %s", [collection.id])
         cursor.execute("DELETE FROM documents_document WHERE collection_id = %s", [collection.id])
@@ -189,10 +203,9 @@ def _assign(collection: Collection, values: dict[str, Any]) -> None:
         space = EmbeddingSpace.objects.filter(slug=values["space"]).first()
         if space is None:
             raise invalid("/space", f"There is no embedding space {values['space']!r}.")
-        if collection.chunks and space.id != collection.space_id:
-            raise invalid(
-                "/space", "The collection holds chunks; its space cannot be changed.", status=409, code="space_in_use"
-            )
+        if (collection.chunks or collection.second_space_id) and space.id != collection.space_id:
+            detail = "The collection holds chunks; another space is built beside this one, and promoted then."
+            raise invalid("/space", detail, status=409, code="space_in_use")
         collection.space = space
     if "language" in values and not _text_search_exists(values["language"]):
         raise invalid("/language", f"Postgres has no text search configuration {values['language']!r}.")

@@ -74,9 +74,9 @@ def rows_of(name: str, **columns: Sequence[Any]) -> list[tuple[Any, ...]]:
     return execute(_EACH.sub(lambda _: source, QUERIES[name]), parameters).fetchall()
 
 
-def run(name: str, *, table: str = "", type: str = "", into: str = "", **parameters: Any) -> int:
+def run(name: str, *, table: str = "", type: str = "", into: str = "", staged: str = "", **parameters: Any) -> int:
     """Run a named statement; how many rows it touched."""
-    return _execute(name, parameters, table=table, type=type, into=into).rowcount
+    return _execute(name, parameters, table=table, type=type, into=into, staged=staged).rowcount
 
 
 def _execute(name: str, parameters: dict[str, Any], **names: str) -> psycopg.Cursor:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 from uuid import UUID
 
@@ -24,13 +24,16 @@ import numpy.typing as npt
 from django.db import connection
 
 from . import db, ledger, metrics
+from .collections import hold_spaces
+from .errors import SpacesChanged
 from .ledger import Claim
 from .models import Collection, EmbeddingSpace
-from .publish import Timings, publish
+from .publish import STAGED, Timings, publish
 from .spaces import embedder_for
 
 JOBS_PER_CLAIM = 100
 Vectors = dict[bytes, npt.NDArray[np.float32]]  # by their texts' digests
+OfSpaces = dict[UUID, Vectors]
 LET_BY_SECONDS = 0.1
 WINDOW_TEXTS = 128  # 2 to 3 seconds of two processor cores, and as long as a small document waits for a large one
 
@@ -92,6 +95,12 @@ def groups(claims: list[Claim]) -> list[list[Claim]]:
 
 def embed(claims: Sequence[Claim]) -> None:
     """Embed and publish documents of one collection. Raises EmbeddingError, LostLease."""
+    with suppress(SpacesChanged):
+        return _embed_and_publish(claims)
+    embed(claims)
+
+
+def _embed_and_publish(claims: Sequence[Claim]) -> None:
     collection, vectors, timings = _embed(claims)
     if not _lets_others_by(claims):
         return publish(claims, collection, vectors=vectors, timings=timings)
@@ -99,14 +108,17 @@ def embed(claims: Sequence[Claim]) -> None:
         published = publisher.submit(publish, claims, collection, vectors=vectors, timings=timings)
         publisher.submit(_give_back)
         while not wait([published], timeout=LET_BY_SECONDS).done:
-            _work_small()
+            let_small_ones_by()
         published.result()
 
 
 def embed_alone(claims: Sequence[Claim]) -> None:
     """The same for whoever waits for just these."""
     collection, vectors, timings = _embed(claims, alone=True)
-    publish(claims, collection, vectors=vectors, timings=timings)
+    try:
+        publish(claims, collection, vectors=vectors, timings=timings)
+    except SpacesChanged:
+        embed_alone(claims)
 
 
 def _give_back() -> None:
@@ -119,18 +131,21 @@ def _lets_others_by(claims: Sequence[Claim]) -> bool:
     return claims[0].bytes > ledger.SMALL_BYTES and claims[0].attempts == 1
 
 
-def _work_small() -> None:
+def let_small_ones_by() -> None:
     _work(ledger.claim(stage=ledger.Stage.EMBED, limit=JOBS_PER_CLAIM, only_small=True))
 
 
-Embedded = tuple[Collection, Vectors, Timings]
+Embedded = tuple[Collection, OfSpaces, Timings]
 
 
 def _embed(claims: Sequence[Claim], *, alone: bool = False) -> Embedded:
     started = time.monotonic()
     with ledger.scope(claims):
-        collection = Collection.objects.select_related("space").get(id=claims[0].collection_id)
-    vectors = embed_texts(collection, claims, alone=alone)
+        collection = Collection.objects.select_related("space", "second_space").get(id=claims[0].collection_id)
+    try:
+        vectors = embed_texts(collection, claims, alone=alone)
+    except SpacesChanged:
+        return _embed(claims, alone=alone)
     embed_ms = metrics.milliseconds(time.monotonic() - started)
     return collection, vectors, {held.id: {"embed_ms": embed_ms} for held in claims}
 
@@ -139,38 +154,54 @@ def _publish(claims: list[Claim], embedded: Embedded) -> None:
     collection, vectors, timings = embedded
     try:
         publish(claims, collection, vectors=vectors, timings=timings)
+    except SpacesChanged:
+        ledger.together(embed, claims)
     except Exception as error:
         ledger.apart(embed, claims, error)
 
 
-def embed_texts(collection: Collection, claims: Sequence[Claim], *, alone: bool = False) -> Vectors:
-    """The vectors of staged texts, by digest. More texts than a window get theirs on the stage, a window at a time, and
-    small documents go between two windows, unless these are to be done `alone`."""
-    tenant_id, held = collection.tenant_id, ledger.versions_of(claims)
+def embed_texts(collection: Collection, claims: Sequence[Claim], *, alone: bool = False) -> OfSpaces:
+    """The vectors of staged texts. More texts than a window get theirs on the stage, a window at a time, and small
+    documents go between two windows, unless these are to be done `alone`. Raises SpacesChanged; whoever changes the
+    spaces takes the vectors off the stage."""
+    held = ledger.versions_of(claims)
     stored = False
     while True:
         with ledger.scope(claims, durable=False):
             pending = db.rows("pending_texts", limit=WINDOW_TEXTS, **held)
             texts: dict[bytes, str] = {row[3]: row[4] for row in pending}
-            vectors = known_vectors(tenant_id, collection.space, texts) if texts else {}
-        vectors |= new_vectors(
-            collection.space, {digest: text for digest, text in texts.items() if digest not in vectors}
-        )
+            vectors = known_in_spaces(collection, texts)
+        embed_the_rest(collection, texts, vectors)
         if len(pending) < WINDOW_TEXTS and not stored:
             return vectors
         stored = True
         with ledger.scope(claims, durable=False):
-            db.run(
-                "store_vectors",
-                documents=[row[0] for row in pending],
-                versions=[row[1] for row in pending],
-                ordinals=[row[2] for row in pending],
-                embeddings=db.VectorArray([vectors[row[3]] for row in pending]),
-            )
+            hold_spaces(collection)
+            for space, staged in zip(collection.spaces, STAGED, strict=False):
+                db.run(
+                    "store_vectors",
+                    staged=staged,
+                    documents=[row[0] for row in pending],
+                    versions=[row[1] for row in pending],
+                    ordinals=[row[2] for row in pending],
+                    embeddings=db.VectorArray([vectors[space.id][row[3]] for row in pending]),
+                )
         if len(pending) < WINDOW_TEXTS:
             return {}
         if not alone and _lets_others_by(claims):
-            _work_small()
+            let_small_ones_by()
+
+
+def known_in_spaces(collection: Collection, texts: Mapping[bytes, str]) -> OfSpaces:
+    """Inside a scope: the vectors that these texts have already, in each of the collection's spaces."""
+    return {space.id: known_vectors(collection.tenant_id, space, texts) for space in collection.spaces if texts}
+
+
+def embed_the_rest(collection: Collection, texts: Mapping[bytes, str], vectors: OfSpaces) -> None:
+    """Complete the vectors of these texts by their models. Raises EmbeddingError."""
+    for space in collection.spaces:
+        known = vectors.setdefault(space.id, {})
+        known |= new_vectors(space, {digest: text for digest, text in texts.items() if digest not in known})
 
 
 def known_vectors(tenant_id: UUID, space: EmbeddingSpace, digests: Iterable[bytes]) -> Vectors:

@@ -23,6 +23,10 @@ class IngestError(Exception):
         self.code, self.detail, self.retryable = code, detail, retryable
 
 
+class SpacesChanged(Exception):
+    """The collection's embedding spaces are others by now than those that vectors were made for: make them again."""
+
+
 class LostLease(Exception):
     """Another worker holds the job now, or it was cancelled: leave it alone."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -21,9 +22,10 @@ from apps.access import tenancy
 
 from . import attributes, db, embed, metrics
 from .accept import Submission
-from .collections import hold
+from .collections import hold_spaces
 from .engines import engine_for
 from .erasure import erased_name
+from .errors import SpacesChanged
 from .models import Collection
 from .parsing import Parsed, ParseError
 from .parsing.sandbox import parse_sandboxed
@@ -80,6 +82,8 @@ class New:
 def merge(*, collection: Collection, submissions: Sequence[Submission]) -> list[str | None]:
     """Outside of a scope, for small documents: "accepted" for each that was new and is live now, "unchanged" for each
     that is there just so, None for the others, of which nothing has been stored."""
+    if collection.second_space_id:  # whose vectors come with a publish
+        return [None] * len(submissions)
     contents = [_content(each) for each in submissions]
     digests = [hashlib.sha256(content).digest() for content in contents]
     names = [
@@ -100,8 +104,9 @@ def merge(*, collection: Collection, submissions: Sequence[Submission]) -> list[
         seen.add(name)
     merged: set[UUID] = set()
     coming = iter(new.values())
-    while some := list(islice(coming, engine_for(connection).batch)):
-        merged |= _merge(collection, some)
+    with suppress(SpacesChanged):  # what is left goes the way that all documents go
+        while some := list(islice(coming, engine_for(connection).batch)):
+            merged |= _merge(collection, some)
     outcomes = [MERGED if at in new and new[at].id in merged else told for at, told in enumerate(outcomes)]
     metrics.DOCUMENTS_ACCEPTED.labels(result="unchanged").inc(outcomes.count(UNCHANGED))
     metrics.DOCUMENTS_ACCEPTED.labels(result="accepted").inc(outcomes.count(MERGED))
@@ -161,7 +166,7 @@ def write(collection: Collection, new: list[New], vectors: embed.Vectors) -> set
     chunks = [chunk for each in new for chunk in each.chunks]
     sent = db.vector_bytes([vectors[chunk.sha256] for chunk in chunks], collection.space.storage)
     with tenancy.scope(collection.tenant_id, replan=False):
-        hold(collection.id)
+        hold_spaces(collection)
         names = [each.name for each in new]
         db.rows("lock_sources", collection=collection.id, source_uris=names)
         late = _known(collection, names)

@@ -33,6 +33,7 @@ __all__ = [
     "Reindex",
     "Source",
     "SourceItem",
+    "SpaceBuild",
     "StagedChunk",
     "SyncRun",
     "VersionRevision",
@@ -85,7 +86,8 @@ class EmbeddingSpace(models.Model):
 
 
 class Collection(models.Model):
-    """A named body of documents with one way of chunking, one consistency and one live embedding space.
+    """A named body of documents with one way of chunking, one consistency and one live embedding space; a second one
+    while it is built, or kept up for a rollback (second_space.py): whatever is published goes into both.
 
     `epoch` rises in every transaction that changes what a search of the collection may return; cache keys contain
     it. The counters are of live rows and are kept in the same transactions.
@@ -117,7 +119,12 @@ class Collection(models.Model):
     chunking_heading_level = models.PositiveSmallIntegerField(default=2)
     consistency_mode = models.CharField(max_length=20, choices=Mode.choices, default=Mode.WRITE_BACK)
     consistency_window_seconds = models.PositiveIntegerField(default=30)
-    space = models.ForeignKey(EmbeddingSpace, on_delete=models.PROTECT)
+    space = models.ForeignKey(EmbeddingSpace, on_delete=models.PROTECT, related_name="collections")
+    second_space = models.ForeignKey(
+        EmbeddingSpace, on_delete=models.PROTECT, related_name="+", null=True, editable=False
+    )
+    canary_percent = models.FloatField(default=0, editable=False)  # of the searches that the second space answers
+    promoted_at = models.DateTimeField(null=True, editable=False)
     epoch = models.BigIntegerField(default=0, editable=False)
     documents = models.BigIntegerField(default=0, editable=False)
     chunks = models.BigIntegerField(default=0, editable=False)
@@ -134,6 +141,11 @@ class Collection(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def spaces(self) -> list[EmbeddingSpace]:
+        """Those that hold its vectors, the one that answers first."""
+        return [self.space] + ([self.second_space] if self.second_space else [])
 
 
 class Document(models.Model):
@@ -330,6 +342,7 @@ class StagedChunk(models.Model):
     tokens = models.IntegerField()
     heading_path = ArrayField(models.TextField())
     embedding = VectorField(null=True)  # any dimension; cast to the space's type by publish
+    second_embedding = VectorField(null=True)  # of the collection's second space
 
 
 class IngestionJob(models.Model):
@@ -412,6 +425,42 @@ class IngestionJob(models.Model):
 
     def __str__(self) -> str:
         return f"version {self.version} of {self.document_id}"
+
+
+class SpaceBuild(models.Model):
+    """A walk through a collection's chunks that gives each a vector in the collection's second space.
+
+    `cursor` is the last document looked at, in the order of ids. A walk that has found work is followed by another, for
+    what was under way meanwhile; `embedded_before` are the vectors of earlier walks. `fence` rises with each claim.
+    """
+
+    class State(models.TextChoices):
+        RUNNING = "running"
+        DONE = "done"
+        CANCELLED = "cancelled"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, db_constraint=False, db_index=False)
+    collection = models.ForeignKey(Collection, on_delete=models.CASCADE, db_constraint=False, db_index=False)
+    space = models.ForeignKey(EmbeddingSpace, on_delete=models.PROTECT)
+    state = models.CharField(max_length=10, choices=State.choices, default=State.RUNNING)
+    cursor = models.UUIDField(null=True)
+    embedded = models.BigIntegerField(default=0)
+    embedded_before = models.BigIntegerField(default=0)
+    fence = models.BigIntegerField(default=0)
+    lease_until = models.DateTimeField(null=True)
+    error = models.JSONField(null=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    finished_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["collection"], name="space_build_one_running", condition=Q(state="running"))
+        ]
+        indexes = [models.Index(fields=["collection", "created_at"], name="space_build_of_collection")]
+
+    def __str__(self) -> str:
+        return f"{self.space_id} of {self.collection_id}: {self.state}"
 
 
 class Reindex(models.Model):

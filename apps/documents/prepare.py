@@ -102,7 +102,7 @@ def prepare(claims: Sequence[Claim]) -> None:
     """
     waited = {held.id: metrics.milliseconds(max(0.0, time.time() - held.created_at.timestamp())) for held in claims}
     with ledger.scope(claims):
-        collection = Collection.objects.select_related("space").get(id=claims[0].collection_id)
+        collection = Collection.objects.select_related("space", "second_space").get(id=claims[0].collection_id)
         originals = _originals(_end_superseded(claims))
     texts, failed = parse_all(originals)
     if texts:

@@ -13,7 +13,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from . import db, ledger, metrics, revisions
-from .collections import hold
+from .collections import hold_spaces
 from .ledger import Claim, Owned
 from .models import Collection, IngestionJob
 from .spaces import column_type
@@ -21,20 +21,23 @@ from .spaces import column_type
 Outcome = IngestionJob.Outcome
 Vector = npt.NDArray[np.float32]
 Timings = Mapping[UUID, dict[str, float]]  # by job, in milliseconds
+Vectors = Mapping[UUID, Mapping[bytes, Vector]]  # by embedding space, and by the digest of the text
+STAGED = ("embedding", "second_embedding")  # the stage's columns for a collection's spaces
 
 
 def publish(
     claims: Sequence[Claim],
     collection: Collection,
     *,
-    vectors: Mapping[bytes, Vector],
+    vectors: Vectors,
     timings: Timings,
 ) -> None:
-    """Make the staged versions live, or step aside for newer ones. Raises LostLease; any other failure leaves the old
-    versions answering. `vectors` (by digest of the text) are those that are not on the stage."""
+    """Make the staged versions live, or step aside for newer ones. Raises LostLease, and SpacesChanged where the
+    vectors are of other spaces than the collection's; any other failure, too, leaves the old versions answering.
+    `vectors` are those that are not on the stage."""
     started = time.monotonic()
     with ledger.scope(claims):
-        hold(collection.id)
+        hold_spaces(collection)
         swap(ledger.own(claims), collection, vectors=vectors, timings=timings, started=started)
 
 
@@ -42,7 +45,7 @@ def swap(
     owned: Sequence[Owned],
     collection: Collection,
     *,
-    vectors: Mapping[bytes, Vector],
+    vectors: Vectors,
     timings: Timings,
     started: float,
 ) -> dict[UUID, tuple[int, str]]:
@@ -76,26 +79,29 @@ def swap(
         return {}
     claims = [each.held for each in ready]
     at = ledger.versions_of(claims)
-    table, now = collection.space.table, db.clock()
+    now = db.clock()
     updated = [each.held for each in ready if each.live_version]
     retired = []
     if updated:
         kept = [row[0] for row in db.rows("kept_chunks", **ledger.versions_of(updated))]
         retired = db.rows("retire_chunks", **ledger.versions_of(updated), kept=kept, now=now)
     if retired:
-        db.run(
-            "retire_embeddings", table=table, documents=[row[0] for row in retired], chunks=[row[1] for row in retired]
-        )
+        documents, chunks = [row[0] for row in retired], [row[1] for row in retired]
+        for space in collection.spaces:
+            db.run("retire_embeddings", table=space.table, documents=documents, chunks=chunks)
     added = db.rows("insert_chunks", **at, collection=collection.id, language=collection.language, now=now)
-    db.run(
-        "insert_embeddings",
-        **at,
-        table=table,
-        type=column_type(collection.space),
-        collection=collection.id,
-        sha256s=list(vectors),
-        embeddings=db.VectorArray(list(vectors.values()), collection.space.storage),
-    )
+    for space, staged in zip(collection.spaces, STAGED, strict=False):
+        made = vectors.get(space.id, {})
+        db.run(
+            "insert_embeddings",
+            **at,
+            table=space.table,
+            type=column_type(space),
+            staged=staged,
+            collection=collection.id,
+            sha256s=list(made),
+            embeddings=db.VectorArray(list(made.values()), space.storage),
+        )
     if claims[0].is_reindex:
         now_live = revisions.put_in_place(claims, now=now)
     else:

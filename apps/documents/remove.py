@@ -98,10 +98,11 @@ def _retire(documents: Sequence[Document], *, at: Mapping[UUID, int]) -> None:
     db.run("delete_documents", **held, now=now)
     if not documents:
         return
-    collection = Collection.objects.select_related("space").get(id=documents[0].collection_id)
+    collection = Collection.objects.select_related("space", "second_space").get(id=documents[0].collection_id)
     retired = db.rows("retire_all_chunks", **held, now=now)
     ids = list(at)
-    db.run("retire_all_embeddings", table=collection.space.table, documents=ids)
+    for space in collection.spaces:
+        db.run("retire_all_embeddings", table=space.table, documents=ids)
     db.run("cancel_documents", documents=ids)  # before their stages, in the order of all who end jobs
     db.run("clear_document_stages", documents=ids)
     db.run("clear_coming_of", documents=ids)

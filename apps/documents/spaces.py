@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psutil
@@ -18,6 +18,7 @@ from django.core.exceptions import ValidationError
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
+from django.db.backends.utils import CursorWrapper
 
 from apps.access.roles import grant_after_migrate
 from apps.access.tenancy import wall_sql
@@ -205,6 +206,100 @@ def ensure_index(space: EmbeddingSpace, *, using: str = "owner") -> None:
             _create_index(editor, space)
 
 
+def begin_filling(space: EmbeddingSpace, *, coming: int, using: str = "owner") -> None:
+    """Before many vectors come to a space that answers nowhere: load first, index after. Takes the index of one that is
+    nearly empty away; `index_concurrently` brings it back."""
+    connection = connections[using]
+    if space.state == EmbeddingSpace.State.BUILDING:
+        return
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT serving FROM space_uses() WHERE space_id = %s", [space.id])
+        serving = cursor.fetchone()[0]
+    if serving or _about_rows(connection, space) >= max(1, coming):
+        return
+    set_state(space, EmbeddingSpace.State.BUILDING, using=using)
+    with index_lock(connection, space), connection.schema_editor() as editor:
+        editor.execute(f'DROP INDEX IF EXISTS "{index_name(space)}"', params=None)
+
+
+def set_state(space: EmbeddingSpace, state: str, *, using: str = "owner") -> None:
+    EmbeddingSpace.objects.using(using).filter(pk=space.pk).update(state=state)
+    space.state = state
+
+
+def empty(space: EmbeddingSpace, *, using: str = "owner") -> None:
+    """Of a space that no collection has any more: no row, and a state that says so."""
+    with connections[using].cursor() as cursor:
+        cursor.execute(f'TRUNCATE "{space.table}"')
+    set_state(space, EmbeddingSpace.State.RETIRED, using=using)
+
+
+def is_indexed(space: EmbeddingSpace, *, using: str = "default") -> bool:
+    """Is there a vector index over all of the space's rows? (That of a partitioned table is valid once each partition's
+    is.)"""
+    with connections[using].cursor() as cursor:
+        cursor.execute(
+            "SELECT EXISTS (SELECT 1 FROM pg_index WHERE indexrelid = to_regclass(%s) AND indisvalid)",
+            [index_name(space)],
+        )
+        return bool(cursor.fetchone()[0])
+
+
+def index_concurrently(
+    space: EmbeddingSpace, *, using: str = "owner", told: Callable[[str], None] = lambda _: None
+) -> None:
+    """Outside of a transaction: build the vector index, if there is none, while the space is written to and searched.
+
+    Partition by partition, each of which stays when it is interrupted; the last step puts one index over them, in a
+    moment. told: is given the name of each partition before its turn.
+    """
+    connection = connections[using]
+    if space.index_method == EmbeddingSpace.Index.IVFFLAT and not is_indexed(space, using=using):
+        space.index_parameters |= {"lists": _lists(connection, space)}
+        EmbeddingSpace.objects.using(using).filter(pk=space.pk).update(index_parameters=space.index_parameters)
+    with index_lock(connection, space), connection.cursor() as cursor:
+        if is_indexed(space, using=using):
+            return
+        wanted = build_settings(connection, space)
+        try:
+            for name, value in wanted.items():
+                cursor.execute(f"SET {name} = '{value}'")
+            whole = [space.table] if engine_for(connection).name == "citus" else []
+            for leaf in whole or engine_for(connection).partitions(connection, space.table):
+                told(leaf)
+                _index_leaf(cursor, space, leaf, name=index_name(space) if whole else leaf.strip('"') + "_vectors")
+            if not whole:
+                cursor.execute(index_sql(space, f'"{space.table}"', name=index_name(space)))
+        finally:
+            for name in wanted:
+                cursor.execute(f"RESET {name}")
+
+
+def _index_leaf(cursor: CursorWrapper, space: EmbeddingSpace, leaf: str, *, name: str) -> None:
+    cursor.execute("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(%s)", [name])
+    found = cursor.fetchone()
+    if found and not found[0]:  # of a build that was interrupted
+        cursor.execute(f'DROP INDEX CONCURRENTLY "{name}"')
+    if not (found and found[0]):
+        cursor.execute(index_sql(space, leaf, name=name, concurrently=True))
+
+
+def index_sql(space: EmbeddingSpace, table: str, *, name: str, concurrently: bool = False) -> str:
+    """The statement that makes the space's vector index of a table: names as SQL takes them."""
+    if space.index_parameters.get("binary"):
+        indexed = f"{bits(space, 'embedding')} bit_hamming_ops"
+    else:
+        indexed = f"embedding {space.storage}_{OPERATOR_CLASSES[space.metric]}"
+    numbers = sorted((name, value) for name, value in space.index_parameters.items() if name != "binary")
+    options = ", ".join(f"{name} = {int(value)}" for name, value in numbers)
+    how = "CREATE INDEX CONCURRENTLY" if concurrently else "CREATE INDEX"
+    return (
+        f'{how} "{name}" ON {table} USING {space.index_method} ({indexed})'
+        + (f" WITH ({options})" if options else "")
+        + " WHERE live"
+    )
+
+
 def _about_rows(connection: BaseDatabaseWrapper, space: EmbeddingSpace) -> int:
     """At most so many vectors, by the size of their table: the owner is behind the wall as well and can count none."""
     return _bytes(connection, space) // (space.dimensions * (2 if space.storage == "halfvec" else 4))
@@ -263,19 +358,9 @@ def build_settings(connection: BaseDatabaseWrapper, space: EmbeddingSpace) -> di
 
 
 def _create_index(editor: BaseDatabaseSchemaEditor, space: EmbeddingSpace) -> None:
-    if space.index_parameters.get("binary"):
-        indexed = f"{bits(space, 'embedding')} bit_hamming_ops"
-    else:
-        indexed = f"embedding {space.storage}_{OPERATOR_CLASSES[space.metric]}"
     for name, value in build_settings(editor.connection, space).items():
         editor.execute(f"SET LOCAL {name} = '{value}'", params=None)
-    numbers = sorted((name, value) for name, value in space.index_parameters.items() if name != "binary")
-    options = ", ".join(f"{name} = {int(value)}" for name, value in numbers)
-    editor.execute(
-        f'CREATE INDEX "{index_name(space)}" ON "{space.table}" USING {space.index_method}'
-        f" ({indexed})" + (f" WITH ({options})" if options else "") + " WHERE live",
-        params=None,
-    )
+    editor.execute(index_sql(space, f'"{space.table}"', name=index_name(space)), params=None)
 
 
 def ensure_default_after_migrate(*, using: str, **_: Any) -> None:
@@ -283,7 +368,8 @@ def ensure_default_after_migrate(*, using: str, **_: Any) -> None:
     if using != "owner":
         return
     if EmbeddingSpace.objects.using(using).exists():
-        for space in EmbeddingSpace.objects.using(using).filter(index_method=EmbeddingSpace.Index.HNSW):
+        hnsw = EmbeddingSpace.objects.using(using).filter(index_method=EmbeddingSpace.Index.HNSW)
+        for space in hnsw.exclude(state=EmbeddingSpace.State.BUILDING):
             ensure_index(space, using=using)
         return
     create(

@@ -9,7 +9,7 @@ from celery import shared_task
 from django.conf import settings
 from django.utils import timezone
 
-from . import db, embed, index_care, ledger, lexicon, prepare, reindex, schedules
+from . import db, embed, index_care, ledger, lexicon, prepare, reindex, schedules, second_space
 from .sources import runs, sync
 
 logger = logging.getLogger(__name__)
@@ -59,6 +59,12 @@ def tend_indexes() -> None:
     index_care.tend()
 
 
+@shared_task(name="documents.spaces")
+def build_spaces() -> None:
+    """Go on with the second embedding spaces that are being built."""
+    second_space.drain()
+
+
 @shared_task(name="documents.sweep")
 def sweep() -> None:
     """Wake workers for due work: what Redis lost, leases that ran out, retries whose time has come. Feed the reindexes
@@ -70,6 +76,7 @@ def sweep() -> None:
         if count:
             ledger.wake(stage)
     ledger.wake("sync", times=min(runs.due(), sync.AT_ONCE))
+    ledger.wake("spaces", times=second_space.is_due())
     reindex.feed()
 
 

@@ -13,8 +13,8 @@ from apps.access.problems import Problem
 
 from . import db, embed, ledger, metrics, prepare, publish
 from .accept import Accepted, Submission
-from .collections import collection_gone, hold
-from .errors import ABOUT_THE_CONTENT
+from .collections import collection_gone, hold_spaces
+from .errors import ABOUT_THE_CONTENT, SpacesChanged
 from .ledger import Claim
 from .models import Collection, Document, IngestionJob
 from .prepare import Original
@@ -37,8 +37,14 @@ def run(work: Sequence[tuple[Accepted, Submission]], *, collection: Collection) 
     }
 
     def step(claims: list[Claim]) -> None:
-        for document_id, now_live in _here([originals[held.id] for held in claims], collection).items():
-            documents[document_id].live_version, documents[document_id].state = now_live
+        try:
+            now_live = _here([originals[held.id] for held in claims], collection)
+        except SpacesChanged:
+            with tenancy.scope(collection.tenant_id):
+                collection.refresh_from_db()
+            return step(claims)
+        for document_id, (version, state) in now_live.items():
+            documents[document_id].live_version, documents[document_id].state = version, state
 
     claims = [original.held for original in originals.values()]
     with ledger.leased(*claims):
@@ -67,13 +73,13 @@ def _here(originals: list[Original], collection: Collection) -> dict[UUID, tuple
             live = prepare.live_chunks([text.held.document_id for text in texts if text.held.base_version])
             chunks = list(prepare.cut_all(texts, collection, live=live, counts=counts, failed=failed))
             new = {each.sha256: each.text for each in chunks if each.text is not None}
-            vectors = embed.known_vectors(collection.tenant_id, collection.space, new) if new else {}
+            vectors = embed.known_in_spaces(collection, new)
     prepare.fail(failed)
     texts = [text for text in texts if text.held.id in counts]
     if not texts:
         return {}
     chunked_at = time.monotonic()
-    vectors |= embed.new_vectors(collection.space, {sha: text for sha, text in new.items() if sha not in vectors})
+    embed.embed_the_rest(collection, new, vectors)
     embedded_at = time.monotonic()
     shared = {
         "queued_ms": 0.0,
@@ -84,7 +90,7 @@ def _here(originals: list[Original], collection: Collection) -> dict[UUID, tuple
     timings = {text.held.id: shared | {"chunks": counts[text.held.id]} for text in texts}
     claims = [text.held for text in texts]
     with ledger.scope(claims):
-        hold(collection.id)
+        hold_spaces(collection)
         owned = ledger.own(claims)
         prepare.keep_texts(texts, collection)
         prepare.stage(chunks)

@@ -14,8 +14,8 @@ from apps.documents.models import EmbeddingSpace
 
 from .freshness import search_fresh
 from .query_vectors import cached_vectors, new_vectors
-from .scopes import one_space, scopes_of
-from .types import SearchQuery, SearchResult
+from .scopes import one_space, scopes_of, serving
+from .types import Scope, SearchQuery, SearchResult
 
 MOST = 256
 MOST_SECONDS = 60.0  # for all of them: a batch keeps a connection that long
@@ -48,19 +48,18 @@ def _embed(tenant_id: UUID, queries: Sequence[SearchQuery]) -> None:
     """Have every vector that the queries need cached, without a connection while the model works."""
     wanted: dict[EmbeddingSpace, dict[str, None]] = defaultdict(dict)  # texts, each once and in order
     with tenancy.snapshot(tenant_id):
-        spaces: dict[Sequence[str] | None, EmbeddingSpace | None] = {}
+        found: dict[Sequence[str] | None, list[Scope]] = {}
         for number, query in enumerate(queries):
             if query.mode == "lexical":
                 continue
-            if query.collections not in spaces:
-                with pointing_at(number):
-                    scopes = scopes_of(query.collections)
-                    spaces[query.collections] = one_space(scopes) if scopes else None
-            if space := spaces[query.collections]:
-                wanted[space][query.query] = None
+            with pointing_at(number):
+                if query.collections not in found:
+                    found[query.collections] = scopes_of(query.collections)
+                if scopes := serving(found[query.collections], query):
+                    wanted[one_space(scopes)][query.query] = None
     for space, texts in wanted.items():
-        found = cached_vectors(tenant_id=tenant_id, space=space, queries=list(texts))
-        if missing := [text for text, vector in zip(texts, found, strict=True) if vector is None]:
+        cached = cached_vectors(tenant_id=tenant_id, space=space, queries=list(texts))
+        if missing := [text for text, vector in zip(texts, cached, strict=True) if vector is None]:
             new_vectors(tenant_id=tenant_id, space=space, queries=missing)
 
 

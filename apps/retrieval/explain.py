@@ -37,6 +37,8 @@ def explained(scopes: Sequence[Scope], query: SearchQuery, vector: Vector | None
             found = cursor.fetchone()[0]
             taken = round((time.perf_counter() - began) * 1000, 3)
             told[name] = {"method": METHODS[leg], "wanted": policy.candidates(query), "found": found, "ms": taken}
+    if told["dense"]:
+        told["dense"]["space"] = scopes[0].space.slug
     if choice.uses_index:
         told["dense"]["index"] = scopes[0].space.index_method
         told["dense"]["settings"] = index_settings(scopes, query)

@@ -10,6 +10,15 @@ QUERY_SECONDS = Histogram(
     ["stage"],
     buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 5, 10, 30),
 )
+SPACE_SECONDS = Histogram(
+    "rag_space_search_seconds",
+    "Time of a search by vectors in a space, of collections that have a second one: its share beside the other's",
+    ["space"],
+    buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 5),
+)
+SPACE_SEARCHES = Counter(
+    "rag_space_searches_total", "The same searches, by whether anything was found", ["space", "outcome"]
+)
 RERANKS = Counter("rag_reranks_total", "Calls of the reranker", ["outcome"])
 FRESH_READS = Counter(
     "rag_fresh_reads_total",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Sequence
+from dataclasses import replace
+from hashlib import blake2b
 from typing import Any
 from uuid import UUID
 
@@ -16,11 +18,11 @@ from apps.access.sql import execute
 from apps.documents.models import EmbeddingSpace
 
 from .statement import QUERIES
-from .types import Scope
+from .types import Scope, SearchQuery
 
 FIELDS = (
     *("tenant_id", "id", "slug", "epoch", "documents", "chunks", "tokens", "language"),
-    *("window", "lexicon", "counted", "erasures"),
+    *("window", "lexicon", "counted", "erasures", "canary"),
 )
 SPACE_FIELDS = (
     *("id", "slug", "backend", "model", "revision", "dimensions"),
@@ -65,11 +67,38 @@ def recall(tenant_id: UUID, slugs: Sequence[str] | None, found: list[Scope]) -> 
 
 def unchanged(before: Sequence[Scope], now: Sequence[Scope]) -> bool:
     """Their spaces as well, of which `==` compares the keys alone."""
-    return before == now and all(one.space is other.space for one, other in zip(before, now, strict=True))
+    return before == now and all(
+        one.space is other.space and one.second is other.second for one, other in zip(before, now, strict=True)
+    )
+
+
+def serving(scopes: Sequence[Scope], query: SearchQuery) -> list[Scope]:
+    """The collections as this query searches them: by their second space where it asks for that, or is among the share
+    of queries which that answers; all of them or none. The same query is always answered by the same space.
+
+    Raises Problem 409 `no_second_space`.
+    """
+    if query.second:
+        without = [scope.slug for scope in scopes if scope.second is None]
+        if without:
+            raise Problem(409, "no_second_space", f"The collection {without[0]!r} has no second embedding space.")
+    elif not all(scope.second and _percentile(query.query) < scope.canary for scope in scopes):
+        return list(scopes)
+    return [replace(scope, space=scope.second) for scope in scopes]
+
+
+def _percentile(text: str) -> float:
+    """Where a query stands among all, 0 to 100."""
+    return int.from_bytes(blake2b(text.encode(errors="replace"), digest_size=4).digest()) / 2**32 * 100
 
 
 def _scope(row: tuple[Any, ...]) -> Scope:
-    return Scope(**dict(zip(FIELDS, row, strict=False)), space=_space(*row[len(FIELDS) :]))
+    of_space, second = row[len(FIELDS) :][: len(SPACE_FIELDS)], row[len(FIELDS) + len(SPACE_FIELDS) :]
+    return Scope(
+        **dict(zip(FIELDS, row, strict=False)),
+        space=_space(*of_space),
+        second=_space(*second) if second[0] else None,
+    )
 
 
 @functools.lru_cache(maxsize=256)  # a model's instance takes longer to make than the rest of a scope

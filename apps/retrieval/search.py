@@ -14,11 +14,12 @@ from psycopg import errors as pg
 from apps.access import tenancy
 from apps.access.problems import Problem
 from apps.documents.embedding import EmbeddingError
+from apps.documents.models import EmbeddingSpace
 
 from . import cache, metrics, past, refine
 from .explain import explained
 from .query_vectors import cached_vector, new_vector
-from .scopes import one_space, reading, recall, recalled, scopes_from, scopes_of, unchanged
+from .scopes import one_space, reading, recall, recalled, scopes_from, scopes_of, serving, unchanged
 from .statement import hit, rows_of
 from .types import Hit, Scope, SearchQuery, SearchResult, Vector
 
@@ -61,6 +62,9 @@ def _search(*, tenant_id: UUID, query: SearchQuery) -> SearchResult:
     if scopes and not lexical:
         metrics.VECTOR_SEARCH_SUCCESS.inc()
         metrics.QUERY_SECONDS.labels(stage="embed").observe(found.embedded - started)
+    if found.space is not None and any(scope.second for scope in scopes):
+        metrics.SPACE_SECONDS.labels(space=found.space.slug).observe(found.searched - found.embedded)
+        metrics.SPACE_SEARCHES.labels(space=found.space.slug, outcome="found" if hits else "empty").inc()
     metrics.QUERY_SECONDS.labels(stage="search").observe(found.searched - found.embedded)
     metrics.QUERY_SECONDS.labels(stage="total").observe(ended - started)
     shown = {hit.document_id for hit in hits}
@@ -89,9 +93,11 @@ def _search(*, tenant_id: UUID, query: SearchQuery) -> SearchResult:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """embedded, searched: when the vector was there and when the hits were, by time.perf_counter."""
+    """space: whose vectors were searched. embedded, searched: when the vector was there and when the hits were, by
+    time.perf_counter."""
 
     scopes: list[Scope]
+    space: EmbeddingSpace | None
     rows: list[tuple[Any, ...]]
     hits: list[Hit]
     explain: dict[str, Any] | None
@@ -101,20 +107,19 @@ class _Found:
 
 def _found(tenant_id: UUID, query: SearchQuery) -> _Found:
     """In one snapshot when the query's vector is cached or not needed. Otherwise the transaction is closed while the
-    model works, and everything is read anew in a second one: no connection waits for a model."""
-    lexical = query.mode == "lexical"
-    with tenancy.snapshot(tenant_id):
-        past.refuse_future(query)
-        scopes = scopes_of(query.collections)
-        space = one_space(scopes) if scopes and not lexical else None
-        if scopes and query.diversify:
-            one_space(scopes)  # vectors of different models cannot be compared
-        vector = cached_vector(tenant_id=tenant_id, space=space, query=query.query) if space else None
-        if space is None or vector is not None:
-            return _searched(scopes, query, vector)
-    vector = new_vector(tenant_id=tenant_id, space=space, query=query.query)
-    with tenancy.snapshot(tenant_id):
-        return _searched([found for found in scopes_of(query.collections) if found.space == space], query, vector)
+    model works, and everything is read anew in another: no connection waits for a model. Where the collections have
+    another space by then, once more."""
+    vector, made_for = None, None
+    while True:
+        with tenancy.snapshot(tenant_id):
+            past.refuse_future(query)
+            scopes = scopes_of(query.collections)
+            space = _space(serving(scopes, query), query)
+            if space is not None and space != made_for:
+                vector = cached_vector(tenant_id=tenant_id, space=space, query=query.query)
+            if space is None or vector is not None:
+                return _searched(scopes, query, vector)
+        made_for, vector = space, new_vector(tenant_id=tenant_id, space=space, query=query.query)
 
 
 def _as_recalled(tenant_id: UUID, query: SearchQuery) -> _Found | None:
@@ -125,9 +130,8 @@ def _as_recalled(tenant_id: UUID, query: SearchQuery) -> _Found | None:
         return None
     vector = None
     try:
-        if query.mode != "lexical" or query.diversify:
-            space = one_space(expected)
-        if query.mode != "lexical":
+        space = _space(serving(expected, query), query)
+        if space is not None:
             vector = cached_vector(tenant_id=tenant_id, space=space, query=query.query)
             if vector is None:
                 vector = new_vector(tenant_id=tenant_id, space=space, query=query.query)
@@ -143,14 +147,23 @@ def _as_recalled(tenant_id: UUID, query: SearchQuery) -> _Found | None:
         return None
 
 
-def _searched(scopes: list[Scope], query: SearchQuery, vector: Vector | None) -> _Found:
+def _space(scopes: list[Scope], query: SearchQuery) -> EmbeddingSpace | None:
+    """Whose vectors a search needs. Raises Problem 422 `mixed_spaces`: those of different models cannot be compared."""
+    if not scopes or (query.mode == "lexical" and not query.diversify):
+        return None
+    space = one_space(scopes)
+    return space if query.mode != "lexical" else None
+
+
+def _searched(found: list[Scope], query: SearchQuery, vector: Vector | None) -> _Found:
     """Inside a snapshot."""
     embedded = time.perf_counter()
+    scopes = serving(found, query)
     rows = rows_of(scopes, query, vector) if scopes else []
     hits = _hits(rows, scopes, query)
     searched = time.perf_counter()
     told = explained(scopes, query, vector) if query.explain and scopes else None
-    return _Found(scopes, rows, hits, told, embedded, searched)
+    return _Found(found, scopes[0].space if vector is not None else None, rows, hits, told, embedded, searched)
 
 
 def _hits(rows: list[tuple[Any, ...]], scopes: list[Scope], query: SearchQuery) -> list[Hit]:

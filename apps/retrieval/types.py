@@ -30,7 +30,7 @@ class SearchQuery:
     how much being unlike the better results counts. expand: how many neighbours on either side come with each result.
     explain: tell how it was found. consistency (eventual, bounded or strong) and min_versions: how fresh the answer has
     to be (freshness.py). as_of, or pinned (a document and its version): what it is to be asked of instead of the
-    present (past.py).
+    present (past.py). second: by the vectors of the collections' second space, which is being checked.
     """
 
     query: str
@@ -46,6 +46,7 @@ class SearchQuery:
     min_versions: tuple[tuple[UUID, int], ...] = ()
     as_of: datetime | None = None
     pinned: tuple[UUID, int] | None = None
+    second: bool = False
 
     @property
     def is_past(self) -> bool:
@@ -61,7 +62,9 @@ class SearchQuery:
 class Scope:
     """What a search needs to know of a collection: `documents`, `chunks` and `tokens` are of its live rows; `counted`:
     of how many chunks the words were counted last, as `lexicon` (0: never); `erasures`: how often something was erased,
-    which changes these counts. window: the seconds for which a bounded search lets a newer version wait."""
+    which changes these counts. window: the seconds for which a bounded search lets a newer version wait. space: whose
+    vectors are searched; second: the one beside it, if there is one, and canary how many percent of the searches it
+    answers."""
 
     tenant_id: UUID
     id: UUID
@@ -75,7 +78,9 @@ class Scope:
     lexicon: int
     counted: int
     erasures: int
+    canary: float
     space: EmbeddingSpace
+    second: EmbeddingSpace | None
 
 
 @dataclass(frozen=True, slots=True)

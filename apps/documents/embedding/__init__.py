@@ -36,7 +36,8 @@ def get_embedder(
     """Return the process's embedder for these settings, loading it on the first call.
 
     backend `local`: `cache_dir` holds the converted model (default: the user's cache directory),
-    `model_dir` overrides the packaged weights, `threads` 0 means all cores. backend `openai`: needs `url`
+    `model_dir` overrides the packaged weights, `threads` 0 means all cores, fewer `dimensions` than the model's cut
+    its vectors. backend `openai`: needs `url`
     and `dimensions`; a tokenizer.json in `model_dir` makes its token counts exact. backend `fake`:
     `dimensions` (default 384).
 
@@ -71,9 +72,11 @@ def _make(
         from .local import LocalEmbedder
 
         local = LocalEmbedder(model=model, cache_dir=cache_dir or _user_cache(), model_dir=model_dir, threads=threads)
-        if dimensions not in (None, local.dimensions):
-            raise ValueError(f"EMBEDDING_DIMENSIONS is {dimensions}, but {model} has {local.dimensions}")
-        return local
+        if dimensions in (None, local.dimensions):
+            return local
+        from .truncated import TruncatedEmbedder
+
+        return TruncatedEmbedder(local, dimensions)
     if backend == "openai":
         from .openai_compatible import OpenAICompatibleEmbedder
 

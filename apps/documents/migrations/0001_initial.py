@@ -136,6 +136,8 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("consistency_window_seconds", models.PositiveIntegerField(default=30)),
+                ("canary_percent", models.FloatField(default=0, editable=False)),
+                ("promoted_at", models.DateTimeField(editable=False, null=True)),
                 ("epoch", models.BigIntegerField(default=0, editable=False)),
                 ("documents", models.BigIntegerField(default=0, editable=False)),
                 ("chunks", models.BigIntegerField(default=0, editable=False)),
@@ -154,7 +156,21 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "space",
-                    models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, to="documents.embeddingspace"),
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="collections",
+                        to="documents.embeddingspace",
+                    ),
+                ),
+                (
+                    "second_space",
+                    models.ForeignKey(
+                        editable=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="documents.embeddingspace",
+                    ),
                 ),
             ],
         ),
@@ -564,6 +580,7 @@ class Migration(migrations.Migration):
                     django.contrib.postgres.fields.ArrayField(base_field=models.TextField(), size=None),
                 ),
                 ("embedding", pgvector.django.vector.VectorField(null=True)),
+                ("second_embedding", pgvector.django.vector.VectorField(null=True)),
                 (
                     "document",
                     models.ForeignKey(

@@ -137,7 +137,7 @@ class _Sync:
             if source is None:
                 raise LostLease(str(run.id))
             self._source = source
-            self._collection = Collection.objects.select_related("space").get(id=source.collection_id)
+            self._collection = Collection.objects.select_related("space", "second_space").get(id=source.collection_id)
             self._empty_it = SyncRun.objects.values_list("empty_it", flat=True).get(id=run.id)
             self._scan = db.rows("begin_scan", source=source.id)[0][0]
         ids = {"tenant_id": run.tenant_id, "source_id": run.source_id}

@@ -1,6 +1,6 @@
 -- name: hold_collection
 -- Sharded tables have no foreign key to it (on Citus they cannot).
-SELECT 1 FROM documents_collection WHERE id = %(collection)s FOR KEY SHARE
+SELECT space_id, second_space_id FROM documents_collection WHERE id = %(collection)s FOR KEY SHARE
 
 -- name: lock_sources
 -- One writer at a time for a source URI of a collection: hash partitions cannot hold that unique key.

@@ -18,7 +18,7 @@ WHERE NOT s.kept AND s.embedding IS NULL
 LIMIT %(limit)s
 
 -- name: store_vectors
-UPDATE documents_stagedchunk s SET embedding = v.embedding
+UPDATE documents_stagedchunk s SET {staged} = v.embedding
 FROM unnest(%(documents)b::uuid[], %(versions)b::bigint[], %(ordinals)b::int[], %(embeddings)b::vector[])
      AS v (document_id, version, ordinal, embedding)
 WHERE s.document_id = v.document_id AND s.version = v.version AND s.ordinal = v.ordinal

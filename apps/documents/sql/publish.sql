@@ -16,7 +16,7 @@ RETURNING c.tokens
 -- name: insert_embeddings
 -- Only new chunks reach the vector index (invariant I9). Their vectors come along, or wait on the stage.
 INSERT INTO {table} (document_id, chunk_id, tenant_id, collection_id, live, embedding)
-SELECT s.document_id, s.chunk_id, s.tenant_id, %(collection)s, true, coalesce(v.embedding, s.embedding::{type})
+SELECT s.document_id, s.chunk_id, s.tenant_id, %(collection)s, true, coalesce(v.embedding, s.{staged}::{type})
 FROM documents_stagedchunk s JOIN {held} ON s.document_id = held.document_id AND s.version = held.version
 LEFT JOIN unnest(%(sha256s)b::bytea[], %(embeddings)b::{type}[]) AS v (sha256, embedding) ON v.sha256 = s.sha256
 WHERE NOT s.kept

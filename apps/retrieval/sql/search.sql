@@ -1,10 +1,13 @@
 -- name: scopes
 -- The collections that a search is about, with their counters and their space, as one cheap read.
 SELECT c.tenant_id, c.id, c.slug, c.epoch, c.documents, c.chunks, c.tokens, c.language, c.consistency_window_seconds,
-       coalesce(l.generation, 0), coalesce(l.chunks, 0), coalesce(l.erasures, 0),
+       coalesce(l.generation, 0), coalesce(l.chunks, 0), coalesce(l.erasures, 0), c.canary_percent,
        s.id, s.slug, s.backend, s.model, s.revision, s.dimensions, s.metric, s.storage, s.index_method,
-       s.index_parameters::text
+       s.index_parameters::text,
+       t.id, t.slug, t.backend, t.model, t.revision, t.dimensions, t.metric, t.storage, t.index_method,
+       t.index_parameters::text
 FROM documents_collection c JOIN documents_embeddingspace s ON s.id = c.space_id
+LEFT JOIN documents_embeddingspace t ON t.id = c.second_space_id
 LEFT JOIN documents_lexicon l ON l.collection_id = c.id
 WHERE %(slugs)s::text[] IS NULL OR c.slug = ANY(%(slugs)s::text[])
 ORDER BY c.slug

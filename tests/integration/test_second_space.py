@@ -1,0 +1,237 @@
+"""Another embedding model without a pause: built beside the one that serves, promoted, taken back, let go of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from django.db import connection
+
+from apps.access import tenancy
+from apps.access.models import Tenant
+from apps.access.problems import Problem
+from apps.documents import collections, embed, erasure, prepare, remove, second_space, spaces
+from apps.documents.accept import Accepted
+from apps.documents.models import Collection, Document, EmbeddingSpace, SpaceBuild
+from apps.retrieval.search import search
+from apps.retrieval.types import SearchQuery, SearchResult
+from tests.conftest import make_collection
+
+Ingest = Callable[..., Accepted]
+PARAGRAPHS = [
+    f"The {noun} of the harbour is {colour}." for noun in ("gate", "crane", "light") for colour in ("red", "blue")
+]
+
+
+@pytest.fixture
+def second(database: None) -> EmbeddingSpace:
+    return spaces.create(slug=f"second-{uuid4().hex[:8]}", backend="fake", model="fake", dimensions=64)
+
+
+def _find(collection: Collection, text: str, **values: Any) -> SearchResult:
+    query = SearchQuery(text, collections=(collection.slug,), mode="dense", k=3, **values)
+    return search(tenant_id=collection.tenant_id, query=query)
+
+
+def _texts(found: SearchResult) -> list[str]:
+    return [hit.text for hit in found.hits]
+
+
+def _build(collection: Collection, space: EmbeddingSpace) -> SpaceBuild:
+    with tenancy.scope(collection.tenant_id):
+        builds = second_space.begin(space=space)
+    for build in builds:
+        assert second_space.work(tenant_id=collection.tenant_id, build_id=build.id)
+    assert second_space.finish(space)
+    with tenancy.scope(collection.tenant_id):
+        return SpaceBuild.objects.get(id=builds[0].id)
+
+
+def _coverage(collection: Collection, space: EmbeddingSpace) -> tuple[int, int]:
+    with tenancy.scope(collection.tenant_id):
+        return second_space.coverage(collection, space)
+
+
+def _promote(collection: Collection, space: EmbeddingSpace) -> None:
+    with tenancy.scope(collection.tenant_id):
+        second_space.promote(space=space)
+        collection.refresh_from_db()
+
+
+def test_a_second_space_is_built_and_promoted_and_taken_back_and_retired(
+    collection: Collection, second: EmbeddingSpace, ingest: Ingest
+) -> None:
+    first = collection.space
+    for number, text in enumerate(PARAGRAPHS):
+        ingest(collection, text, source_uri=str(number))
+    before = _find(collection, PARAGRAPHS[0])
+    build = _build(collection, second)
+    assert (build.state, build.embedded, _coverage(collection, second)) == ("done", 6, (6, 6))
+    assert spaces.is_indexed(second)
+    assert _texts(_find(collection, PARAGRAPHS[0], second=True))[0] == PARAGRAPHS[0]
+
+    _promote(collection, second)
+    assert (collection.space, collection.second_space) == (second, first)
+    after = _find(collection, PARAGRAPHS[0])
+    assert _texts(after)[0] == PARAGRAPHS[0] and not after.cached
+    assert after.hits[1].scores["dense"] != before.hits[1].scores["dense"]  # by other vectors
+    assert after.snapshot["docs"] > before.snapshot["docs"]
+
+    with tenancy.scope(collection.tenant_id):
+        second_space.rollback(space=second)
+        collection.refresh_from_db()
+    assert (collection.space, collection.second_space) == (first, second)
+    assert _find(collection, PARAGRAPHS[0]).hits[1].scores == before.hits[1].scores
+
+    with tenancy.scope(collection.tenant_id):
+        second_space.retire(space=second)
+        collection.refresh_from_db()
+    second_space.settle(second)
+    assert collection.second_space is None and second.state == EmbeddingSpace.State.RETIRED
+    assert _texts(_find(collection, PARAGRAPHS[0]))[0] == PARAGRAPHS[0]
+    _build(collection, second)  # and once more, with what is left of it
+    _promote(collection, second)
+
+
+def test_what_is_written_meanwhile_is_in_both(collection: Collection, second: EmbeddingSpace, ingest: Ingest) -> None:
+    first = ingest(collection, "The gate is red.", source_uri="a").document
+    ingest(collection, "The crane is blue.", source_uri="b")
+    with tenancy.scope(collection.tenant_id):
+        (build,) = second_space.begin(space=second)
+    ingest(collection, "The gate is green.", source_uri="a")  # retires a chunk that has no vector there yet
+    ingest(collection, "The light is on.", source_uri="c")
+    assert _coverage(collection, second) == (4, 2)
+    second_space.work(tenant_id=collection.tenant_id, build_id=build.id)
+    assert _coverage(collection, second) == (4, 4)  # the retired one, too: for the past
+    second_space.finish(second)
+    _promote(collection, second)
+    assert _texts(_find(collection, "gate red")) == _texts(_find(collection, "gate red"))
+    assert "The gate is red." not in _texts(_find(collection, "gate red"))
+    ingest(collection, "The gate is white.", source_uri="a")
+    with tenancy.scope(collection.tenant_id):
+        remove.delete(tenant_id=collection.tenant_id, document_id=first.id)
+        second_space.rollback(space=second)
+        collection.refresh_from_db()
+    assert set(_texts(_find(collection, "gate"))) == {"The crane is blue.", "The light is on."}
+
+
+def test_nothing_is_promoted_while_a_chunk_has_no_vector(
+    collection: Collection, second: EmbeddingSpace, ingest: Ingest
+) -> None:
+    for number, text in enumerate(PARAGRAPHS):
+        ingest(collection, text, source_uri=str(number))
+    with tenancy.scope(collection.tenant_id), pytest.raises(Problem) as refused:
+        second_space.promote(space=second)
+    assert refused.value.code == "not_second"
+    build = _build(collection, second)
+    with tenancy.scope(collection.tenant_id), connection.cursor() as cursor:
+        cursor.execute(f'SELECT chunk_id FROM "{second.table}" ORDER BY chunk_id LIMIT 1')
+        cursor.execute(f'DELETE FROM "{second.table}" WHERE chunk_id = %s', cursor.fetchone())
+    for verb in (second_space.promote, lambda **values: second_space.canary(percent=5, **values)):
+        with tenancy.scope(collection.tenant_id), pytest.raises(Problem) as refused:
+            verb(space=second)
+        assert (refused.value.status_code, refused.value.code) == (409, "space_incomplete")
+        assert refused.value.errors[0]["detail"] == "1 of 6 chunks have none."
+    assert build.state == "done"
+    _build(collection, second)
+    _promote(collection, second)
+
+
+def test_vectors_made_for_other_spaces_are_made_again(
+    collection: Collection, second: EmbeddingSpace, put: Callable[..., Accepted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The spaces change between embedding and publishing."""
+    accepted = put(collection, "The gate is red.")
+    assert accepted.job is not None
+    prepare.drain(job_id=accepted.job.id)
+    made, changed = embed.new_vectors, []
+
+    def change_meanwhile(space: EmbeddingSpace, texts: Any) -> Any:
+        vectors = made(space, texts)
+        if not changed:
+            with tenancy.scope(collection.tenant_id):
+                changed.extend(second_space.begin(space=second))
+        return vectors
+
+    monkeypatch.setattr(embed, "new_vectors", change_meanwhile)
+    embed.drain(job_id=accepted.job.id)
+    assert changed and _coverage(collection, second) == (1, 1)
+    assert _texts(_find(collection, "gate")) == ["The gate is red."]
+    with tenancy.scope(collection.tenant_id):
+        assert Document.objects.get(id=accepted.document.id).state == "live"
+
+
+def test_an_erased_document_leaves_nothing_in_either_space(
+    collection: Collection, second: EmbeddingSpace, ingest: Ingest
+) -> None:
+    document = ingest(collection, "The gate is red.").document
+    _build(collection, second)
+    with tenancy.scope(collection.tenant_id):
+        remove.delete(tenant_id=collection.tenant_id, document_id=document.id, erase=True)
+        assert not any(erasure.traces(document.id).values())
+    assert _coverage(collection, second) == (0, 0)
+
+
+def test_a_collection_with_two_spaces_can_be_deleted(
+    collection: Collection, second: EmbeddingSpace, ingest: Ingest
+) -> None:
+    ingest(collection, "The gate is red.")
+    _build(collection, second)
+    with tenancy.scope(collection.tenant_id):
+        collections.remove(collection=collection)
+        with connection.cursor() as cursor:
+            cursor.execute(f'SELECT count(*) FROM "{second.table}"')
+            assert cursor.fetchone()[0] == 0
+
+
+def test_a_third_space_is_refused(collection: Collection, second: EmbeddingSpace) -> None:
+    third = spaces.create(slug=f"third-{uuid4().hex[:8]}", backend="fake", model="fake", dimensions=32)
+    with tenancy.scope(collection.tenant_id):
+        assert len(second_space.begin(space=second)) == 1
+        assert second_space.begin(space=second)[0].state == "running"  # asked again, nothing more
+        with pytest.raises(Problem) as refused:
+            second_space.begin(space=third)
+        assert refused.value.code == "second_space_taken"
+        with pytest.raises(Problem) as refused:
+            second_space.retire(space=collection.space)
+        assert refused.value.code == "space_in_use"
+        second_space.retire(space=second)
+        assert not SpaceBuild.objects.filter(state="running").exists()
+
+
+def test_a_canary_answers_its_share(collection: Collection, second: EmbeddingSpace, ingest: Ingest) -> None:
+    for number, text in enumerate(PARAGRAPHS):
+        ingest(collection, text, source_uri=str(number))
+    _build(collection, second)
+    questions = [f"which harbour {number}" for number in range(200)]
+
+    def scores(**values: Any) -> dict[str, list[Any]]:
+        return {text: [hit.scores for hit in _find(collection, text, **values).hits] for text in questions}
+
+    by_first, by_second = scores(), scores(second=True)
+    assert all(by_first[text] != by_second[text] for text in questions)
+    with tenancy.scope(collection.tenant_id):
+        second_space.canary(space=second, percent=30)
+    now = scores()
+    assert all(now[text] in (by_first[text], by_second[text]) for text in questions)
+    assert 0.2 < sum(now[text] == by_second[text] for text in questions) / len(questions) < 0.4
+    assert now == scores()  # always the same ones
+    with tenancy.scope(collection.tenant_id):
+        second_space.canary(space=second, percent=0)
+    assert scores() == by_first
+
+
+def test_another_tenants_collections_stay_as_they_are(
+    collection: Collection, other_tenant: Tenant, second: EmbeddingSpace, ingest: Ingest
+) -> None:
+    theirs = make_collection(other_tenant)
+    ingest(theirs, "The gate is red.")
+    ingest(collection, "The gate is red.")
+    _build(collection, second)
+    _promote(collection, second)
+    with tenancy.scope(other_tenant.id):
+        theirs.refresh_from_db()
+    assert theirs.space != second and theirs.second_space is None
+    assert _texts(_find(theirs, "gate")) == ["The gate is red."]
