@@ -23,7 +23,7 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import connection
-from django.db.models import F
+from django.db.models import F, Q
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -52,6 +52,14 @@ def find(slug: str) -> EmbeddingSpace:
     return found
 
 
+def get(space_id: UUID) -> EmbeddingSpace:
+    """Raises Problem 404."""
+    found = EmbeddingSpace.objects.filter(id=space_id).first()
+    if found is None:
+        raise Problem(404, "not_found", "There is no such embedding space.")
+    return found
+
+
 def begin(*, space: EmbeddingSpace, slugs: Sequence[str] | None = None) -> list[SpaceBuild]:
     """Inside a scope: build a space for collections (None: for all) that have another one. Asked again, nothing more.
 
@@ -77,7 +85,7 @@ def begin(*, space: EmbeddingSpace, slugs: Sequence[str] | None = None) -> list[
 def is_due() -> bool:
     """Outside of a scope: is there something for `drain`?"""
     building = EmbeddingSpace.objects.filter(state=EmbeddingSpace.State.BUILDING)
-    return bool(db.rows("space_builds_due")) or any(not _uses(space).building for space in building)
+    return bool(db.rows("space_builds_due")) or any(not uses(space).building for space in building)
 
 
 def drain() -> int:
@@ -117,7 +125,7 @@ def work(*, tenant_id: UUID, build_id: UUID, told: Callable[[SpaceBuild], None] 
 def finish(space: EmbeddingSpace) -> bool:
     """Outside of a scope: once every build of a space is done, build its index, while it is written to and searched.
     False while one is not."""
-    if _uses(space).building:
+    if uses(space).building:
         return False
     spaces.index_concurrently(space)
     spaces.set_state(space, EmbeddingSpace.State.LIVE)
@@ -168,20 +176,28 @@ def retire(*, space: EmbeddingSpace, slugs: Sequence[str] | None = None) -> list
     return found
 
 
+def of_both(space: EmbeddingSpace, slugs: Sequence[str] | None = None) -> list[Collection]:
+    """Inside a scope: the collections that have this space beside another one."""
+    found = Collection.objects.filter(second_space__isnull=False).filter(Q(space=space) | Q(second_space=space))
+    return list((found if slugs is None else found.filter(slug__in=slugs)).order_by("slug"))
+
+
 def settle(space: EmbeddingSpace) -> None:
     """Outside of a scope, after `retire`: a space that no collection of any tenant has any more gives its disk back."""
-    if not any(_uses(space)):
+    if not any(uses(space)):
         spaces.empty(space)
 
 
-class _Uses(NamedTuple):
+class Uses(NamedTuple):
+    """How many collections, of all tenants, a space serves, is the second of, and is being built for."""
+
     serving: int
     second: int
     building: int
 
 
-def _uses(space: EmbeddingSpace) -> _Uses:
-    return _Uses(*db.rows("space_uses", space=space.id)[0])
+def uses(space: EmbeddingSpace) -> Uses:
+    return Uses(*db.rows("space_uses", space=space.id)[0])
 
 
 def coverage(collection: Collection, space: EmbeddingSpace) -> tuple[int, int]:
