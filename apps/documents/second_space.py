@@ -2,8 +2,8 @@
 
 1. `begin` gives a collection a second space. From that commit on, whatever is published goes into both.
 2. `drain`, by workers or in `manage.py space build`, gives a vector in it to every chunk that was there before, live or
-   retired (the past is searched as well). A window of texts at a time; small documents that are waiting to be embedded
-   go between two windows. Killed, it goes on where it was.
+   retired (the past is searched as well). A window of texts at a time; documents that are waiting to be embedded go
+   between two windows. Killed, it goes on where it was.
 3. `promote` makes the second space the one that answers, and the other one the second: of a tenant's collections all or
    none, in one transaction, which refuses while one chunk is without a vector. `rollback` is the same the other way: no
    time after a promotion is too late for it, because both spaces are kept up until `retire`.
@@ -36,6 +36,7 @@ from .embedding import EmbeddingError
 from .engines import engine_for
 from .errors import LostLease, SpacesChanged
 from .models import Collection, EmbeddingSpace, SpaceBuild
+from .sources import runs
 
 logger = logging.getLogger(__name__)
 
@@ -110,15 +111,15 @@ def work(*, tenant_id: UUID, build_id: UUID, told: Callable[[SpaceBuild], None] 
         spaces.begin_filling(build.space, coming=build.collection.chunks)
         while _window(build):
             told(build)
-            embed.let_small_ones_by()
+            if runs.stopping.is_set():
+                return _let_go(build)
+            embed.let_others_by()
         told(build)
     except (LostLease, SpacesChanged):
         logger.info("the build %s is in other hands by now, or over", build.id)
     except (EmbeddingError, Problem) as error:
         logger.warning("the build %s stopped, and will be tried again: %s", build.id, error)
-        later = Now() + timedelta(seconds=RETRY_SECONDS)
-        with tenancy.scope(tenant_id):
-            _mine(build).update(error={"code": error.code, "detail": str(error)}, lease_until=later)
+        _let_go(build, error={"code": error.code, "detail": str(error)}, seconds=RETRY_SECONDS)
     return True
 
 
@@ -331,6 +332,12 @@ def _claim(tenant_id: UUID, build_id: UUID) -> SpaceBuild | None:
         return SpaceBuild.objects.select_related("space", "collection__space", "collection__second_space").get(
             id=build_id
         )
+
+
+def _let_go(build: SpaceBuild, *, error: dict[str, Any] | None = None, seconds: int = 0) -> bool:
+    """For others to take up, now or later."""
+    with tenancy.scope(build.tenant_id):
+        return bool(_mine(build).update(error=error, lease_until=Now() + timedelta(seconds=seconds)))
 
 
 def _mine(build: SpaceBuild) -> Any:
