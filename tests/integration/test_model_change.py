@@ -16,13 +16,13 @@ import pytest
 from apps.access import tenancy
 from apps.access.models import Tenant
 from apps.documents import second_space, spaces, tasks
-from apps.documents.models import Chunk, Collection, Document, EmbeddingSpace
+from apps.documents.models import Chunk, Collection, Document, EmbeddingSpace, SpaceBuild
 from tests.conftest import DATA
 from tests.support.processes import Process, Server, wait_for, worker
 
 from .test_ingest import paragraphs
 
-STANDING, WRITTEN, CHANGES = 120, 12, 25
+STANDING, WRITTEN, CHANGES, KILLS = 200, 12, 25, 2
 
 
 @pytest.fixture
@@ -104,35 +104,32 @@ def test_a_model_is_changed_under_continuous_writes_and_searches(
     crowd = Crowd(web, api_key, standing)
     at = f"/api/v1/spaces/{cut_space.id}"
     victim = _embedder("victim0")
-    kills = 0
     preparer = worker(DATA, "prepare", "default", name="prepare", pool="threads")
     try:
         with web.client(api_key) as admin, crowd.at_work():
             begun = admin.post(f"{at}/build", json={"collections": ["real"]})
             assert begun.status_code == 202, begun.text
 
-            def built() -> int:
+            def build() -> SpaceBuild:
                 tasks.sweep()  # what beat does
-                build = admin.get(at).json()["collections"][0]["build"]
-                assert build["error"] is None
-                return STANDING * 10 if build["state"] == "done" else build["embedded"]
+                with tenancy.scope(tenant.id):
+                    return SpaceBuild.objects.get(collection=real_collection)
 
-            for number in (1, 2):
-                before = built()
-                wait_for(lambda: built() > before, seconds=200, what="some of the build")  # noqa: B023
-                if built() < STANDING:
-                    victim.kill()
-                    kills += 1
-                    victim = _embedder(f"victim{number}")
-            wait_for(lambda: built() > STANDING * 9, seconds=300, what="the build")
+            for number in range(1, KILLS + 1):
+                wait_for(lambda: build().fence >= number, seconds=120, what="a worker")  # noqa: B023
+                victim.kill()
+                assert build().state == "running", "it was over before it could be killed"
+                victim = _embedder(f"victim{number}")
+            wait_for(lambda: build().state == "done", seconds=300, what="the build")
             wait_for(lambda: admin.get(at).json()["state"] == "live", seconds=60, what="the index")
-            assert kills, "the build was over before it could be killed"
             for verb in ("promote", "rollback") * CHANGES + ("promote",):
                 done = admin.post(f"{at}/{verb}", json={})
                 assert done.status_code == 200, done.text
                 time.sleep(0.05)
             first = admin.get("/api/v1/collections/real").json()["second_space"]
-            found = next(each for each in admin.get("/api/v1/spaces?limit=200").json()["results"] if each["slug"] == first)
+            found = next(
+                each for each in admin.get("/api/v1/spaces?limit=200").json()["results"] if each["slug"] == first
+            )
             assert admin.post(f"/api/v1/spaces/{found['id']}/retire", json={"collections": ["real"]}).status_code == 200
             time.sleep(1)
         assert not crowd.failures, crowd.failures[:5]
