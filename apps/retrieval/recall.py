@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import logging
 import random
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import numpy as np
@@ -48,8 +48,9 @@ def note(tenant_id: UUID, query: SearchQuery, scopes: list[Scope], vector: Vecto
     """Now and then, after a search: keep its vector for `measure`."""
     if random.random() >= SHARE or query.filter is not None or query.is_past or policy.compares_all(scopes):
         return
-    said = {"tenant": str(tenant_id), "collections": query.collections, "space": str(scopes[0].space.id)}
-    said["second"] = scopes[0].second is not None and scopes[0].space == scopes[0].second
+    space, second = scopes[0].space, scopes[0].second
+    said: dict[str, Any] = {"tenant": str(tenant_id), "collections": query.collections, "space": str(space.id)}
+    said["second"] = space == second
     try:
         sending = _redis().pipeline(transaction=False)
         sending.lpush(_NOTES, orjson.dumps(said) + b"\n" + vector.astype("<f4").tobytes())
@@ -63,8 +64,8 @@ def note(tenant_id: UUID, query: SearchQuery, scopes: list[Scope], vector: Vecto
 def measure() -> dict[str, float]:
     """Outside of a scope: measure what has been noted. The recall of each space that was asked, by slug."""
     measured: dict[str, list[float]] = {}
-    for note in _redis().lpop(_NOTES, MOST_NOTES) or []:
-        said, _, sent = note.partition(b"\n")
+    for noted in cast(list[bytes] | None, _redis().lpop(_NOTES, MOST_NOTES)) or []:
+        said, _, sent = noted.partition(b"\n")
         found = _sample(orjson.loads(said), np.frombuffer(sent, dtype="<f4"))
         if found is not None:
             measured.setdefault(found[0], []).append(found[1])
@@ -97,7 +98,7 @@ def _sample(said: dict[str, Any], vector: Vector) -> tuple[str, float] | None:
             timeout = {"statement_timeout": f"{settings.SEARCH_TIMEOUT_SECONDS * 1000:.0f}"}
             tenancy.set_local(timeout | index_settings(scopes, query))
             legs, names, parameters = legs_of(scopes, query, vector, choose(scopes, query))
-            found = _similarities(*legs.values(), parameters)
+            found = _similarities(next(iter(legs.values())), parameters)
             exact = _similarities(QUERIES["dense_exact"].format(**names, holds=""), parameters)
     except (Problem, DatabaseError) as error:
         logger.info("a sample of recall was left out: %s", error)
