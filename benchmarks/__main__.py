@@ -30,7 +30,13 @@ NAMES = (
     "flat",
     "first_answer",
 )
-ON_REQUEST = ("beside", "beside_search", "formats_limits", "retrieval")  # needs an environment of its own; takes long
+ON_REQUEST = (
+    "beside",
+    "beside_search",
+    "formats_limits",
+    "model_change",
+    "retrieval",
+)  # needs an environment of its own; takes long
 ROOT = Path(__file__).resolve().parent.parent
 
 
