@@ -66,6 +66,10 @@ class Replica:
     busy: set[psycopg.Connection] = field(default_factory=set)
     lock: Lock = field(default_factory=Lock)
 
+    def __str__(self) -> str:
+        why, lag = self.why, self.lag
+        return f"left out: {why}" if why else "ok" if lag is None else f"ok, {lag:.1f} s behind"
+
     def seen(self, replayed: int | None) -> None:
         """It has answered; None: as a server that follows nobody."""
         if replayed is None:
@@ -98,7 +102,7 @@ class Replica:
 
     @contextmanager
     def snapshot(self, tenant_id: UUID | str) -> Iterator[None]:
-        """`tenancy.snapshot` on this replica: the primary as it was at some time. Raises NotFollowing, DatabaseError."""
+        """`tenancy.snapshot` on this replica: the primary as it was once. Raises NotFollowing, DatabaseError."""
         with reading_from(self.alias):
             connection = database()
             try:
