@@ -49,6 +49,9 @@ class Standby:
         shutil.rmtree(self.directory)
 
     def start(self) -> None:
+        """Nothing where it runs."""
+        if self.process is not None:
+            return
         own = {"unix_socket_directories": f'"{self.directory}"', "shared_buffers": "64MB"}
         options = [f"-c{name}={value}" for name, value in own.items()]
         with (self.directory / "log").open("ab") as log:
