@@ -28,6 +28,7 @@ NAMES = (
     "sync",
     "memory",
     "flat",
+    "replicas",
     "first_answer",
 )
 ON_REQUEST = ("beside", "beside_search", "formats_limits", "retrieval")  # needs an environment of its own; takes long
