@@ -77,9 +77,9 @@ def bits(space: EmbeddingSpace, vector: str) -> str:
 def create(
     *,
     slug: str,
-    backend: str,
-    model: str,
-    dimensions: int,
+    backend: str | None = None,
+    model: str | None = None,
+    dimensions: int | None = None,
     index_method: str = "hnsw",
     storage: str = "halfvec",
     metric: str = "cosine",
@@ -87,7 +87,8 @@ def create(
     binary: bool = False,
     using: str = "owner",
 ) -> EmbeddingSpace:
-    """A new live space with its table; HNSW is indexed at once, IVFFlat by `build_index` after a load.
+    """A new live space with its table; HNSW is indexed at once, IVFFlat by `build_index` after a load. Backend, model
+    and dimensions are those of the settings unless they are named.
 
     binary: the index holds one bit for each dimension, and searches compare what it finds again by the vectors.
     Raises ValidationError on bad values, such as more than 4,000 dimensions (halfvec; 2,000 for vector), which
@@ -95,9 +96,9 @@ def create(
     """
     space = EmbeddingSpace(
         slug=slug,
-        backend=backend,
-        model=model,
-        dimensions=dimensions,
+        backend=backend or settings.EMBEDDING_BACKEND,
+        model=model or settings.EMBEDDING_MODEL,
+        dimensions=dimensions or settings.EMBEDDING_DIMENSIONS,
         index_method=index_method,
         storage=storage,
         metric=metric,
@@ -141,7 +142,7 @@ def _check(space: EmbeddingSpace, using: str) -> None:
         raise ValidationError(f"{space.storage} can be indexed from 1 to {limit} dimensions, not {space.dimensions}")
     tables = {found.table for found in EmbeddingSpace.objects.using(using).all()}
     if space.table in tables:
-        raise ValidationError(f"there is a space with the table {space.table} already")
+        raise ValidationError(f"there is a space with the table {space.table} already", code="taken")
 
 
 @contextlib.contextmanager
