@@ -7,15 +7,17 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
 
 from apps.access import keys, replicas, tenancy
 from apps.access.models import ApiKey, Tenant
-from apps.documents import edit, remove, spaces
+from apps.documents import edit, remove, second_space, spaces
 from apps.documents.accept import Accepted
 from apps.documents.models import Collection
 from tests.conftest import DATA
@@ -297,19 +299,69 @@ def test_a_key_that_was_revoked_is_refused_at_once(
         assert passing.client.post("/api/v1/search", json={"query": "pangolin"}).status_code == 401
 
 
-def test_another_space_is_used_at_once(
+def test_a_promoted_space_is_used_at_once(
     asking: Asking, tenant: Tenant, collection: Collection, ingest: Ingest, paused: Callable[[], None]
 ) -> None:
-    ingest(collection, "A pangolin.", source_uri="pangolin")
+    for name in ("pangolin", "tapir", "heron"):
+        ingest(collection, f"The {name} of the harbour is blue and the old crane is red.", source_uri=name)
+    space = spaces.create(slug=f"replicated-{uuid4().hex[:8]}", backend="fake", model="fake", dimensions=32)
+    with tenancy.scope(tenant.id):
+        (build,) = second_space.begin(space=space)
+    assert second_space.work(tenant_id=tenant.id, build_id=build.id) and second_space.finish(space)
+
+    def scores(**more: str) -> list[float]:
+        found = asking.search("the red crane and the blue pangolin of the old harbour", mode="dense", **more)
+        return [hit["scores"]["dense"] for hit in found["results"]]
+
     asking.settle(mode="dense")
-    space = spaces.create(slug="replicated", backend="fake", model="fake", dimensions=32)
+    before = scores()
     paused()
     with tenancy.scope(tenant.id):
-        Collection.objects.filter(id=collection.id).update(space=space)
+        second_space.promote(space=space)
+    after = scores(consistency="strong")
+    assert after != before
+    for consistency in ("eventual", "bounded"):
+        for _ in range(4):
+            assert scores(consistency=consistency) == after
+    with tenancy.scope(tenant.id):
+        second_space.rollback(space=space)
+    assert [scores() for _ in range(4)] == [before] * 4
+
+
+def test_searches_that_begin_after_a_delete_never_find_it(
+    asking: Asking, replicated: Server, api_key: str, tenant: Tenant, collection: Collection, ingest: Ingest
+) -> None:
+    """While others search and the replicas lag as they do."""
+    named = {f"p{number}": ingest(collection, f"Pangolin {number}.", source_uri=f"p{number}") for number in range(40)}
+    gone: set[str] = set()
+    over, wrong = threading.Event(), []
+
+    def search() -> None:
+        own = Asking(replicated, api_key)
+        while not over.is_set():
+            known = set(gone)
+            found = set(own.names(k=100, consistency="eventual"))
+            if found & known or not found >= named.keys() - set(gone) - {deleting[0]}:
+                wrong.append((known, found))
+
+    deleting = [""]
+    asking.settle()
     before = asking.outcomes()
-    for _ in range(4):
-        assert asking.names(mode="dense") == [], "nothing has been embedded in it yet"
-    assert asking.outcomes()["used"] == before["used"]
+    with ThreadPoolExecutor(4) as searchers:
+        done = [searchers.submit(search) for _ in range(4)]
+        try:
+            for name, accepted in list(named.items())[:30]:
+                deleting[0] = name
+                remove.delete(tenant_id=tenant.id, document_id=accepted.document.id)
+                gone.add(name)
+                seen = asking.outcomes()["used"]
+                wait_for(lambda seen=seen: asking.outcomes()["used"] > seen, what="a search by a replica")
+        finally:
+            over.set()
+        for each in done:
+            each.result()
+    assert not wrong and asking.outcomes()["used"] >= before["used"] + 30
+    assert set(asking.names(k=100)) == named.keys() - gone
 
 
 def test_one_that_lags_is_left_out_and_comes_back(
