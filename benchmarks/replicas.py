@@ -14,7 +14,11 @@ from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
+from apps.retrieval.cache import documents_of, holds
+from apps.retrieval.search import search
+from apps.retrieval.types import SearchQuery
 from ragsite.embedded import system
 from tests.support.processes import Server
 from tests.support.standby import Standby
@@ -22,6 +26,7 @@ from tests.support.standby import Standby
 from .corpus import queries
 from .library import library
 from .request_path import driver, request
+from .stack import Clock
 
 CHUNKS, QUERIES, TURNS, CLIENTS = 50_000, 200, 12, 8
 MODES = ("dense", "lexical", "hybrid")
@@ -43,6 +48,7 @@ def run(data: Path) -> Iterator[tuple[str, str, str]]:
         ask = stack.enter_context(driver(data, plans))
         for plan in plans:  # statements prepared, vectors in the process, collections known, the replica seen
             ask(plan, 1, 4.0)
+        yield from _proof(found.collection.tenant_id)
         clusters = {"primary": data / "postgres", "replica": standby.cluster}
         for mode in MODES:
             for clients in (1, CLIENTS):
@@ -59,6 +65,23 @@ def run(data: Path) -> Iterator[tuple[str, str, str]]:
                     f"{one['primary']:.2f}, {two['primary']:.2f} ({two['primary'] / one['primary']:.2f}); "
                     f"{two['replica']:.2f} ms",
                 )
+
+
+def _proof(tenant_id: UUID) -> Iterator[tuple[str, str, str]]:
+    """Of a search in this process, by turns with its proof: the round trip that comes on top."""
+    for mode in MODES:
+        seconds: dict[str, list[float]] = {"search": [], "proof": []}
+        for number, text in enumerate(queries(QUERIES) * 3):
+            query = SearchQuery(text, mode=mode)
+            with Clock() as clock:
+                told = search(tenant_id=tenant_id, query=query, reuse=False)
+            with Clock() as proof:
+                assert holds(tenant_id, query, told.scopes, documents_of(told.hits))
+            if number >= QUERIES:  # the first time around vectors are made and statements prepared
+                seconds["search"].append(clock.seconds)
+                seconds["proof"].append(proof.seconds)
+        one, two = (statistics.median(each) * 1000 for each in seconds.values())
+        yield f"{mode}: a search in the process, its proof, p50", "", f"{one:.2f}, {two:.2f} ms ({two / one:.2f})"
 
 
 def _turns(ask: Any, arms: list[str], clients: int, clusters: dict[str, Path]) -> dict[str, dict[str, Any]]:

@@ -42,7 +42,9 @@ HEADER = "X-Ragsite-Lsn"
 LOOK_SECONDS = 0.5
 HANG_SECONDS = 2.0  # without an answer to the smallest of questions
 _LSN = re.compile(r"([0-9A-Fa-f]{1,8})/([0-9A-Fa-f]{1,8})")
-_PRIMARYS = "SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn"
+# What has not been flushed is not sent yet, and nobody is behind it. (Of a record that crosses a page a part may be
+# flushed and sent, which cannot be replayed, until the background writer's next snapshot: for 15 s at most.)
+_PRIMARYS = "SELECT pg_current_wal_flush_lsn() - '0/0'::pg_lsn"
 _REPLICAS = "SELECT pg_last_wal_replay_lsn() - '0/0'::pg_lsn WHERE pg_is_in_recovery()"
 
 _after: ContextVar[int] = ContextVar("after", default=0)
@@ -107,7 +109,8 @@ class Replica:
             connection = database()
             try:
                 connection.ensure_connection()
-                with self._waiting(connection.connection), tenancy.snapshot(tenant_id):
+                waiting = self._waiting(connection.connection)
+                with connection.wrap_database_errors, waiting, tenancy.snapshot(tenant_id):
                     # Asked after the snapshot was taken, and who has been promoted never follows again.
                     following = execute("SELECT pg_is_in_recovery()", {})
                     yield
@@ -158,7 +161,8 @@ def read_after(token: str) -> None:
 
 
 def token() -> str:
-    """How far the primary has come: a transaction that has committed is not behind it."""
+    """How far the primary has come: no transaction that has committed, even one that does not wait for the disk, is
+    further."""
     return str(execute("SELECT pg_current_wal_insert_lsn()::text", {}).fetchone()[0])  # type: ignore[index]
 
 

@@ -26,7 +26,7 @@ from tests.support.standby import Standby
 
 Ingest = Callable[..., Accepted]
 ALIASES = ("replica_0", "replica_1")
-MAX_LAG = 3
+MAX_LAG = 16
 
 
 @pytest.fixture(scope="module")
