@@ -32,6 +32,7 @@ OPERATORS = {"cosine": "<=>", "ip": "<#>", "l2": "<->"}
 MAX_DIMENSIONS = {"halfvec": 4_000, "vector": 2_000}  # what pgvector's HNSW and IVFFlat can index
 #: Of a table with a graph, which VACUUM does not do good: index_care.py comes first.
 LATE_AUTOVACUUM = "autovacuum_vacuum_scale_factor = 0.5, autovacuum_vacuum_insert_threshold = -1"
+ROWS_PER_LIST = 1_000  # of IVFFlat
 HNSW_DEFAULTS = {"m": 16, "ef_construction": 64}  # pgvector's own
 
 
@@ -256,7 +257,7 @@ def index_concurrently(
     """
     connection = connections[using]
     if space.index_method == EmbeddingSpace.Index.IVFFLAT and not is_indexed(space, using=using):
-        space.index_parameters |= {"lists": _lists(connection, space)}
+        space.index_parameters |= {"lists": lists_of(connection, space)}
         EmbeddingSpace.objects.using(using).filter(pk=space.pk).update(index_parameters=space.index_parameters)
     with index_lock(connection, space), connection.cursor() as cursor:
         if is_indexed(space, using=using):
@@ -322,7 +323,7 @@ def build_index(*, space: EmbeddingSpace, using: str = "owner") -> dict[str, Any
     """
     connection = connections[using]
     if space.index_method == EmbeddingSpace.Index.IVFFLAT:
-        space.index_parameters |= {"lists": _lists(connection, space)}
+        space.index_parameters |= {"lists": lists_of(connection, space)}
     # In a transaction of its own: Citus builds on all shards at once, and lets nothing be written after that. First,
     # because a search that takes the index for finer than it is looks into more of it, and not into less.
     EmbeddingSpace.objects.using(using).filter(pk=space.pk).update(index_parameters=space.index_parameters)
@@ -332,13 +333,16 @@ def build_index(*, space: EmbeddingSpace, using: str = "owner") -> dict[str, Any
     return space.index_parameters
 
 
-def _lists(connection: BaseDatabaseWrapper, space: EmbeddingSpace) -> int:
+def lists_of(connection: BaseDatabaseWrapper, space: EmbeddingSpace) -> int:
     """Lists per index: rows / 1000 up to a million rows, their square root above (pgvector's README)."""
     with connection.cursor() as cursor:
         cursor.execute(f'ANALYZE "{space.table}"')
     # The planner's estimate: the owner is behind the wall as well and could count no rows.
-    rows = engine_for(connection).rows(connection, space.table)
-    return max(1, rows // 1000 if rows <= 1_000_000 else int(rows**0.5))
+    return lists_for(engine_for(connection).rows(connection, space.table))
+
+
+def lists_for(rows: int) -> int:
+    return max(1, rows // ROWS_PER_LIST if rows <= 1000 * ROWS_PER_LIST else int(rows**0.5))
 
 
 def index_name(space: EmbeddingSpace) -> str:

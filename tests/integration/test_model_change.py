@@ -16,13 +16,13 @@ import pytest
 from apps.access import tenancy
 from apps.access.models import Tenant
 from apps.documents import second_space, spaces, tasks
-from apps.documents.models import Chunk, Collection, Document, EmbeddingSpace
+from apps.documents.models import Chunk, Collection, Document, EmbeddingSpace, SpaceBuild
 from tests.conftest import DATA
 from tests.support.processes import Process, Server, wait_for, worker
 
 from .test_ingest import paragraphs
 
-STANDING, WRITTEN = 160, 12
+STANDING, WRITTEN, CHANGES, KILLS = 200, 12, 25, 2
 
 
 @pytest.fixture
@@ -65,17 +65,18 @@ class Crowd:
 
     def _read(self, client: httpx.Client, turn: int) -> None:
         """The text of a document that stands finds it: were a vector of one model compared with those of another, it
-        would not be the nearest, at a similarity of one."""
+        would not be the nearest, or not so near."""
         name, text = list(self.standing.items())[turn * 7 % len(self.standing)]
         mode = ("dense", "hybrid")[turn % 2]
-        asked = {"query": text, "mode": mode, "k": 5, "collections": ["real"], "consistency": "eventual"}
+        unheard = f"{text} {turn}"  # its vector is made for it
+        asked = {"query": unheard, "mode": mode, "k": 5, "collections": ["real"], "consistency": "eventual"}
         found = client.post("/api/v1/search", json=asked)
         self.searches += 1
         if found.status_code != 200:
             self.failures.append(found.text)
             return
-        best = found.json()["results"][0]
-        if best["source_uri"] != name or not best["scores"]["dense"] > 0.99:
+        best = next(iter(found.json()["results"]), {"source_uri": None, "scores": {"dense": 0}})
+        if best["source_uri"] != name or not best["scores"]["dense"] > 0.8:
             self.failures.append(f"{mode} {name}: {best['source_uri']} {best['scores']}")
 
     def _write(self, client: httpx.Client, turn: int) -> None:
@@ -86,7 +87,7 @@ class Crowd:
         if sent.status_code not in (200, 201, 202):
             self.failures.append(sent.text)
         self.last[name] = text
-        time.sleep(0.15)
+        time.sleep(0.1)
 
 
 def test_a_model_is_changed_under_continuous_writes_and_searches(
@@ -103,36 +104,32 @@ def test_a_model_is_changed_under_continuous_writes_and_searches(
     crowd = Crowd(web, api_key, standing)
     at = f"/api/v1/spaces/{cut_space.id}"
     victim = _embedder("victim0")
-    kills = 0
     preparer = worker(DATA, "prepare", "default", name="prepare", pool="threads")
     try:
         with web.client(api_key) as admin, crowd.at_work():
             begun = admin.post(f"{at}/build", json={"collections": ["real"]})
             assert begun.status_code == 202, begun.text
 
-            def built() -> int:
+            def build() -> SpaceBuild:
                 tasks.sweep()  # what beat does
-                build = admin.get(at).json()["collections"][0]["build"]
-                assert build["error"] is None
-                return STANDING * 10 if build["state"] == "done" else build["embedded"]
+                with tenancy.scope(tenant.id):
+                    return SpaceBuild.objects.get(collection=real_collection)
 
-            for number in (1, 2):
-                before = built()
-                wait_for(lambda: built() > before, seconds=90, what="some of the build")  # noqa: B023
-                if built() < STANDING:
-                    victim.kill()
-                    kills += 1
-                    victim = _embedder(f"victim{number}")
-            wait_for(lambda: built() > STANDING * 9, seconds=150, what="the build")
+            for number in range(1, KILLS + 1):
+                wait_for(lambda: build().fence >= number, seconds=120, what="a worker")  # noqa: B023
+                victim.kill()
+                assert build().state == "running", "it was over before it could be killed"
+                victim = _embedder(f"victim{number}")
+            wait_for(lambda: build().state == "done", seconds=300, what="the build")
             wait_for(lambda: admin.get(at).json()["state"] == "live", seconds=60, what="the index")
-            assert kills, "the build was over before it could be killed"
-            for verb in ("promote", "rollback", "promote", "rollback", "promote"):
+            for verb in ("promote", "rollback") * CHANGES + ("promote",):
                 done = admin.post(f"{at}/{verb}", json={})
                 assert done.status_code == 200, done.text
-                time.sleep(1)
-                assert not crowd.failures
+                time.sleep(0.05)
             first = admin.get("/api/v1/collections/real").json()["second_space"]
-            found = next(each for each in admin.get("/api/v1/spaces?limit=200").json()["results"] if each["slug"] == first)
+            found = next(
+                each for each in admin.get("/api/v1/spaces?limit=200").json()["results"] if each["slug"] == first
+            )
             assert admin.post(f"/api/v1/spaces/{found['id']}/retire", json={"collections": ["real"]}).status_code == 200
             time.sleep(1)
         assert not crowd.failures, crowd.failures[:5]

@@ -19,6 +19,7 @@ from apps.access.problems import Problem
 from apps.documents import collections, embed, erasure, prepare, remove, second_space, spaces
 from apps.documents.accept import Accepted
 from apps.documents.models import Collection, Document, EmbeddingSpace, SpaceBuild
+from apps.retrieval import search as searching
 from apps.retrieval.search import search
 from apps.retrieval.types import SearchQuery, SearchResult
 from tests.conftest import make_collection
@@ -165,6 +166,29 @@ def test_vectors_made_for_other_spaces_are_made_again(
     assert _texts(_find(collection, "gate")) == ["The gate is red."]
     with tenancy.scope(collection.tenant_id):
         assert Document.objects.get(id=accepted.document.id).state == "live"
+
+
+def test_a_search_whose_vector_was_made_for_the_other_space_makes_it_anew(
+    collection: Collection, second: EmbeddingSpace, ingest: Ingest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The spaces are swapped while the model works, before a search that expects its collections and one that does
+    not."""
+    ingest(collection, "The gate is red.")
+    _build(collection, second)
+    made, heard = searching.new_vector, []
+
+    def swap_meanwhile(*, query: str, **values: Any) -> Any:
+        vector = made(query=query, **values)
+        if query not in heard:
+            heard.append(query)
+            with tenancy.scope(collection.tenant_id):
+                (second_space.promote if len(heard) % 2 else second_space.rollback)(space=second)
+        return vector
+
+    monkeypatch.setattr(searching, "new_vector", swap_meanwhile)
+    for text in ("gate", "red gate", "which gate", "the gate"):
+        assert _texts(_find(collection, text)) == ["The gate is red."]
+    assert len(heard) == 4
 
 
 def test_an_erased_document_leaves_nothing_in_either_space(
