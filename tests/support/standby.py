@@ -6,10 +6,12 @@ import os
 import shutil
 import signal
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from urllib.parse import quote
 
+import psutil
 import psycopg
 
 from ragsite import embedded
@@ -67,18 +69,21 @@ class Standby:
         """kill -9 of all of it."""
         if self.process is not None:
             for each in list(system.processes_in(self.cluster)):
-                each.kill()
+                with suppress(psutil.NoSuchProcess):  # it has just left by itself
+                    each.kill()
             self.process.wait()
             self.process = None
 
     def hang(self) -> None:
         """Every process of it stops where it is, its connections stay open."""
         for each in list(system.processes_in(self.cluster)):
-            os.kill(each.pid, signal.SIGSTOP)
+            with suppress(ProcessLookupError):
+                os.kill(each.pid, signal.SIGSTOP)
 
     def go_on(self) -> None:
         for each in list(system.processes_in(self.cluster)):
-            os.kill(each.pid, signal.SIGCONT)
+            with suppress(ProcessLookupError):
+                os.kill(each.pid, signal.SIGCONT)
 
     def tell(self, statement: str) -> object:
         """As superuser: the first value of the first row."""
