@@ -28,6 +28,7 @@ NAMES = (
     "sync",
     "memory",
     "flat",
+    "replicas",
     "first_answer",
 )
 ON_REQUEST = (
