@@ -31,13 +31,7 @@ NAMES = (
     "replicas",
     "first_answer",
 )
-ON_REQUEST = (
-    "beside",
-    "beside_search",
-    "formats_limits",
-    "model_change",
-    "retrieval",
-)  # needs an environment of its own; takes long
+ON_REQUEST = ("beside", "beside_search", "formats_limits", "model_change", "retrieval")  # needs more, or takes long
 ROOT = Path(__file__).resolve().parent.parent
 
 
