@@ -30,7 +30,7 @@ NAMES = (
     "flat",
     "first_answer",
 )
-ON_REQUEST = ("beside", "beside_search", "formats_limits", "retrieval")  # needs an environment of its own; takes long
+ON_REQUEST = ("beside", "beside_search", "formats_limits", "partitions", "retrieval")  # needs an environment of its own; takes long
 ROOT = Path(__file__).resolve().parent.parent
 
 

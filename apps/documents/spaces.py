@@ -302,16 +302,17 @@ def index_sql(space: EmbeddingSpace, table: str, *, name: str, concurrently: boo
 
 def _about_rows(connection: BaseDatabaseWrapper, space: EmbeddingSpace) -> int:
     """At most so many vectors, by the size of their table: the owner is behind the wall as well and can count none."""
-    return _bytes(connection, space) // (space.dimensions * (2 if space.storage == "halfvec" else 4))
+    return sum(_bytes(connection, space)) // (space.dimensions * (2 if space.storage == "halfvec" else 4))
 
 
-def _bytes(connection: BaseDatabaseWrapper, space: EmbeddingSpace) -> int:
+def _bytes(connection: BaseDatabaseWrapper, space: EmbeddingSpace) -> list[int]:
+    """The size of each of the space's partitions."""
     leaves = engine_for(connection).partitions(connection, space.table)
     with connection.cursor() as cursor:
         # (An empty table may have a page for values that are stored out of line.)
         size = "CASE pg_relation_size(name) WHEN 0 THEN 0 ELSE pg_table_size(name) END"
-        cursor.execute(f"SELECT sum({size}) FROM unnest(%s::regclass[]) AS name", [leaves])  # noqa: S608
-        return int(cursor.fetchone()[0])
+        cursor.execute(f"SELECT {size} FROM unnest(%s::regclass[]) AS name", [leaves])  # noqa: S608
+        return [row[0] for row in cursor.fetchall()]
 
 
 def build_index(*, space: EmbeddingSpace, using: str = "owner") -> dict[str, Any]:
@@ -346,9 +347,9 @@ def index_name(space: EmbeddingSpace) -> str:
 
 def build_settings(connection: BaseDatabaseWrapper, space: EmbeddingSpace) -> dict[str, str]:
     """Settings of PostgreSQL under which the space's vector index is built."""
-    # A graph that fits into memory is built in a tenth of the time. It takes less than twice the table; not more is set
-    # than that, because a parallel build allocates all of it at once.
-    needed, spare = 2 * _bytes(connection, space), psutil.virtual_memory().available // 4
+    # A graph that fits into memory is built in a tenth of the time. It takes less than twice its partition; not more is
+    # set than that, because a parallel build allocates all of it at once.
+    needed, spare = 2 * max(_bytes(connection, space)), psutil.virtual_memory().available // 4
     megabytes = min(64 + needed // 2**20, max(64, spare // 2**20))
     return {
         "maintenance_work_mem": f"{megabytes}MB",
