@@ -30,7 +30,8 @@ NAMES = (
     "flat",
     "first_answer",
 )
-ON_REQUEST = ("beside", "beside_search", "formats_limits", "partitions", "retrieval")  # needs an environment of its own; takes long
+#: They need an environment of their own, or take long.
+ON_REQUEST = ("beside", "beside_search", "formats_limits", "partitions", "retrieval")
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -88,8 +88,8 @@ def run(arm: Any, asked: Any, turns: int, title: str) -> Iterator[tuple[str, str
             yield (
                 f"{title}: {way}",
                 "",
-                f"p50 {p50:.2f}, p95 {p95:.2f} ms, {p50 / base / 1000:.2f} x; the same ten {statistics.mean(same[way]):.3f}"
-                + (f"; {plan}" if plan else ""),
+                f"p50 {p50:.2f}, p95 {p95:.2f} ms, {p50 / base / 1000:.2f} x;"
+                f" the same ten {statistics.mean(same[way]):.3f}" + (f"; {plan}" if plan else ""),
             )
         for leaf in leaves:
             one.execute(f"DROP FUNCTION bench_{leaf}")

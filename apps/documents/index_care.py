@@ -14,9 +14,9 @@ import time
 
 from django.db import connection, connections
 
+from . import spaces
 from .engines import GraphEntries, engine_for
 from .models import EmbeddingSpace
-from .spaces import build_settings, index_lock
 
 logger = logging.getLogger(__name__)
 
@@ -65,24 +65,12 @@ def tend(*, using: str = "owner") -> list[str]:
 def _tend(space: EmbeddingSpace, graph: GraphEntries, *, anew: bool, using: str) -> bool:
     """Outside of a transaction. False when another process is at this space's index."""
     connection = connections[using]
-    with index_lock(connection, space, wait=False) as ours, connection.cursor() as cursor:
+    with spaces.index_lock(connection, space, wait=False) as ours, connection.cursor() as cursor:
         if not ours:
             return False
-        cursor.execute(
-            "SELECT format('%%I', i.relname) FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid"
-            " WHERE x.indrelid = %s::regclass AND NOT x.indisvalid",
-            [graph.table],
-        )
-        for (broken,) in cursor.fetchall():
-            cursor.execute(f"DROP INDEX CONCURRENTLY {broken}")
+        spaces.drop_invalid(cursor, graph.table)
         if anew:
-            wanted = build_settings(connection, space)
-            try:
-                for name, value in wanted.items():
-                    cursor.execute(f"SET {name} = '{value}'")
-                cursor.execute(f"REINDEX INDEX CONCURRENTLY {graph.index}")
-            finally:
-                for name in wanted:
-                    cursor.execute(f"RESET {name}")
+            with spaces.building(connection, space) as build:
+                build.execute(f"REINDEX INDEX CONCURRENTLY {graph.index}")
         cursor.execute(f"VACUUM (INDEX_CLEANUP ON) {graph.table}")
     return True
