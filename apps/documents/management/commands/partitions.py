@@ -72,16 +72,8 @@ def _row(slug: str, part: Part) -> tuple[str, ...]:
     name = f"{part.name} on {part.node}" if part.node else part.name
     share = f"{part.dead / (part.dead + part.rows):.1%}" if part.dead else "0"
     sizes = (_size(part.table_bytes), _size(part.indexes_bytes))
-    return (
-        slug or "-",
-        name,
-        str(part.rows),
-        share,
-        *sizes,
-        part.method or "-",
-        _size(part.index_bytes),
-        _state(slug, part),
-    )
+    index = (part.method or "-", _size(part.index_bytes), _state(slug, part))
+    return (slug or "-", name, str(part.rows), share, *sizes, *index)
 
 
 def _state(slug: str, part: Part) -> str:
