@@ -47,11 +47,12 @@ from apps.retrieval.statement import choose, index_settings, legs_of
 from apps.retrieval.types import SearchQuery
 
 from . import partitions_parallel
-from .library import DIMENSIONS, TOPICS, _around, _centres
+from .library import DIMENSIONS, _around, _centres
 from .stack import Clock
 
 ROWS = int(os.environ.get("BENCH_ROWS", "200000"))
 ARMS = os.environ.get("BENCH_ARMS", "plain,1,4,8,16,32,8/8/64,8/16/128").split(",")
+TOPICS = int(os.environ.get("BENCH_TOPICS", str(max(1, ROWS // 200))))  # as many rows of each as in the library
 QUERIES = int(os.environ.get("BENCH_QUERIES", "200"))
 TURNS = int(os.environ.get("BENCH_TURNS", "6"))
 RECALL = float(os.environ.get("BENCH_RECALL", "0.95"))
@@ -187,13 +188,13 @@ def _blocks() -> Iterator[tuple[int, Floats]]:
         dice = np.random.default_rng([1, first])
         count = min(BLOCK, ROWS - first)
         topics = np.repeat(dice.integers(0, TOPICS, -(-count // CHUNKS_PER_DOCUMENT)), CHUNKS_PER_DOCUMENT)[:count]
-        yield first, _around(_centres()[topics], dice).astype(np.float16).astype(np.float32)
+        yield first, _around(_centres(TOPICS)[topics], dice).astype(np.float16).astype(np.float32)
 
 
 def _questions() -> tuple[Floats, list[set[int]]]:
     """Queries, and the rows that are nearest to each: by comparing all."""
     dice = np.random.default_rng(3)
-    asked = _around(_centres()[dice.integers(0, TOPICS, QUERIES)], dice).astype(np.float16).astype(np.float32)
+    asked = _around(_centres(TOPICS)[dice.integers(0, TOPICS, QUERIES)], dice).astype(np.float16).astype(np.float32)
     scores, rows = np.empty((QUERIES, 0), np.float32), np.empty((QUERIES, 0), np.int64)
     for first, vectors in _blocks():
         near = asked @ (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).T
