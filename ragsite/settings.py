@@ -289,6 +289,7 @@ API_TAGS = {  # in the order in which they are shown
     "jobs": "What is being indexed, and what could not be.",
     "sources": "Folders, buckets, sites and feeds that documents come from.",
     "reindexes": "Documents read and cut anew, after a change of settings or of a parser, or when you ask for it.",
+    "spaces": "Embedding models: another one, built beside the one that serves, and promoted without a pause.",
     "evaluations": "How good searches are: labelled queries, and what is found for them.",
     "OpenAI": "The protocol of OpenAI's clients; each collection is a model.",
 }

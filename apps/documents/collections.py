@@ -165,6 +165,7 @@ def show(collection: Collection) -> dict[str, Any]:
             "window_seconds": collection.consistency_window_seconds,
         },
         "space": collection.space.slug,
+        "second_space": collection.second_space.slug if collection.second_space else None,
         "epoch": collection.epoch,
         "documents": collection.documents,
         "chunks": collection.chunks,
@@ -227,6 +228,10 @@ def _text_search_exists(name: str) -> bool:
 
 
 def _default_space() -> EmbeddingSpace:
+    """Inside a scope: that of the tenant's latest promotion, else the installation's first."""
+    promoted = Collection.objects.filter(promoted_at__isnull=False).select_related("space").order_by("-promoted_at")
+    if latest := promoted.first():
+        return latest.space
     space = EmbeddingSpace.objects.filter(state=EmbeddingSpace.State.LIVE).order_by("created_at").first()
     if space is None:
         raise Problem(503, "no_space", "There is no embedding space yet; run manage.py migrate.")

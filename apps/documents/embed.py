@@ -135,6 +135,11 @@ def let_small_ones_by() -> None:
     _work(ledger.claim(stage=ledger.Stage.EMBED, limit=JOBS_PER_CLAIM, only_small=True))
 
 
+def let_others_by() -> None:
+    """Some of what is due, for work that is less urgent than any job."""
+    _work(ledger.claim(stage=ledger.Stage.EMBED, limit=JOBS_PER_CLAIM))
+
+
 Embedded = tuple[Collection, OfSpaces, Timings]
 
 

@@ -5,6 +5,9 @@ further around meanwhile (`dead_share`). VACUUM would do worse: it gives new nei
 removes, which takes longer than building the graph anew and finds less afterwards (benchmarks/RESULTS.md). So the graph
 is built anew first, beside the old one, which serves until then, and VACUUM finds nothing in it to mend. Autovacuum is
 told to come later (spaces.create), for where nothing of this runs.
+
+Lists of vectors (IVFFlat) are as good as the rows that their centroids were made from: `tend_lists` makes them anew
+when there are twice or half as many rows, and `rebuild_lists` when the rows have become others (drift).
 """
 
 from __future__ import annotations
@@ -13,10 +16,21 @@ import logging
 import time
 
 from django.db import connection, connections
+from django.db.backends.utils import CursorWrapper
 
-from . import spaces
 from .engines import GraphEntries, engine_for
 from .models import EmbeddingSpace
+from .spaces import (
+    building,
+    drop_invalid,
+    index_concurrently,
+    index_lock,
+    is_indexed,
+    lists_for,
+    lists_of,
+    patiently,
+    set_lists,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +38,13 @@ MOST_DEAD = 0.1  # of a graph's entries
 FEWEST_DEAD = 1_000  # entries; of fewer nobody notices anything
 LONGEST_DAYS = 7  # that removed rows wait for VACUUM: they are still in the files until then
 LOOKED_AT_SECONDS = 30
+GROWN = 2  # times as many lists as there are, or as few, are wanted by now
+FEWEST_ROWS = 10_000  # of the fullest partition, before a first IVFFlat index is built
+LIST_INDEXES = """
+SELECT format('%%I', i.relname) FROM pg_partition_tree(%s::regclass) t
+JOIN pg_index x ON x.indrelid = t.relid JOIN pg_class i ON i.oid = x.indexrelid AND i.relkind = 'i'
+JOIN pg_am a ON a.oid = i.relam AND a.amname = 'ivfflat' ORDER BY i.relname
+"""
 
 _shares: dict[str, tuple[float, float]] = {}  # by table: (when, share)
 
@@ -65,12 +86,60 @@ def tend(*, using: str = "owner") -> list[str]:
 def _tend(space: EmbeddingSpace, graph: GraphEntries, *, anew: bool, using: str) -> bool:
     """Outside of a transaction. False when another process is at this space's index."""
     connection = connections[using]
-    with spaces.index_lock(connection, space, wait=False) as ours, connection.cursor() as cursor:
+    with index_lock(connection, space, wait=False) as ours, connection.cursor() as cursor:
         if not ours:
             return False
-        spaces.drop_invalid(cursor, graph.table)
+        drop_invalid(cursor, graph.table)
         if anew:
-            with spaces.building(connection, space) as build:
+            with building(connection, space) as build:
                 build.execute(f"REINDEX INDEX CONCURRENTLY {graph.index}")
         cursor.execute(f"VACUUM (INDEX_CLEANUP ON) {graph.table}")
     return True
+
+
+def tend_lists(*, using: str = "owner") -> list[str]:
+    """Build the IVFFlat indexes anew, concurrently, whose number of lists fits their rows no more, and those that were
+    never built though there are rows. Returns the spaces' slugs."""
+    connection = connections[using]
+    engine = engine_for(connection)
+    tended: list[str] = []
+    if engine.name != "postgres":
+        return tended
+    spaces_of_lists = EmbeddingSpace.objects.using(using).filter(
+        index_method=EmbeddingSpace.Index.IVFFLAT, state=EmbeddingSpace.State.LIVE
+    )
+    for space in spaces_of_lists:
+        rows, lists = engine.rows(connection, space.table), space.index_parameters.get("lists")
+        wanted = lists_for(rows)
+        if not is_indexed(space, using=using):
+            if rows >= FEWEST_ROWS:
+                index_concurrently(space, using=using)
+                tended.append(space.slug)
+        elif lists and max(wanted, lists) >= GROWN * min(wanted, lists) and rebuild_lists(space, using=using):
+            tended.append(space.slug)
+    return tended
+
+
+def rebuild_lists(space: EmbeddingSpace, *, using: str = "owner") -> bool:
+    """Make an IVFFlat space's centroids anew from its rows, partition by partition, while it is searched and written
+    to. False when another process is at its index."""
+    connection = connections[using]
+    with index_lock(connection, space, wait=False) as ours:
+        if not ours:
+            return False
+        began, before = time.monotonic(), space.index_parameters.get("lists")
+        lists = lists_of(connection, space)
+        # A search that takes an index for finer than it is looks into more of it: so the larger number first, ...
+        set_lists(space, max(lists, before or 0), using=using)
+        with building(connection, space) as cursor:
+            for index in _list_indexes(cursor, space):
+                patiently(cursor, f"ALTER INDEX {index} SET (lists = {lists})")
+                cursor.execute(f"REINDEX INDEX CONCURRENTLY {index}")
+        set_lists(space, lists, using=using)  # ... the smaller one last
+    logger.info("%s: %s lists made anew as %d in %.1f s", space.slug, before, lists, time.monotonic() - began)
+    return True
+
+
+def _list_indexes(cursor: CursorWrapper, space: EmbeddingSpace) -> list[str]:
+    cursor.execute(LIST_INDEXES, [space.table])
+    return [row[0] for row in cursor.fetchall()]

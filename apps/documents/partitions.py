@@ -116,7 +116,7 @@ def _lists(connection: BaseDatabaseWrapper, space: EmbeddingSpace, is_there: boo
     not, searches take all for the finer ones: they look into more of the others, and not into less."""
     if space.index_method != EmbeddingSpace.Index.IVFFLAT:
         return 0
-    lists = spaces.lists_for(connection, space)
+    lists = spaces.lists_of(connection, space)
     before = int(space.index_parameters.get("lists", 1)) if is_there else 1
     spaces.set_lists(space, max(lists, before), using=connection.alias)
     return lists

@@ -2,8 +2,8 @@
 
 1. `begin` gives a collection a second space. From that commit on, whatever is published goes into both.
 2. `drain`, by workers or in `manage.py space build`, gives a vector in it to every chunk that was there before, live or
-   retired (the past is searched as well). A window of texts at a time; small documents that are waiting to be embedded
-   go between two windows. Killed, it goes on where it was.
+   retired (the past is searched as well). A window of texts at a time; documents that are waiting to be embedded go
+   between two windows. Killed, it goes on where it was.
 3. `promote` makes the second space the one that answers, and the other one the second: of a tenant's collections all or
    none, in one transaction, which refuses while one chunk is without a vector. `rollback` is the same the other way: no
    time after a promotion is too late for it, because both spaces are kept up until `retire`.
@@ -23,7 +23,7 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import connection
-from django.db.models import F
+from django.db.models import F, Q
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -36,6 +36,7 @@ from .embedding import EmbeddingError
 from .engines import engine_for
 from .errors import LostLease, SpacesChanged
 from .models import Collection, EmbeddingSpace, SpaceBuild
+from .sources import runs
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +50,14 @@ def find(slug: str) -> EmbeddingSpace:
     found = EmbeddingSpace.objects.filter(slug=slug).first()
     if found is None:
         raise Problem(404, "unknown_space", f"There is no embedding space {slug!r}.")
+    return found
+
+
+def get(space_id: UUID) -> EmbeddingSpace:
+    """Raises Problem 404."""
+    found = EmbeddingSpace.objects.filter(id=space_id).first()
+    if found is None:
+        raise Problem(404, "not_found", "There is no such embedding space.")
     return found
 
 
@@ -77,7 +86,7 @@ def begin(*, space: EmbeddingSpace, slugs: Sequence[str] | None = None) -> list[
 def is_due() -> bool:
     """Outside of a scope: is there something for `drain`?"""
     building = EmbeddingSpace.objects.filter(state=EmbeddingSpace.State.BUILDING)
-    return bool(db.rows("space_builds_due")) or any(not _uses(space).building for space in building)
+    return bool(db.rows("space_builds_due")) or any(not uses(space).building for space in building)
 
 
 def drain() -> int:
@@ -102,22 +111,22 @@ def work(*, tenant_id: UUID, build_id: UUID, told: Callable[[SpaceBuild], None] 
         spaces.begin_filling(build.space, coming=build.collection.chunks)
         while _window(build):
             told(build)
-            embed.let_small_ones_by()
+            if runs.stopping.is_set():
+                return _let_go(build)
+            embed.let_others_by()
         told(build)
     except (LostLease, SpacesChanged):
         logger.info("the build %s is in other hands by now, or over", build.id)
     except (EmbeddingError, Problem) as error:
         logger.warning("the build %s stopped, and will be tried again: %s", build.id, error)
-        later = Now() + timedelta(seconds=RETRY_SECONDS)
-        with tenancy.scope(tenant_id):
-            _mine(build).update(error={"code": error.code, "detail": str(error)}, lease_until=later)
+        _let_go(build, error={"code": error.code, "detail": str(error)}, seconds=RETRY_SECONDS)
     return True
 
 
 def finish(space: EmbeddingSpace) -> bool:
     """Outside of a scope: once every build of a space is done, build its index, while it is written to and searched.
     False while one is not."""
-    if _uses(space).building:
+    if uses(space).building:
         return False
     spaces.index_concurrently(space)
     spaces.set_state(space, EmbeddingSpace.State.LIVE)
@@ -168,20 +177,28 @@ def retire(*, space: EmbeddingSpace, slugs: Sequence[str] | None = None) -> list
     return found
 
 
+def of_both(space: EmbeddingSpace, slugs: Sequence[str] | None = None) -> list[Collection]:
+    """Inside a scope: the collections that have this space beside another one."""
+    found = Collection.objects.filter(second_space__isnull=False).filter(Q(space=space) | Q(second_space=space))
+    return list((found if slugs is None else found.filter(slug__in=slugs)).order_by("slug"))
+
+
 def settle(space: EmbeddingSpace) -> None:
     """Outside of a scope, after `retire`: a space that no collection of any tenant has any more gives its disk back."""
-    if not any(_uses(space)):
+    if not any(uses(space)):
         spaces.empty(space)
 
 
-class _Uses(NamedTuple):
+class Uses(NamedTuple):
+    """How many collections, of all tenants, a space serves, is the second of, and is being built for."""
+
     serving: int
     second: int
     building: int
 
 
-def _uses(space: EmbeddingSpace) -> _Uses:
-    return _Uses(*db.rows("space_uses", space=space.id)[0])
+def uses(space: EmbeddingSpace) -> Uses:
+    return Uses(*db.rows("space_uses", space=space.id)[0])
 
 
 def coverage(collection: Collection, space: EmbeddingSpace) -> tuple[int, int]:
@@ -315,6 +332,12 @@ def _claim(tenant_id: UUID, build_id: UUID) -> SpaceBuild | None:
         return SpaceBuild.objects.select_related("space", "collection__space", "collection__second_space").get(
             id=build_id
         )
+
+
+def _let_go(build: SpaceBuild, *, error: dict[str, Any] | None = None, seconds: int = 0) -> bool:
+    """For others to take up, now or later."""
+    with tenancy.scope(build.tenant_id):
+        return bool(_mine(build).update(error=error, lease_until=Now() + timedelta(seconds=seconds)))
 
 
 def _mine(build: SpaceBuild) -> Any:

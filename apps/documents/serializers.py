@@ -96,7 +96,10 @@ class CollectionSerializer(serializers.Serializer):
     chunking = ChunkingSerializer()
     consistency = ConsistencySerializer()
     reindexing = ReindexingSerializer()
-    space = serializers.CharField()
+    space = serializers.CharField(help_text="slug of the embedding space that serves it")
+    second_space = serializers.CharField(
+        allow_null=True, help_text="one that is built beside it, or kept for a rollback"
+    )
     epoch = serializers.IntegerField()
     documents = serializers.IntegerField(help_text="live documents")
     chunks = serializers.IntegerField(help_text="live chunks")

@@ -33,6 +33,7 @@ OPERATORS = {"cosine": "<=>", "ip": "<#>", "l2": "<->"}
 MAX_DIMENSIONS = {"halfvec": 4_000, "vector": 2_000}  # what pgvector's HNSW and IVFFlat can index
 #: Of a table with a graph, which VACUUM does not do good: index_care.py comes first.
 LATE_AUTOVACUUM = "autovacuum_vacuum_scale_factor = 0.5, autovacuum_vacuum_insert_threshold = -1"
+ROWS_PER_LIST = 1_000  # of IVFFlat
 HNSW_DEFAULTS = {"m": 16, "ef_construction": 64}  # pgvector's own
 
 
@@ -78,9 +79,9 @@ def bits(space: EmbeddingSpace, vector: str) -> str:
 def create(
     *,
     slug: str,
-    backend: str,
-    model: str,
-    dimensions: int,
+    backend: str | None = None,
+    model: str | None = None,
+    dimensions: int | None = None,
     index_method: str = "hnsw",
     storage: str = "halfvec",
     metric: str = "cosine",
@@ -88,7 +89,8 @@ def create(
     binary: bool = False,
     using: str = "owner",
 ) -> EmbeddingSpace:
-    """A new live space with its table; HNSW is indexed at once, IVFFlat by `build_index` after a load.
+    """A new live space with its table; HNSW is indexed at once, IVFFlat by `build_index` after a load. Backend, model
+    and dimensions are those of the settings unless they are named.
 
     binary: the index holds one bit for each dimension, and searches compare what it finds again by the vectors.
     Raises ValidationError on bad values, such as more than 4,000 dimensions (halfvec; 2,000 for vector), which
@@ -96,9 +98,9 @@ def create(
     """
     space = EmbeddingSpace(
         slug=slug,
-        backend=backend,
-        model=model,
-        dimensions=dimensions,
+        backend=backend or settings.EMBEDDING_BACKEND,
+        model=model or settings.EMBEDDING_MODEL,
+        dimensions=dimensions or settings.EMBEDDING_DIMENSIONS,
         index_method=index_method,
         storage=storage,
         metric=metric,
@@ -142,7 +144,7 @@ def _check(space: EmbeddingSpace, using: str) -> None:
         raise ValidationError(f"{space.storage} can be indexed from 1 to {limit} dimensions, not {space.dimensions}")
     tables = {found.table for found in EmbeddingSpace.objects.using(using).all()}
     if space.table in tables:
-        raise ValidationError(f"there is a space with the table {space.table} already")
+        raise ValidationError(f"there is a space with the table {space.table} already", code="taken")
 
 
 @contextlib.contextmanager
@@ -256,7 +258,7 @@ def index_concurrently(
     """
     connection = connections[using]
     if space.index_method == EmbeddingSpace.Index.IVFFLAT and not is_indexed(space, using=using):
-        set_lists(space, lists_for(connection, space), using=using)
+        set_lists(space, lists_of(connection, space), using=using)
     with index_lock(connection, space), building(connection, space) as cursor:
         if is_indexed(space, using=using):
             return
@@ -367,7 +369,7 @@ def build_index(*, space: EmbeddingSpace, using: str = "owner") -> dict[str, Any
     if space.index_method == EmbeddingSpace.Index.IVFFLAT:
         # In a transaction of its own: Citus builds on all shards at once, and lets nothing be written after that.
         # First, because a search that takes the index for finer than it is looks into more of it, and not into less.
-        set_lists(space, lists_for(connection, space), using=using)
+        set_lists(space, lists_of(connection, space), using=using)
     with connection.schema_editor() as editor:
         editor.execute(f'DROP INDEX IF EXISTS "{index_name(space)}"', params=None)
         _create_index(editor, space)
@@ -380,13 +382,16 @@ def set_lists(space: EmbeddingSpace, lists: int, *, using: str = "owner") -> Non
     EmbeddingSpace.objects.using(using).filter(pk=space.pk).update(index_parameters=space.index_parameters)
 
 
-def lists_for(connection: BaseDatabaseWrapper, space: EmbeddingSpace) -> int:
+def lists_of(connection: BaseDatabaseWrapper, space: EmbeddingSpace) -> int:
     """Lists per index: rows / 1000 up to a million rows, their square root above (pgvector's README)."""
     with connection.cursor() as cursor:
         cursor.execute(f'ANALYZE "{space.table}"')
     # The planner's estimate: the owner is behind the wall as well and could count no rows.
-    rows = engine_for(connection).rows(connection, space.table)
-    return max(1, rows // 1000 if rows <= 1_000_000 else int(rows**0.5))
+    return lists_for(engine_for(connection).rows(connection, space.table))
+
+
+def lists_for(rows: int) -> int:
+    return max(1, rows // ROWS_PER_LIST if rows <= 1000 * ROWS_PER_LIST else int(rows**0.5))
 
 
 def index_name(space: EmbeddingSpace) -> str:

@@ -55,8 +55,9 @@ def count_words() -> None:
 
 @shared_task(name="documents.indexes")
 def tend_indexes() -> None:
-    """Build the vector indexes anew that have too many dead entries."""
+    """Build the vector indexes anew that have too many dead entries, or lists that fit their rows no more."""
     index_care.tend()
+    index_care.tend_lists()
 
 
 @shared_task(name="documents.spaces")

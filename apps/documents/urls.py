@@ -1,6 +1,6 @@
 from django.urls import path
 
-from .views import bulk, collections, documents, jobs, reindexes, sources
+from .views import bulk, collections, documents, jobs, reindexes, sources, spaces
 
 urlpatterns = [
     path("collections", collections.CollectionList.as_view()),
@@ -25,6 +25,13 @@ urlpatterns = [
     path("sources/<uuid:source_id>/runs", sources.SourceRuns.as_view()),
     path("sources/<uuid:source_id>/items", sources.SourceItems.as_view()),
     path("sources/<uuid:source_id>/events", sources.SourceEvents.as_view(), name="source_events"),
+    path("spaces", spaces.SpaceList.as_view()),
+    path("spaces/<uuid:space_id>", spaces.SpaceDetail.as_view()),
+    path("spaces/<uuid:space_id>/build", spaces.SpaceBuild.as_view()),
+    path("spaces/<uuid:space_id>/promote", spaces.SpacePromote.as_view()),
+    path("spaces/<uuid:space_id>/rollback", spaces.SpaceRollback.as_view()),
+    path("spaces/<uuid:space_id>/canary", spaces.SpaceCanary.as_view()),
+    path("spaces/<uuid:space_id>/retire", spaces.SpaceRetire.as_view()),
     path("reindexes", reindexes.ReindexList.as_view()),
     path("reindexes/<uuid:run_id>", reindexes.ReindexDetail.as_view()),
     path("reindexes/<uuid:run_id>/pause", reindexes.ReindexPause.as_view()),

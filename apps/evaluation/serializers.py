@@ -130,3 +130,26 @@ class QueryResultSerializer(serializers.Serializer):
 
 class RunDetailSerializer(RunSerializer):
     results = QueryResultSerializer(many=True, help_text="of each query, so far; of a set's last ten runs")
+
+
+class SpaceCheckSerializer(serializers.Serializer):
+    """The two spaces of a collection side by side; what is told of each is under its slug."""
+
+    collection = serializers.CharField()
+    serving = serializers.CharField()
+    second = serializers.CharField()
+    chunks = serializers.IntegerField(help_text="live, and kept for the past")
+    embedded = serializers.IntegerField(help_text="of these, how many have a vector in the second")
+    queries = serializers.IntegerField(help_text="asked of both: sentences of chunks, and labelled queries")
+    agreement = serializers.FloatField(
+        allow_null=True, help_text="of what one finds, how much the other finds as well, 0 to 1"
+    )
+    known_items = serializers.DictField(
+        child=serializers.FloatField(allow_null=True), help_text="how often a sentence finds its own chunk, 0 to 1"
+    )
+    milliseconds = serializers.DictField(child=serializers.FloatField(allow_null=True), help_text="of a search, median")
+    labelled = serializers.IntegerField(help_text="queries of the collection's labelled sets")
+    metrics = serializers.DictField(
+        child=serializers.DictField(child=serializers.DictField(child=serializers.FloatField())),
+        help_text="of each mode and space the means, where there are labelled queries",
+    )

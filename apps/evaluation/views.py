@@ -10,8 +10,10 @@ from rest_framework.response import Response
 
 from apps.access.problems import Problem, invalid
 from apps.access.views import PAGED, TenantView
+from apps.documents import second_space
+from apps.documents.space_serializers import SpaceCollectionsSerializer
 
-from . import runs, stored
+from . import runs, space_check, stored
 from .models import EvaluationRun, EvaluationSet
 from .serializers import (
     RunCreateSerializer,
@@ -20,6 +22,7 @@ from .serializers import (
     SetCreateSerializer,
     SetDetailSerializer,
     SetSerializer,
+    SpaceCheckSerializer,
 )
 
 _RUNS = EvaluationRun.objects.select_related("set")
@@ -126,3 +129,21 @@ def _shown(run_id: UUID) -> dict:
     if run is None:
         raise Problem(404, "not_found", "There is no such run.")
     return runs.show(run) | {"results": runs.show_results(run)}
+
+
+class SpaceCheck(TenantView):
+    scope_needed = "admin"
+    pagination_class = None
+
+    @extend_schema(request=SpaceCollectionsSerializer, responses=SpaceCheckSerializer(many=True))
+    def post(self, request: Request, space_id: UUID) -> Response:
+        """Compare a space with the other one of the collections that have both, before one is promoted.
+
+        Is the second complete, how often do both find the same, how often does each find what is certainly there; and
+        the metrics of both on the labelled sets of the collection. Takes some hundred searches for each: seconds.
+        """
+        values = self.validated(SpaceCollectionsSerializer)
+        with self.scope():
+            asked = second_space.of_both(second_space.get(space_id), values.get("collections"))
+        checked = [space_check.check(tenant_id=self.caller.tenant_id, collection=each.slug) for each in asked]
+        return Response(checked)

@@ -84,7 +84,7 @@ def serving(scopes: Sequence[Scope], query: SearchQuery) -> list[Scope]:
             raise Problem(409, "no_second_space", f"The collection {without[0]!r} has no second embedding space.")
     elif not all(scope.second and _percentile(query.query) < scope.canary for scope in scopes):
         return list(scopes)
-    return [replace(scope, space=scope.second) for scope in scopes]
+    return [replace(scope, space=scope.second) for scope in scopes if scope.second]
 
 
 def _percentile(text: str) -> float:

@@ -16,6 +16,7 @@ from django.test import override_settings
 from apps.access import tenancy
 from apps.access.models import Tenant
 from apps.documents import index_care, spaces
+from apps.documents.db import vector_text
 from apps.documents.engines import engine_for
 from apps.documents.models import Collection
 from apps.retrieval.scopes import scopes_of
@@ -215,3 +216,63 @@ def _tend_and_close() -> None:
     finally:
         for each in connections.all():
             each.close()
+
+
+def _lists(collection: Collection) -> set[str]:
+    """Of the space's indexes, as PostgreSQL has them."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT array_to_string(i.reloptions, ' ') FROM pg_class i JOIN pg_am a ON a.oid = i.relam"
+            " WHERE a.amname = 'ivfflat' AND i.relname LIKE %s AND i.relkind = 'i'",
+            [f"{collection.space.table}%"],
+        )
+        return {row[0] for row in cursor.fetchall()}
+
+
+def test_lists_are_made_anew_when_the_rows_have_grown(tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the first ones when there are rows. Searches and writes go on meanwhile."""
+    if engine_for(connection).name != "postgres":
+        pytest.skip("on a cluster: manage.py space index")
+    monkeypatch.setattr(spaces, "ROWS_PER_LIST", 20)
+    monkeypatch.setattr(index_care, "FEWEST_ROWS", 50)
+    slug = f"lists-{uuid4().hex[:8]}"
+    spaces.create(slug=slug, backend="fake", model="fake", dimensions=64, index_method="ivfflat")
+    collection = make_collection(tenant, space=slug, slug=slug)
+    vectors, ids = _vectors(ROWS, 1), [uuid4() for _ in range(ROWS)]
+
+    def tended() -> bool:
+        done = slug in index_care.tend_lists()
+        collection.space.refresh_from_db()
+        return done
+
+    assert not tended() and not _lists(collection)  # nothing to make centroids of
+    _fill(collection, vectors[:400], ids[:400])
+    assert tended() and not tended()
+    few = collection.space.index_parameters["lists"]
+    assert _lists(collection) == {f"lists={few}"}
+    _fill(collection, vectors[400:], ids[400:])
+
+    failures, over = [], threading.Event()
+
+    def write() -> None:
+        try:
+            while not over.wait(0.01):
+                with tenancy.scope(tenant.id), connection.cursor() as cursor:
+                    far = [uuid4(), uuid4(), tenant.id, collection.id, vector_text(-vectors[0])]
+                    cursor.execute(f"INSERT INTO {collection.space.table} VALUES (%s, %s, %s, %s, true, %s)", far)
+        except Exception as error:
+            failures.append(error)
+        finally:
+            connections.close_all()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        assert tended() and not tended()
+    finally:
+        over.set()
+        writer.join()
+    many = collection.space.index_parameters["lists"]
+    assert not failures and many > 4 * few and _lists(collection) == {f"lists={many}"}
+    assert spaces.is_indexed(collection.space)
+    assert _recall(collection, vectors, ids) > 0.9

@@ -260,7 +260,7 @@ def test_one_partition_alone_is_built(filled: Filled) -> None:
 def test_lists_of_ivfflat_follow_the_rows(tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
     collection, vectors, ids = _filled(tenant, "ivfflat")
     for lists in (12, 5):  # a thousand rows have one
-        monkeypatch.setattr(spaces, "lists_for", lambda connection, space, lists=lists: lists)
+        monkeypatch.setattr(spaces, "lists_of", lambda connection, space, lists=lists: lists)
         assert partitions.rebuild(collection.space) == _leaves(collection)
         kept = EmbeddingSpace.objects.get(id=collection.space.id)
         assert kept.index_parameters == {"lists": lists}

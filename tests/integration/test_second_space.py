@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from io import StringIO
 from typing import Any
 from uuid import uuid4
 
+import httpx
 import pytest
+from django.core.management import call_command
+from django.core.management.base import CommandError
 from django.db import connection
 
 from apps.access import tenancy
@@ -15,6 +19,7 @@ from apps.access.problems import Problem
 from apps.documents import collections, embed, erasure, prepare, remove, second_space, spaces
 from apps.documents.accept import Accepted
 from apps.documents.models import Collection, Document, EmbeddingSpace, SpaceBuild
+from apps.retrieval import search as searching
 from apps.retrieval.search import search
 from apps.retrieval.types import SearchQuery, SearchResult
 from tests.conftest import make_collection
@@ -163,6 +168,29 @@ def test_vectors_made_for_other_spaces_are_made_again(
         assert Document.objects.get(id=accepted.document.id).state == "live"
 
 
+def test_a_search_whose_vector_was_made_for_the_other_space_makes_it_anew(
+    collection: Collection, second: EmbeddingSpace, ingest: Ingest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The spaces are swapped while the model works, before a search that expects its collections and one that does
+    not."""
+    ingest(collection, "The gate is red.")
+    _build(collection, second)
+    made, heard = searching.new_vector, []
+
+    def swap_meanwhile(*, query: str, **values: Any) -> Any:
+        vector = made(query=query, **values)
+        if query not in heard:
+            heard.append(query)
+            with tenancy.scope(collection.tenant_id):
+                (second_space.promote if len(heard) % 2 else second_space.rollback)(space=second)
+        return vector
+
+    monkeypatch.setattr(searching, "new_vector", swap_meanwhile)
+    for text in ("gate", "red gate", "which gate", "the gate"):
+        assert _texts(_find(collection, text)) == ["The gate is red."]
+    assert len(heard) == 4
+
+
 def test_an_erased_document_leaves_nothing_in_either_space(
     collection: Collection, second: EmbeddingSpace, ingest: Ingest
 ) -> None:
@@ -235,3 +263,88 @@ def test_another_tenants_collections_stay_as_they_are(
         theirs.refresh_from_db()
     assert theirs.space != second and theirs.second_space is None
     assert _texts(_find(theirs, "gate")) == ["The gate is red."]
+
+
+def test_the_api_moves_collections(client: httpx.Client, collection: Collection, ingest: Ingest) -> None:
+    for number, text in enumerate(PARAGRAPHS):
+        ingest(collection, text, source_uri=str(number))
+    labelled = {"query": "red gate", "relevant": [{"source_uri": "0"}]}
+    body = {"name": "gates", "collection": "docs", "queries": [labelled]}
+    assert client.post("/api/v1/evaluations/sets", json=body).status_code == 201
+    slug = f"api-{uuid4().hex[:8]}"
+    made = client.post("/api/v1/spaces", json={"slug": slug, "backend": "fake", "model": "fake", "dimensions": 48})
+    assert made.status_code == 201 and made.json()["collections"] == []
+    at = f"/api/v1/spaces/{made.json()['id']}"
+    taken = client.post("/api/v1/spaces", json={"slug": slug, "dimensions": 48})
+    assert (taken.status_code, taken.json()["code"]) == (409, "slug_taken")
+    refused = client.post(f"{at}/promote", json={})
+    assert (refused.status_code, refused.json()["code"]) == (409, "not_second")
+    begun = client.post(f"{at}/build", json={"collections": ["docs"]})
+    assert begun.status_code == 202 and begun.json()["collections"][0]["build"]["state"] == "running"
+    early = client.post(f"{at}/promote", json={})
+    assert (early.status_code, early.json()["code"]) == (409, "space_incomplete")
+    assert early.json()["errors"] == [{"pointer": "/collections/docs", "detail": "6 of 6 chunks have none."}]
+    second_space.drain()  # as a worker does
+
+    shown = client.get(at).json()
+    assert shown["state"] == "live" and shown["collections"][0]["role"] == "second"
+    assert shown["collections"][0]["build"] | {"created_at": 0, "finished_at": 0} == {
+        **{"state": "done", "embedded": 6, "error": None, "created_at": 0, "finished_at": 0}
+    }
+    (checked,) = client.post(f"{at}/check", json={}).json()
+    assert (checked["chunks"], checked["embedded"], checked["labelled"]) == (6, 6, 1)
+    assert set(checked["metrics"]["dense"]) == {"default", slug} == set(checked["known_items"])
+    assert checked["known_items"][slug] == 1.0 and 0 < checked["agreement"] <= 1
+    assert client.post(f"{at}/canary", json={"percent": 10}).json()["collections"][0]["canary_percent"] == 10
+    assert client.post(f"{at}/canary", json={"percent": 101}).status_code == 400
+    assert client.post(f"{at}/promote", json={}).json()["collections"][0]["role"] == "serving"
+    assert client.get("/api/v1/collections/docs").json()["second_space"] == "default"
+    found = client.post("/api/v1/search", json={"query": PARAGRAPHS[0], "mode": "dense", "explain": True}).json()
+    assert found["results"][0]["text"] == PARAGRAPHS[0] and found["explain"]["dense"]["space"] == slug
+    new = client.post("/api/v1/collections", json={"slug": "new", "name": "New"}).json()
+    assert new["space"] == slug  # what comes later goes where the others have gone
+    assert client.post(f"{at}/retire", json={}).json()["code"] == "space_in_use"
+    assert client.post(f"{at}/rollback", json={}).json()["collections"][0]["role"] == "second"
+    assert client.get("/api/v1/collections/docs").json()["space"] == "default"
+    assert client.post(f"{at}/retire", json={"collections": ["docs"]}).json()["collections"][0]["slug"] == "new"
+    assert client.get(f"/api/v1/spaces/{uuid4()}").status_code == 404
+    assert any(each["slug"] == slug for each in client.get("/api/v1/spaces?limit=200").json()["results"])
+
+
+def test_only_an_admin_key_moves_collections(server: str, tenant: Tenant, make_key: Callable[..., str]) -> None:
+    headers = {"X-API-Key": make_key(tenant, "read", "write")}
+    for method, path in (("GET", ""), ("POST", ""), ("POST", f"/{uuid4()}/promote"), ("POST", f"/{uuid4()}/check")):
+        refused = httpx.request(method, f"{server}/api/v1/spaces{path}", headers=headers)
+        assert (refused.status_code, refused.json()["code"]) == (403, "missing_scope")
+
+
+def test_the_command_moves_all_tenants_or_those_that_are_named(
+    collection: Collection, other_tenant: Tenant, ingest: Ingest
+) -> None:
+    theirs = make_collection(other_tenant)
+    for each in (collection, theirs):
+        ingest(each, "The gate is red.")
+    slug = f"cli-{uuid4().hex[:8]}"
+
+    def space(verb: str, *options: str) -> str:
+        out = StringIO()
+        call_command("space", verb, slug, *options, stdout=out)
+        return out.getvalue()
+
+    space("create", "--backend", "fake", "--model", "fake", "--dimensions", "40")
+    with tenancy.scope(collection.tenant_id):
+        mine = Tenant.objects.get(id=collection.tenant_id).slug
+    only = ("--tenant", mine)
+    with pytest.raises(CommandError, match="another could be changed for"):
+        space("promote", *only)
+    assert f"{slug} is built" in space("build", *only)
+    told = space("check", *only)
+    assert f"1 of 1 chunks have a vector in {slug}" in told and "both find the same: 1" in told
+    with pytest.raises(CommandError, match="not a space of"):
+        space("canary", "--percent", "5", "--tenant", other_tenant.slug)
+    assert space("promote") == f"{slug} serves docs\n"
+    assert space("rollback") == f"{slug} does not serve any more: docs\n"
+    assert "has no vectors any more of docs" in space("retire")
+    with tenancy.scope(other_tenant.id):
+        theirs.refresh_from_db()
+        assert theirs.second_space is None

@@ -20,7 +20,7 @@ class CollectionList(TenantView):
     @extend_schema(responses=CollectionSerializer(many=True))
     def get(self, request: Request) -> Response:
         """List the collections."""
-        return self.paged(Collection.objects.select_related("space"), collections.show)
+        return self.paged(Collection.objects.select_related("space", "second_space"), collections.show)
 
     @extend_schema(
         request=CollectionCreateSerializer,
