@@ -196,6 +196,8 @@ CELERY_BEAT_SCHEDULE = {
     "evaluations": {"task": "evaluation.drain", "schedule": SWEEP_SECONDS, "options": {"expires": 30}},
     "lexicons": {"task": "documents.lexicons", "schedule": 60, "options": {"expires": 60}},
     "indexes": {"task": "documents.indexes", "schedule": 600, "options": {"expires": 600}},
+    "drift": {"task": "documents.drift", "schedule": 3600, "options": {"expires": 600}},
+    "recall": {"task": "retrieval.recall", "schedule": 600, "options": {"expires": 600}},
     "fingerprints": {"task": "documents.fingerprints", "schedule": 3600, "options": {"expires": 600}},
 }
 CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"

@@ -113,6 +113,7 @@ def remove(*, collection: Collection) -> None:
         cursor.execute("DELETE FROM documents_ingestionjob WHERE collection_id = %s", [collection.id])
         cursor.execute("DELETE FROM documents_reindex WHERE collection_id = %s", [collection.id])
         cursor.execute("DELETE FROM documents_spacebuild WHERE collection_id = %s", [collection.id])
+        cursor.execute("DELETE FROM documents_drift WHERE collection_id = %s", [collection.id])
         cursor.execute("DELETE FROM documents_lexeme WHERE collection_id = %s", [collection.id])
         cursor.execute("DELETE FROM documents_lexicon WHERE collection_id = %s", [collection.id])
         cursor.execute("DELETE FROM documents_document WHERE collection_id = %s", [collection.id])

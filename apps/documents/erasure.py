@@ -70,6 +70,7 @@ def keepers() -> Iterator[Keeper]:
 def erase(document: Document) -> None:
     """Inside a scope, of a document that is deleted and locked: remove its content, leave the tombstone."""
     lexicon.forget(document)
+    db.run("forget_drift", collection=document.collection_id)
     for keeper in keepers():
         keeper.remove(document.id)
     name = document.source_uri

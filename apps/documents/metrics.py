@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from django.db import DatabaseError
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import REGISTRY, Collector
 
@@ -19,6 +19,12 @@ STAGE_SECONDS = Histogram(
     "Time of a published version in one stage: wait, parse, chunk, embed, publish; in all, with all waiting: total",
     ["stage"],
     buckets=(0.005, 0.02, 0.05, 0.1, 0.5, 1, 5, 30, 120, 600),
+)
+DRIFT = Gauge(
+    "rag_embedding_drift",
+    "How much further a collection's newest vectors are from what it held before, in standard deviations: the worst",
+    ["space"],
+    multiprocess_mode="mostrecent",
 )
 _STAGES = {
     "queued_ms": "wait",

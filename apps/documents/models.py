@@ -26,6 +26,7 @@ __all__ = [
     "Collection",
     "Document",
     "DocumentVersion",
+    "Drift",
     "EmbeddingSpace",
     "IngestionJob",
     "Lexeme",
@@ -425,6 +426,27 @@ class IngestionJob(models.Model):
 
     def __str__(self) -> str:
         return f"version {self.version} of {self.document_id}"
+
+
+class Drift(models.Model):
+    """What is normal for a collection's vectors in its space, and how far its newest ones were from that (drift.py).
+
+    centroids: float32, n x dimensions. mean, deviation: of a vector's distance to the nearest one, 1 - cosine. epoch:
+    the collection's when it was measured last.
+    """
+
+    collection = models.OneToOneField(Collection, on_delete=models.CASCADE, primary_key=True, db_constraint=False)
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, db_constraint=False, db_index=False)
+    space = models.ForeignKey(EmbeddingSpace, on_delete=models.CASCADE, db_constraint=False, db_index=False)
+    centroids = models.BinaryField()
+    mean = models.FloatField()
+    deviation = models.FloatField()
+    taken_at = models.DateTimeField()
+    epoch = models.BigIntegerField()
+    drift = models.FloatField(default=0)  # in standard deviations
+
+    def __str__(self) -> str:
+        return f"{self.drift:.2f} in {self.collection_id}"
 
 
 class SpaceBuild(models.Model):

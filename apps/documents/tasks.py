@@ -9,7 +9,7 @@ from celery import shared_task
 from django.conf import settings
 from django.utils import timezone
 
-from . import db, embed, index_care, ledger, lexicon, prepare, reindex, schedules, second_space
+from . import db, drift, embed, index_care, ledger, lexicon, prepare, reindex, schedules, second_space
 from .sources import runs, sync
 
 logger = logging.getLogger(__name__)
@@ -58,6 +58,12 @@ def tend_indexes() -> None:
     """Build the vector indexes anew that have too many dead entries, or lists that fit their rows no more."""
     index_care.tend()
     index_care.tend_lists()
+
+
+@shared_task(name="documents.drift")
+def measure_drift() -> None:
+    """See whether new chunks mean something else than those before them."""
+    drift.measure_all()
 
 
 @shared_task(name="documents.spaces")

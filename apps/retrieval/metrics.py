@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 QUERY_SECONDS = Histogram(
     "rag_query_latency_seconds",
@@ -10,6 +10,13 @@ QUERY_SECONDS = Histogram(
     ["stage"],
     buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 5, 10, 30),
 )
+RECALL = Gauge(
+    "rag_recall_at_k",
+    "Of the ten nearest vectors, the share that the vector index finds: the mean of a space's last sampled searches",
+    ["space"],
+    multiprocess_mode="mostrecent",
+)
+RECALL_SAMPLES = Counter("rag_recall_samples_total", "Searches that were compared with an exact one", ["space"])
 SPACE_SECONDS = Histogram(
     "rag_space_search_seconds",
     "Time of a search by vectors in a space, of collections that have a second one: its share beside the other's",

@@ -17,6 +17,7 @@ from apps.documents.embedding import EmbeddingError
 from apps.documents.models import EmbeddingSpace
 
 from . import cache, metrics, past, refine
+from . import recall as recall_monitor
 from .explain import explained
 from .query_vectors import cached_vector, new_vector
 from .scopes import one_space, reading, recall, recalled, scopes_from, scopes_of, serving, unchanged
@@ -62,9 +63,12 @@ def _search(*, tenant_id: UUID, query: SearchQuery) -> SearchResult:
     if scopes and not lexical:
         metrics.VECTOR_SEARCH_SUCCESS.inc()
         metrics.QUERY_SECONDS.labels(stage="embed").observe(found.embedded - started)
-    if found.space is not None and any(scope.second for scope in scopes):
-        metrics.SPACE_SECONDS.labels(space=found.space.slug).observe(found.searched - found.embedded)
-        metrics.SPACE_SEARCHES.labels(space=found.space.slug, outcome="found" if hits else "empty").inc()
+    if found.vector is not None and found.served:
+        recall_monitor.note(tenant_id, query, found.served, found.vector)
+        if any(scope.second for scope in scopes):
+            space = found.served[0].space.slug
+            metrics.SPACE_SECONDS.labels(space=space).observe(found.searched - found.embedded)
+            metrics.SPACE_SEARCHES.labels(space=space, outcome="found" if hits else "empty").inc()
     metrics.QUERY_SECONDS.labels(stage="search").observe(found.searched - found.embedded)
     metrics.QUERY_SECONDS.labels(stage="total").observe(ended - started)
     shown = {hit.document_id for hit in hits}
@@ -93,11 +97,12 @@ def _search(*, tenant_id: UUID, query: SearchQuery) -> SearchResult:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """space: whose vectors were searched. embedded, searched: when the vector was there and when the hits were, by
-    time.perf_counter."""
+    """served: the collections as this query searched them. embedded, searched: when the vector was there and when the
+    hits were, by time.perf_counter."""
 
     scopes: list[Scope]
-    space: EmbeddingSpace | None
+    served: list[Scope]
+    vector: Vector | None
     rows: list[tuple[Any, ...]]
     hits: list[Hit]
     explain: dict[str, Any] | None
@@ -163,7 +168,7 @@ def _searched(found: list[Scope], query: SearchQuery, vector: Vector | None) -> 
     hits = _hits(rows, scopes, query)
     searched = time.perf_counter()
     told = explained(scopes, query, vector) if query.explain and scopes else None
-    return _Found(found, scopes[0].space if vector is not None else None, rows, hits, told, embedded, searched)
+    return _Found(found, scopes, vector, rows, hits, told, embedded, searched)
 
 
 def _hits(rows: list[tuple[Any, ...]], scopes: list[Scope], query: SearchQuery) -> list[Hit]:

@@ -83,6 +83,10 @@ dense AS MATERIALIZED (
     ORDER BY embedding {operator} %(vector)s::{type} LIMIT {candidates}
 ),
 
+-- name: nearest
+-- How near the nearest are that a leg finds: for comparing one way with another.
+WITH {leg} SELECT similarity FROM dense ORDER BY similarity DESC LIMIT {k}
+
 -- name: dense_binary
 -- The same through an index of bits, one for each dimension's sign: more candidates than wanted, which are compared
 -- again by the vectors themselves.

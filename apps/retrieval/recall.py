@@ -1,0 +1,132 @@
+"""The recall monitor: does the vector index still find what a comparison of all vectors finds?
+
+1. A small share of the searches that have asked the index leave their vector in Redis (`note`): no text, and of a
+   search with a filter or of the past nothing.
+2. `measure`, called by beat, asks again for each of them, by the index as searches ask it and exactly, in one snapshot.
+   Recall@10 is the share of the ten that the index found, or found as near.
+3. The mean of a space's last samples is the gauge `rag_recall_at_k`; one below LEAST is logged as a warning.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import random
+from typing import Any, cast
+from uuid import UUID
+
+import numpy as np
+import orjson
+from django.conf import settings
+from django.db import DatabaseError
+from redis import Redis
+from redis.exceptions import RedisError
+
+from apps.access import tenancy
+from apps.access.problems import Problem
+from apps.access.sql import execute
+
+from . import metrics, policy
+from .scopes import scopes_of, serving
+from .statement import QUERIES, choose, index_settings, legs_of
+from .types import Scope, SearchQuery, Vector
+
+logger = logging.getLogger(__name__)
+
+SHARE = 0.01  # of the searches; a note takes a look at Redis
+MOST_NOTES = 100  # that wait to be measured; others are dropped
+NOTES_SECONDS = 24 * 3600
+KEPT = 200  # samples of a space that its recall is the mean of
+FEWEST = 20  # before a warning
+LEAST = 0.95
+K = 10
+ALIKE = 1e-5  # of a similarity: as near
+_NOTES = "rs:recall:notes"
+
+
+def note(tenant_id: UUID, query: SearchQuery, scopes: list[Scope], vector: Vector) -> None:
+    """Now and then, after a search: keep its vector for `measure`."""
+    if random.random() >= SHARE or query.filter is not None or query.is_past or policy.compares_all(scopes):
+        return
+    space, second = scopes[0].space, scopes[0].second
+    said: dict[str, Any] = {"tenant": str(tenant_id), "collections": query.collections, "space": str(space.id)}
+    said["second"] = space == second
+    try:
+        sending = _redis().pipeline(transaction=False)
+        sending.lpush(_NOTES, orjson.dumps(said) + b"\n" + vector.astype("<f4").tobytes())
+        sending.ltrim(_NOTES, 0, MOST_NOTES - 1)
+        sending.expire(_NOTES, NOTES_SECONDS)
+        sending.execute()
+    except (RedisError, OSError) as error:
+        logger.warning("a sample of recall is lost: %s", error)
+
+
+def measure() -> dict[str, float]:
+    """Outside of a scope: measure what has been noted. The recall of each space that was asked, by slug."""
+    measured: dict[str, list[float]] = {}
+    for noted in cast(list[bytes] | None, _redis().lpop(_NOTES, MOST_NOTES)) or []:
+        said, _, sent = noted.partition(b"\n")
+        found = _sample(orjson.loads(said), np.frombuffer(sent, dtype="<f4"))
+        if found is not None:
+            measured.setdefault(found[0], []).append(found[1])
+    recalls = {}
+    for slug, samples in measured.items():
+        metrics.RECALL_SAMPLES.labels(space=slug).inc(len(samples))
+        recalls[slug], count = _kept(slug, samples)
+        metrics.RECALL.labels(space=slug).set(recalls[slug])
+        if recalls[slug] < LEAST and count >= FEWEST:
+            logger.warning(
+                "the vector index of the space %s finds %.3f of the nearest (of %d searches): build it anew with "
+                "manage.py space index, or partitions rebuild-index",
+                slug,
+                recalls[slug],
+                count,
+            )
+    return recalls
+
+
+def _sample(said: dict[str, Any], vector: Vector) -> tuple[str, float] | None:
+    """(the space, recall) of one vector; None where the collections are gone, are searched by another space, or
+    exactly, by now."""
+    slugs = None if said["collections"] is None else tuple(said["collections"])
+    query = SearchQuery("", collections=slugs, k=K, mode="dense", second=said["second"])
+    try:
+        with tenancy.snapshot(said["tenant"]):
+            scopes = [scope for scope in serving(scopes_of(slugs), query) if str(scope.space.id) == said["space"]]
+            if not scopes or policy.compares_all(scopes):
+                return None
+            timeout = {"statement_timeout": f"{settings.SEARCH_TIMEOUT_SECONDS * 1000:.0f}"}
+            tenancy.set_local(timeout | index_settings(scopes, query))
+            legs, names, parameters = legs_of(scopes, query, vector, choose(scopes, query))
+            found = _similarities(next(iter(legs.values())), parameters)
+            exact = _similarities(QUERIES["dense_exact"].format(**names, holds=""), parameters)
+    except (Problem, DatabaseError) as error:
+        logger.info("a sample of recall was left out: %s", error)
+        return None
+    if not exact:
+        return None
+    as_near = sum(similarity >= exact[-1] - ALIKE for similarity in found)
+    return scopes[0].space.slug, min(1.0, as_near / len(exact))
+
+
+def _similarities(leg: str, parameters: dict[str, Any]) -> list[float]:
+    """Those of the nearest K that a leg of a search finds, the nearest first."""
+    statement = QUERIES["nearest"].format(leg=leg.strip().rstrip(","), k=K)
+    return [row[0] for row in execute(statement, parameters).fetchall()]
+
+
+def _kept(slug: str, samples: list[float]) -> tuple[float, int]:
+    """(mean, how many) of a space's last samples, with these."""
+    key = f"rs:recall:{slug}"
+    sending = _redis().pipeline()
+    sending.lpush(key, *samples)
+    sending.ltrim(key, 0, KEPT - 1)
+    sending.expire(key, 7 * NOTES_SECONDS)
+    sending.lrange(key, 0, -1)
+    last = [float(each) for each in sending.execute()[-1]]
+    return float(np.mean(last)), len(last)
+
+
+@functools.cache
+def _redis() -> Redis:
+    return Redis.from_url(settings.REDIS_URL, socket_timeout=1, socket_connect_timeout=1)
