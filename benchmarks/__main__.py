@@ -28,10 +28,11 @@ NAMES = (
     "sync",
     "memory",
     "flat",
+    "replicas",
     "first_answer",
 )
 #: They need an environment of their own, or take long.
-ON_REQUEST = ("beside", "beside_search", "formats_limits", "partitions", "retrieval")
+ON_REQUEST = ("beside", "beside_search", "formats_limits", "model_change", "partitions", "retrieval")
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -9,6 +9,7 @@ import math
 import os
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
@@ -97,3 +98,13 @@ def database(name: str, url: str) -> dict[str, object]:
         "CONN_MAX_AGE": 0,
         "OPTIONS": options,
     }
+
+
+def replica(name: str, url: str, primary: dict[str, Any]) -> dict[str, object]:
+    """A read replica's address as Django's connection settings: for the role that the application has on the primary,
+    whose password it is too where the address has none. Another role might see what that one may not."""
+    found = database(name, url)
+    if found["USER"] not in ("", primary["USER"]):
+        raise ImproperlyConfigured(f"{name} must have the role {primary['USER']} or none; it has {found['USER']!r}")
+    role = {"USER": primary["USER"], "PASSWORD": found["PASSWORD"] or primary["PASSWORD"]}
+    return primary | found | role

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Any
 
@@ -18,7 +18,9 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
+from apps.access import replicas
 from apps.access.authentication import ApiKeyAuthentication
+from apps.access.metrics import ReplicaCollector
 from apps.access.problems import Problem, page
 from apps.documents.metrics import LedgerCollector
 
@@ -52,7 +54,8 @@ def healthz(request: HttpRequest) -> JsonResponse:
 def readyz(request: HttpRequest) -> JsonResponse:
     """200 when every dependency answers, 503 otherwise; details for an admin key only."""
     checks = {"postgres": _check(_postgres), "migrations": _check(_migrations), "redis": _check(_redis)}
-    # Without Redis nothing is lost and searches go on: it is reported, but does not take the process out of service.
+    # Without Redis nothing is lost and searches go on, as they do without replicas: these are reported, but do not take
+    # the process out of service.
     ready = checks["postgres"] == checks["migrations"] == "ok"
     body: dict[str, Any] = {"status": "ready" if ready else "not ready"}
     try:
@@ -60,7 +63,7 @@ def readyz(request: HttpRequest) -> JsonResponse:
     except Exception:  # a bad key, or no database to ask
         found = None
     if found is not None and "admin" in found[0].scopes:
-        body["checks"] = checks
+        body["checks"] = checks | {each.alias: str(each) for each in replicas.standing()}
     return JsonResponse(body, status=200 if ready else 503, headers={} if ready else {"Retry-After": "2"})
 
 
@@ -76,13 +79,19 @@ class MetricsView(APIView):
 
 def registry() -> CollectorRegistry:
     """The metrics of all processes of this data directory, dead ones included, so that no counter falls; and the
-    gauges of the ledger."""
+    gauges of the ledger and of the replicas."""
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         return REGISTRY
     found = CollectorRegistry()
     MultiProcessCollector(found)
     found.register(LedgerCollector())
+    found.register(ReplicaCollector(_replicas))
     return found
+
+
+def _replicas() -> Iterator[tuple[str, bool, float | None]]:
+    for each in replicas.standing():
+        yield each.alias, each.why is None, each.lag
 
 
 def _check(probe: Callable[[], None]) -> str:

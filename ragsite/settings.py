@@ -94,6 +94,7 @@ MIDDLEWARE = [
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "apps.access.middleware.CuratorTenantMiddleware",
+    "apps.access.middleware.ReplicaMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_prometheus.middleware.PrometheusAfterMiddleware",
@@ -139,15 +140,22 @@ def _app_database() -> dict[str, object]:
 
 
 DATABASES: dict[str, dict] = {"default": _app_database(), "owner": env.database("DATABASE_URL", DATABASE_URL)}
-DATABASES["default"]["OPTIONS"]["pool"] = {
-    "min_size": 1,
-    "max_size": env.integer("DATABASE_POOL_SIZE", 16, at_least=1),
-    "timeout": 3,
-    # The pool waits twice as long before each new attempt; given up early, the next request begins anew, and
-    # a server that was away for minutes is used as soon as it is back.
-    "reconnect_timeout": 2,
-}
-DATABASES["default"]["OPTIONS"]["prepare_threshold"] = 0  # named statements (apps/access/sql.py) stay prepared
+# Streaming replicas that searches are given to (apps/access/replicas.py).
+REPLICAS = [f"replica_{number}" for number, _ in enumerate(env.words("DATABASE_REPLICA_URLS"))]
+for _alias, _url in zip(REPLICAS, env.words("DATABASE_REPLICA_URLS"), strict=True):
+    DATABASES[_alias] = env.replica("DATABASE_REPLICA_URLS", _url, DATABASES["default"])
+REPLICA_MAX_LAG_SECONDS = env.decimal("REPLICA_MAX_LAG_SECONDS", 30.0)
+DATABASE_POOL_SIZE = env.integer("DATABASE_POOL_SIZE", 16, at_least=1)
+for _alias in ("default", *REPLICAS):
+    DATABASES[_alias]["OPTIONS"]["pool"] = {
+        "min_size": 1,
+        "max_size": DATABASE_POOL_SIZE,
+        "timeout": 3 if _alias == "default" else 0.5,  # who waits for a replica goes to the primary
+        # The pool waits twice as long before each new attempt; given up early, the next request begins anew, and
+        # a server that was away for minutes is used as soon as it is back.
+        "reconnect_timeout": 2,
+    }
+    DATABASES[_alias]["OPTIONS"]["prepare_threshold"] = 0  # named statements (apps/access/sql.py) stay prepared
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # auto: Citus when its extension is in the database, hash partitions on one Postgres otherwise.

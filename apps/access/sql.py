@@ -1,19 +1,22 @@
 """Named queries: `sql/*.sql` files beside the code that runs them, each query under a `-- name:` line; and running
-them prepared, several in one round trip."""
+them prepared, several in one round trip, on the primary or on a replica."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 import psycopg
-from django.db import connection
+from django.db import DEFAULT_DB_ALIAS, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 _NAME = re.compile(r"^-- name: (\w+)[^\n]*\n", re.MULTILINE)
 _COMMENT = re.compile(r"^--.*\n", re.MULTILINE)  # psycopg reads statements over 4,096 bytes anew each time
+_alias: ContextVar[str] = ContextVar("alias", default=DEFAULT_DB_ALIAS)
 
 
 def load(directory: Path) -> dict[str, str]:
@@ -28,12 +31,28 @@ def load(directory: Path) -> dict[str, str]:
     return queries
 
 
+def database() -> BaseDatabaseWrapper:
+    """What `execute` and `tenancy.snapshot` talk to: the primary, but in a block of `reading_from`."""
+    return connections[_alias.get()]
+
+
+@contextmanager
+def reading_from(alias: str) -> Iterator[None]:
+    """For a block that only reads: from this database. Django's own `connection` stays the primary's."""
+    token = _alias.set(alias)
+    try:
+        yield
+    finally:
+        _alias.reset(token)
+
+
 def execute(statement: str, parameters: dict[str, Any]) -> psycopg.Cursor:
-    """Run one of a fixed set of statements on the application's connection.
+    """Run one of a fixed set of statements, on the application's connection or in `reading_from` a replica's.
 
     Django's cursors write the parameters into the statement, and Postgres plans it anew for every partition, which
     takes longer than most of these statements do. Here it stays prepared in the session, the parameters beside it.
     """
+    connection = database()
     connection.ensure_connection()
     connection.validate_no_broken_transaction()
     with connection.wrap_database_errors:

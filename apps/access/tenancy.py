@@ -22,14 +22,14 @@ from uuid import UUID, uuid5
 
 import psycopg
 from django.conf import settings
-from django.db import DatabaseError, OperationalError, connections, transaction
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, OperationalError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations.operations.special import RunSQL
 from psycopg import errors as pg
 from psycopg.pq import TransactionStatus
 
-from .sql import execute, pipeline
+from .sql import database, execute, pipeline
 
 TENANTS = UUID("8f0f2d6e-1f0b-5c0e-9a57-3a5a3c1b6f10")
 DEFAULT_TENANT = "default"
@@ -63,9 +63,10 @@ def is_clustered(connection: BaseDatabaseWrapper) -> bool:
 
 def set_local(values: Mapping[str, str]) -> None:
     """Inside a scope: settings for the rest of its transaction. Names are constants."""
-    if is_clustered(connections["default"]):  # which takes no other form to its workers
+    connection = database()
+    if is_clustered(connection):  # which takes no other form to its workers
         for name, value in values.items():
-            connections["default"].connection.execute(f"SET LOCAL {name} = '{value}'", prepare=False)
+            connection.connection.execute(f"SET LOCAL {name} = '{value}'", prepare=False)
         return
     each = ", ".join(f"set_config('{name}', %({name})s, true)" for name in values)
     execute(f"SELECT {each}", dict(values))
@@ -123,12 +124,12 @@ def snapshot(tenant_id: UUID | str) -> Iterator[None]:
     tenant and all settings cost no round trip of their own. So a failure shows where rows are fetched, and one call
     takes one statement. Not for savepoints (transaction.atomic): Django does not know of this transaction.
     """
-    connection = connections["default"]
+    connection = database()
     connection.ensure_connection()
     clustered = is_clustered(connection)
     session = connection.connection
     if is_open():
-        if current() != str(tenant_id):
+        if current(using=connection.alias) != str(tenant_id):
             raise transaction.TransactionManagementError("a snapshot belongs to one tenant")
         with connection.wrap_database_errors:
             yield
@@ -155,7 +156,7 @@ def snapshot(tenant_id: UUID | str) -> Iterator[None]:
 
 def is_open() -> bool:
     """Are we inside a scope or a snapshot?"""
-    connection = connections["default"]
+    connection = database()
     if connection.in_atomic_block or connection.connection is None:
         return connection.in_atomic_block
     session = connection.connection
@@ -170,7 +171,7 @@ class Unexpected(Exception):
 @contextmanager
 def expecting(statement: str, parameters: dict[str, Any], row: tuple[Any, ...]) -> Iterator[None]:
     """The first snapshot of the block also reads a row, in the same round trip. Unless it is this one, the block raises
-    Unexpected, whatever else it would have raised; as it does without any snapshot."""
+    Unexpected, whatever else it would have raised; as it does without any snapshot. A replica's does not count."""
     token = _expected.set((statement, parameters, row))
     try:
         yield
@@ -184,7 +185,7 @@ def expecting(statement: str, parameters: dict[str, Any], row: tuple[Any, ...]) 
 @contextmanager
 def _as_expected() -> Iterator[None]:
     expected = _expected.get()
-    if expected is None:
+    if expected is None or database().alias != DEFAULT_DB_ALIAS:
         yield
         return
     statement, parameters, row = expected

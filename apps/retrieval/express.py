@@ -9,6 +9,7 @@ from http import HTTPStatus
 
 from rest_framework.exceptions import ValidationError
 
+from apps.access import replicas
 from apps.access.authentication import secret_of
 from apps.access.keys import Caller, recognise, recognising
 from apps.access.problems import MEDIA_TYPE, Problem, as_problem, document, headers_of
@@ -33,6 +34,7 @@ def answer(headers: Mapping[str, str], body: bytes, request_id: str) -> tuple[in
     secret = secret_of(headers.get("x-api-key", ""), headers.get("authorization", ""))
     if not secret:
         return None
+    replicas.read_after(headers.get(replicas.HEADER.lower(), ""))
     try:
         query = _query(body)
         if query is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from django.conf import settings
 from django.db import DatabaseError
 from psycopg import errors as pg
 
-from apps.access import tenancy
+from apps.access import replicas, tenancy
 from apps.access.problems import Problem
 from apps.documents.embedding import EmbeddingError
 from apps.documents.models import EmbeddingSpace
@@ -23,6 +24,8 @@ from .query_vectors import cached_vector, new_vector
 from .scopes import one_space, reading, recall, recalled, scopes_from, scopes_of, serving, unchanged
 from .statement import hit, rows_of
 from .types import Hit, Scope, SearchQuery, SearchResult, Vector
+
+logger = logging.getLogger(__name__)
 
 
 def search(*, tenant_id: UUID, query: SearchQuery, reuse: bool = True) -> SearchResult:
@@ -129,7 +132,11 @@ def _found(tenant_id: UUID, query: SearchQuery) -> _Found:
 
 def _as_recalled(tenant_id: UUID, query: SearchQuery) -> _Found | None:
     """In the one round trip of the search itself, where the collections are still as the last searches found them: what
-    they are is read with the rows, and the vector is there before. None where they are not."""
+    they are is read with the rows, and the vector is there before. None where they are not.
+
+    Of a replica, where there is one: what it finds is what the primary would find, if its collections are the same and
+    the primary says so after it has found it (docs/adr/0016-replicas.md).
+    """
     expected = None if query.explain or tenancy.is_open() else recalled(tenant_id, query.collections)
     if not expected:
         return None
@@ -140,16 +147,48 @@ def _as_recalled(tenant_id: UUID, query: SearchQuery) -> _Found | None:
             vector = cached_vector(tenant_id=tenant_id, space=space, query=query.query)
             if vector is None:
                 vector = new_vector(tenant_id=tenant_id, space=space, query=query.query)
+        replica = replicas.choose() if _may_be_replicas(query) else None
+        if replica and (found := _by(replica, tenant_id, query, expected, vector)):
+            holds = cache.holds(tenant_id, query, found.scopes, cache.documents_of(found.hits))
+            replica.count("used" if holds else "behind")
+            return found if holds else None
         with tenancy.snapshot(tenant_id):
             past.refuse_future(query)
-            read = reading(query.collections)
-            found = _searched(expected, query, vector)
-            return found if unchanged(expected, scopes_from(read, query.collections)) else None
+            return _if_unchanged(expected, query, vector)
     except (Problem, EmbeddingError, DatabaseError):
         with tenancy.snapshot(tenant_id):
             if unchanged(expected, scopes_of(query.collections)):  # not because they have changed
                 raise
         return None
+
+
+def _if_unchanged(expected: list[Scope], query: SearchQuery, vector: Vector | None) -> _Found | None:
+    """Inside a snapshot: what is found, None where the collections are not as expected."""
+    read = reading(query.collections)
+    found = _searched(expected, query, vector)
+    return found if unchanged(expected, scopes_from(read, query.collections)) else None
+
+
+def _may_be_replicas(query: SearchQuery) -> bool:
+    """May a replica do the search, because the primary can prove what it finds? Who asks for what has just been
+    written asks the primary, which is certain to have it."""
+    return cache.is_provable(query) and query.consistency != "strong" and not query.min_versions
+
+
+def _by(
+    replica: replicas.Replica, tenant_id: UUID, query: SearchQuery, expected: list[Scope], vector: Vector | None
+) -> _Found | None:
+    """What a replica finds, to be proved; None where its collections are not as expected, or it fails."""
+    try:
+        with replica.snapshot(tenant_id):
+            found = _if_unchanged(expected, query, vector)
+    except (Problem, DatabaseError, replicas.NotFollowing) as error:
+        logger.warning("%s has not answered, the primary will: %s", replica.alias, error)
+        replica.count("failed")
+        return None
+    if found is None:
+        replica.count("behind")
+    return found
 
 
 def _space(scopes: list[Scope], query: SearchQuery) -> EmbeddingSpace | None:

@@ -11,11 +11,10 @@ from typing import Any
 from uuid import UUID
 
 from django.conf import settings
-from django.db import connection
 from django.db.backends.utils import CursorWrapper
 
 from apps.access import tenancy
-from apps.access.sql import execute, load
+from apps.access.sql import database, execute, load
 from apps.documents import attributes
 from apps.documents.db import vector_from, vector_text
 from apps.documents.embedding import EmbeddingError
@@ -176,7 +175,7 @@ def choose(collections: Sequence[Scope], query: SearchQuery) -> Choice:
     chunks = sum(collection.chunks for collection in collections)
     most = policy.most_compared(collections, policy.candidates(query)) / max(1, chunks)
     if query.filter is not None or query.as_of is not None:
-        with connection.cursor() as cursor:
+        with database().cursor() as cursor:
             part = _share(cursor, collections, query, most)
     few = part is not None and not exact and part <= most
     every = few or query.pinned is not None

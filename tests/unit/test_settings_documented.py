@@ -102,6 +102,8 @@ def test_the_example_environment_names_known_variables_and_every_required_one(re
         pytest.param("DATABASE_URL", "mysql://h/d", "must start with postgresql://", id="database-scheme"),
         pytest.param("DATABASE_URL", "postgresql://h:p/d", "port that is not a number", id="database-port"),
         pytest.param("DATABASE_APP_URL", "postgresql://h/", "must name a database", id="database-name"),
+        pytest.param("DATABASE_REPLICA_URLS", "postgresql://h/d,mysql://h/d", "must start with", id="replica-scheme"),
+        pytest.param("DATABASE_REPLICA_URLS", "postgresql://root@h/d", "have the role ragsite_app", id="replica-role"),
         pytest.param("LLM_URL", "", "must be set", id="needed-by-another"),
     ],
 )
