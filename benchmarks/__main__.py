@@ -31,7 +31,8 @@ NAMES = (
     "replicas",
     "first_answer",
 )
-ON_REQUEST = ("beside", "beside_search", "formats_limits", "model_change", "retrieval")  # needs more, or takes long
+#: They need an environment of their own, or take long.
+ON_REQUEST = ("beside", "beside_search", "formats_limits", "model_change", "partitions", "retrieval")
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -211,8 +211,8 @@ def _sizes(dice: np.random.Generator, chunks: int) -> npt.NDArray[np.int64]:
     return np.append(sizes[:whole], rest) if rest else sizes[:whole]
 
 
-def _centres() -> Floats:
-    return _unit(np.random.default_rng(0).standard_normal((TOPICS, DIMENSIONS), np.float32))
+def _centres(topics: int = TOPICS) -> Floats:
+    return _unit(np.random.default_rng(0).standard_normal((topics, DIMENSIONS), np.float32))
 
 
 def _around(centres: Floats, dice: np.random.Generator) -> Floats:

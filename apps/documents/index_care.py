@@ -20,7 +20,17 @@ from django.db.backends.utils import CursorWrapper
 
 from .engines import GraphEntries, engine_for
 from .models import EmbeddingSpace
-from .spaces import build_settings, index_concurrently, index_lock, is_indexed, lists_for, lists_of
+from .spaces import (
+    building,
+    drop_invalid,
+    index_concurrently,
+    index_lock,
+    is_indexed,
+    lists_for,
+    lists_of,
+    patiently,
+    set_lists,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -79,22 +89,10 @@ def _tend(space: EmbeddingSpace, graph: GraphEntries, *, anew: bool, using: str)
     with index_lock(connection, space, wait=False) as ours, connection.cursor() as cursor:
         if not ours:
             return False
-        cursor.execute(
-            "SELECT format('%%I', i.relname) FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid"
-            " WHERE x.indrelid = %s::regclass AND NOT x.indisvalid",
-            [graph.table],
-        )
-        for (broken,) in cursor.fetchall():
-            cursor.execute(f"DROP INDEX CONCURRENTLY {broken}")
+        drop_invalid(cursor, graph.table)
         if anew:
-            wanted = build_settings(connection, space)
-            try:
-                for name, value in wanted.items():
-                    cursor.execute(f"SET {name} = '{value}'")
-                cursor.execute(f"REINDEX INDEX CONCURRENTLY {graph.index}")
-            finally:
-                for name in wanted:
-                    cursor.execute(f"RESET {name}")
+            with building(connection, space) as build:
+                build.execute(f"REINDEX INDEX CONCURRENTLY {graph.index}")
         cursor.execute(f"VACUUM (INDEX_CLEANUP ON) {graph.table}")
     return True
 
@@ -126,28 +124,18 @@ def rebuild_lists(space: EmbeddingSpace, *, using: str = "owner") -> bool:
     """Make an IVFFlat space's centroids anew from its rows, partition by partition, while it is searched and written
     to. False when another process is at its index."""
     connection = connections[using]
-    with index_lock(connection, space, wait=False) as ours, connection.cursor() as cursor:
+    with index_lock(connection, space, wait=False) as ours:
         if not ours:
             return False
         began, before = time.monotonic(), space.index_parameters.get("lists")
         lists = lists_of(connection, space)
         # A search that takes an index for finer than it is looks into more of it: so the larger number first, ...
-        parameters = space.index_parameters | {"lists": lists}
-        known = EmbeddingSpace.objects.using(using).filter(pk=space.pk)
-        if lists > (before or 0):
-            known.update(index_parameters=parameters)
-        wanted = build_settings(connection, space)
-        try:
-            for name, value in wanted.items():
-                cursor.execute(f"SET {name} = '{value}'")
+        set_lists(space, max(lists, before or 0), using=using)
+        with building(connection, space) as cursor:
             for index in _list_indexes(cursor, space):
-                cursor.execute(f"ALTER INDEX {index} SET (lists = {lists})")
+                patiently(cursor, f"ALTER INDEX {index} SET (lists = {lists})")
                 cursor.execute(f"REINDEX INDEX CONCURRENTLY {index}")
-        finally:
-            for name in wanted:
-                cursor.execute(f"RESET {name}")
-        known.update(index_parameters=parameters)  # ... the smaller one last
-        space.index_parameters = parameters
+        set_lists(space, lists, using=using)  # ... the smaller one last
     logger.info("%s: %s lists made anew as %d in %.1f s", space.slug, before, lists, time.monotonic() - began)
     return True
 

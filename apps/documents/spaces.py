@@ -15,10 +15,11 @@ from typing import Any
 import psutil
 from django.conf import settings
 from django.core.exceptions import ValidationError
-from django.db import connections
+from django.db import OperationalError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.backends.utils import CursorWrapper
+from psycopg import errors
 
 from apps.access.roles import grant_after_migrate
 from apps.access.tenancy import wall_sql
@@ -257,32 +258,74 @@ def index_concurrently(
     """
     connection = connections[using]
     if space.index_method == EmbeddingSpace.Index.IVFFLAT and not is_indexed(space, using=using):
-        space.index_parameters |= {"lists": lists_of(connection, space)}
-        EmbeddingSpace.objects.using(using).filter(pk=space.pk).update(index_parameters=space.index_parameters)
-    with index_lock(connection, space), connection.cursor() as cursor:
+        set_lists(space, lists_of(connection, space), using=using)
+    with index_lock(connection, space), building(connection, space) as cursor:
         if is_indexed(space, using=using):
             return
-        wanted = build_settings(connection, space)
+        whole = [space.table] if engine_for(connection).name == "citus" else []
+        for leaf in whole or engine_for(connection).partitions(connection, space.table):
+            told(leaf)
+            _index_leaf(cursor, space, leaf, name=index_name(space) if whole else leaf_index(leaf))
+        if not whole:
+            put_over(cursor, space)
+
+
+@contextlib.contextmanager
+def building(connection: BaseDatabaseWrapper, space: EmbeddingSpace) -> Iterator[CursorWrapper]:
+    """Outside of a transaction: a cursor in a session that is set to build the space's index. Whoever is killed does
+    not go on building."""
+    wanted = build_settings(connection, space) | {"client_connection_check_interval": "1s"}
+    with connection.cursor() as cursor:
         try:
             for name, value in wanted.items():
                 cursor.execute(f"SET {name} = '{value}'")
-            whole = [space.table] if engine_for(connection).name == "citus" else []
-            for leaf in whole or engine_for(connection).partitions(connection, space.table):
-                told(leaf)
-                _index_leaf(cursor, space, leaf, name=index_name(space) if whole else leaf.strip('"') + "_vectors")
-            if not whole:
-                cursor.execute(index_sql(space, f'"{space.table}"', name=index_name(space)))
+            yield cursor
         finally:
             for name in wanted:
                 cursor.execute(f"RESET {name}")
 
 
+def leaf_index(leaf: str) -> str:
+    """The name of the vector index that a partition got before there was one over all."""
+    return leaf.strip('"') + "_vectors"
+
+
+def put_over(cursor: CursorWrapper, space: EmbeddingSpace) -> None:
+    """One index over those of all partitions, in a moment."""
+    patiently(cursor, index_sql(space, f'"{space.table}"', name=index_name(space)))
+
+
+def patiently(cursor: CursorWrapper, statement: str) -> None:
+    """Outside of a transaction: a statement that takes a moment, and has to be alone for it. Others would wait behind
+    it for as long as it waits itself: after a second it lets them pass and tries again."""
+    while True:
+        try:
+            cursor.execute("SET lock_timeout = '1s'")
+            cursor.execute(statement)
+            return
+        except OperationalError as error:
+            if not isinstance(error.__cause__, errors.LockNotAvailable):
+                raise
+        finally:
+            cursor.execute("RESET lock_timeout")
+        time.sleep(1)
+
+
+def drop_invalid(cursor: CursorWrapper, leaf: str) -> None:
+    """What builds of a partition's indexes left when they were interrupted."""
+    cursor.execute(
+        "SELECT format('%%I', i.relname) FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid"
+        " WHERE x.indrelid = %s::regclass AND NOT x.indisvalid",
+        [leaf],
+    )
+    for (broken,) in cursor.fetchall():
+        cursor.execute(f"DROP INDEX CONCURRENTLY {broken}")
+
+
 def _index_leaf(cursor: CursorWrapper, space: EmbeddingSpace, leaf: str, *, name: str) -> None:
-    cursor.execute("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(%s)", [name])
-    found = cursor.fetchone()
-    if found and not found[0]:  # of a build that was interrupted
-        cursor.execute(f'DROP INDEX CONCURRENTLY "{name}"')
-    if not (found and found[0]):
+    drop_invalid(cursor, leaf)
+    cursor.execute("SELECT to_regclass(%s)", [name])
+    if cursor.fetchone()[0] is None:
         cursor.execute(index_sql(space, leaf, name=name, concurrently=True))
 
 
@@ -304,16 +347,17 @@ def index_sql(space: EmbeddingSpace, table: str, *, name: str, concurrently: boo
 
 def _about_rows(connection: BaseDatabaseWrapper, space: EmbeddingSpace) -> int:
     """At most so many vectors, by the size of their table: the owner is behind the wall as well and can count none."""
-    return _bytes(connection, space) // (space.dimensions * (2 if space.storage == "halfvec" else 4))
+    return sum(_bytes(connection, space)) // (space.dimensions * (2 if space.storage == "halfvec" else 4))
 
 
-def _bytes(connection: BaseDatabaseWrapper, space: EmbeddingSpace) -> int:
+def _bytes(connection: BaseDatabaseWrapper, space: EmbeddingSpace) -> list[int]:
+    """The size of each of the space's partitions."""
     leaves = engine_for(connection).partitions(connection, space.table)
     with connection.cursor() as cursor:
         # (An empty table may have a page for values that are stored out of line.)
         size = "CASE pg_relation_size(name) WHEN 0 THEN 0 ELSE pg_table_size(name) END"
-        cursor.execute(f"SELECT sum({size}) FROM unnest(%s::regclass[]) AS name", [leaves])  # noqa: S608
-        return int(cursor.fetchone()[0])
+        cursor.execute(f"SELECT {size} FROM unnest(%s::regclass[]) AS name", [leaves])  # noqa: S608
+        return [row[0] for row in cursor.fetchall()]
 
 
 def build_index(*, space: EmbeddingSpace, using: str = "owner") -> dict[str, Any]:
@@ -323,14 +367,19 @@ def build_index(*, space: EmbeddingSpace, using: str = "owner") -> dict[str, Any
     """
     connection = connections[using]
     if space.index_method == EmbeddingSpace.Index.IVFFLAT:
-        space.index_parameters |= {"lists": lists_of(connection, space)}
-    # In a transaction of its own: Citus builds on all shards at once, and lets nothing be written after that. First,
-    # because a search that takes the index for finer than it is looks into more of it, and not into less.
-    EmbeddingSpace.objects.using(using).filter(pk=space.pk).update(index_parameters=space.index_parameters)
+        # In a transaction of its own: Citus builds on all shards at once, and lets nothing be written after that.
+        # First, because a search that takes the index for finer than it is looks into more of it, and not into less.
+        set_lists(space, lists_of(connection, space), using=using)
     with connection.schema_editor() as editor:
         editor.execute(f'DROP INDEX IF EXISTS "{index_name(space)}"', params=None)
         _create_index(editor, space)
     return space.index_parameters
+
+
+def set_lists(space: EmbeddingSpace, lists: int, *, using: str = "owner") -> None:
+    """What an IVFFlat index is built with, and searches take it to have."""
+    space.index_parameters |= {"lists": lists}
+    EmbeddingSpace.objects.using(using).filter(pk=space.pk).update(index_parameters=space.index_parameters)
 
 
 def lists_of(connection: BaseDatabaseWrapper, space: EmbeddingSpace) -> int:
@@ -351,9 +400,9 @@ def index_name(space: EmbeddingSpace) -> str:
 
 def build_settings(connection: BaseDatabaseWrapper, space: EmbeddingSpace) -> dict[str, str]:
     """Settings of PostgreSQL under which the space's vector index is built."""
-    # A graph that fits into memory is built in a tenth of the time. It takes less than twice the table; not more is set
-    # than that, because a parallel build allocates all of it at once.
-    needed, spare = 2 * _bytes(connection, space), psutil.virtual_memory().available // 4
+    # A graph that fits into memory is built in a tenth of the time. It takes less than twice its partition; not more is
+    # set than that, because a parallel build allocates all of it at once.
+    needed, spare = 2 * max(_bytes(connection, space)), psutil.virtual_memory().available // 4
     megabytes = min(64 + needed // 2**20, max(64, spare // 2**20))
     return {
         "maintenance_work_mem": f"{megabytes}MB",

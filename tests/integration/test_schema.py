@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import psycopg
@@ -25,7 +26,7 @@ from apps.documents.db import vector_text
 from apps.documents.models import Collection, EmbeddingSpace
 from apps.retrieval.scopes import scopes_of
 from apps.retrieval.search import search
-from apps.retrieval.statement import choose, compose, index_settings
+from apps.retrieval.statement import choose, compose, index_settings, legs_of
 from apps.retrieval.types import SearchQuery
 from ragsite import embedded
 from ragsite.embedded.bootstrap import bootstrap
@@ -88,6 +89,34 @@ def test_every_partitions_vector_index_is_used(tenant: Tenant, method: str) -> N
             [used, method],
         )
         assert cursor.fetchone()[0] == settings.PARTITIONS
+
+
+@pytest.mark.parametrize("cheap", [False, True])
+def test_partitions_are_merged_by_distance_and_each_gives_what_is_asked_for_only(tenant: Tenant, cheap: bool) -> None:
+    """Merge Append takes from each index one row more than it passes on. It does so in one process, whatever a parallel
+    plan costs: neither the index scans nor LIMIT have a parallel form."""
+    space = spaces.create(slug=f"plan-top-{uuid4().hex[:6]}", backend="fake", model="fake", dimensions=8)
+    collection = make_collection(tenant, space=space.slug, slug=space.slug)
+    vector = fill(collection, ROWS)
+    query = SearchQuery("anything", k=10, mode="dense")
+    with tenancy.scope(collection.tenant_id), connection.cursor() as cursor:
+        scopes = scopes_of([collection.slug])
+        legs, _, parameters = legs_of(scopes, query, np.asarray(vector, np.float32), choose(scopes, query))
+        tenancy.set_local(index_settings(scopes, query))
+        if cheap:
+            free = ("parallel_setup_cost", "parallel_tuple_cost", "min_parallel_table_scan_size")
+            tenancy.set_local(dict.fromkeys((*free, "min_parallel_index_scan_size"), "0"))
+        leg = "WITH " + legs["dense_index"].rstrip(",") + " SELECT * FROM dense"
+        cursor.execute("EXPLAIN (ANALYZE, FORMAT JSON) " + leg, parameters)
+        found = cursor.fetchone()[0]
+    plan = list(nodes((json.loads(found) if isinstance(found, str) else found)[0]["Plan"]))
+    (limit,) = (node for node in plan if node["Node Type"] == "Limit")
+    (merge,) = (node for node in limit["Plans"] if node["Node Type"] == "Merge Append")
+    scans = [node for node in merge["Plans"] if node.get("Parent Relationship") == "Member"]
+    assert len(scans) == settings.PARTITIONS
+    assert all(node["Node Type"] == "Index Scan" and "Order By" in node for node in scans)
+    assert 10 <= sum(node["Actual Rows"] for node in scans) <= 10 + len(scans)
+    assert not {node["Node Type"] for node in plan} & {"Gather", "Gather Merge", "Sort", "Append"}
 
 
 def test_few_rows_are_scanned_exactly_and_completely(tenant: Tenant) -> None:

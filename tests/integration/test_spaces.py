@@ -88,7 +88,7 @@ def test_what_an_index_finds_is_what_is_nearest(
     vectors, ids = _vectors(ROWS, 1), [uuid4() for _ in range(ROWS)]
     _fill(collection, vectors, ids)
     if method == "ivfflat":
-        monkeypatch.setattr(spaces, "_lists", lambda connection, space: 12)  # so few rows would get one
+        monkeypatch.setattr(spaces, "lists_of", lambda connection, space: 12)  # so few rows would get one
         assert spaces.build_index(space=space)["lists"] == 12
     recall = []
     for query in _vectors(QUERIES, 2):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 
-from .base import GraphEntries
+from .base import PARTS, GraphEntries, Part
 
 ANCHOR = "documents_document"
 
@@ -75,6 +76,21 @@ class CitusEngine:
 
     def graph_entries(self, connection: BaseDatabaseWrapper, table: str) -> list[GraphEntries]:
         return []  # the nodes know
+
+    def parts(self, connection: BaseDatabaseWrapper, table: str) -> list[Part]:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT r.shardid, r.success, r.result, p.nodename || ':' || p.nodeport"
+                " FROM run_command_on_shards(%s::regclass, %s) r JOIN pg_dist_shard_placement p USING (shardid)"
+                " ORDER BY r.shardid",
+                [table, PARTS.format(which="t.oid = '%s'::regclass")],
+            )
+            return [
+                Part(**json.loads(result), node=node)
+                if success
+                else Part(f"{table}_{shard}", node=node, problem=str(result))
+                for shard, success, result, node in cursor.fetchall()
+            ]
 
 
 def _one_connection_per_node(editor: BaseDatabaseSchemaEditor) -> None:

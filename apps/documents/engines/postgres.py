@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 
-from .base import GraphEntries
+from .base import PARTS, GraphEntries, Part
 
 GRAPHS = """
 SELECT format('%%I', t.relname), format('%%I', i.relname), greatest(i.reltuples, 0), pg_stat_get_dead_tuples(t.oid),
@@ -85,3 +86,11 @@ class PostgresEngine:
                 [self.partitions(connection, table)],
             )
             return int(cursor.fetchone()[0])
+
+    def parts(self, connection: BaseDatabaseWrapper, table: str) -> list[Part]:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                PARTS.format(which="t.oid = ANY(%s::regclass[])"),
+                [self.partitions(connection, table) or [table]],
+            )
+            return [Part(**json.loads(row[0]) if isinstance(row[0], str) else row[0]) for row in cursor.fetchall()]
