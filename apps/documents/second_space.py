@@ -129,6 +129,7 @@ def finish(space: EmbeddingSpace) -> bool:
     if uses(space).building:
         return False
     spaces.index_concurrently(space)
+    spaces.analyze(space)
     spaces.set_state(space, EmbeddingSpace.State.LIVE)
     return True
 

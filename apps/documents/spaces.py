@@ -237,6 +237,12 @@ def empty(space: EmbeddingSpace, *, using: str = "owner") -> None:
     set_state(space, EmbeddingSpace.State.RETIRED, using=using)
 
 
+def analyze(space: EmbeddingSpace, *, using: str = "owner") -> None:
+    """After many rows have come: let the planner know. Autovacuum would, within minutes."""
+    with connections[using].cursor() as cursor:
+        cursor.execute(f'ANALYZE "{space.table}"')
+
+
 def is_indexed(space: EmbeddingSpace, *, using: str = "default") -> bool:
     """Is there a vector index over all of the space's rows? (That of a partitioned table is valid once each partition's
     is.)"""
@@ -272,9 +278,12 @@ def index_concurrently(
 
 @contextlib.contextmanager
 def building(connection: BaseDatabaseWrapper, space: EmbeddingSpace) -> Iterator[CursorWrapper]:
-    """Outside of a transaction: a cursor in a session that is set to build the space's index. Whoever is killed does
-    not go on building."""
-    wanted = build_settings(connection, space) | {"client_connection_check_interval": "1s"}
+    """Outside of a transaction: a cursor in a session that is set to build the space's index, with half of the
+    processors, because searches go on. Whoever is killed does not go on building."""
+    wanted = build_settings(connection, space) | {
+        "client_connection_check_interval": "1s",
+        "max_parallel_maintenance_workers": str(max(0, (os.cpu_count() or 1) // 2 - 1)),  # beside the session itself
+    }
     with connection.cursor() as cursor:
         try:
             for name, value in wanted.items():
