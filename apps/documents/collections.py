@@ -60,7 +60,7 @@ def create(*, tenant_id: UUID, slug: str, **values: Any) -> Collection:
     collection = Collection(tenant_id=tenant_id, slug=slug)
     _assign(collection, values)
     if collection.space_id is None:
-        collection.space = _default_space()
+        collection.space = default_space()
     collection.indexed_with = reindex.fingerprint(collection)
     try:
         with transaction.atomic():
@@ -228,7 +228,7 @@ def _text_search_exists(name: str) -> bool:
         return cursor.fetchone()[0]
 
 
-def _default_space() -> EmbeddingSpace:
+def default_space() -> EmbeddingSpace:
     """Inside a scope: that of the tenant's latest promotion, else the installation's first."""
     promoted = Collection.objects.filter(promoted_at__isnull=False).select_related("space").order_by("-promoted_at")
     if latest := promoted.first():

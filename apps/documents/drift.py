@@ -91,7 +91,7 @@ def _take(collection: Collection) -> None:
     own: dict[str, Any] = {"collection": collection.id}
     rows = db.rows("sample_vectors", table=collection.space.table, **own, bound=bound, most=2 * SAMPLE)
     vectors = _vectors(rows)
-    if len(vectors) < min(FEWEST, CENTROIDS):
+    if len(vectors) < 2 * CENTROIDS:
         return
     normal = gathered(vectors)
     db.run(

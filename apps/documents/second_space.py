@@ -210,20 +210,17 @@ def coverage(collection: Collection, space: EmbeddingSpace) -> tuple[int, int]:
 
 def show(space: EmbeddingSpace) -> dict[str, Any]:
     """Inside a scope: a space, and what the tenant's collections have to do with it."""
-    collections = []
-    for each in Collection.objects.order_by("slug"):
-        if space.id not in (each.space_id, each.second_space_id):
-            continue
-        build = SpaceBuild.objects.filter(collection=each, space=space).order_by("-created_at").first()
-        collections.append(
-            {
-                "slug": each.slug,
-                "role": "serving" if each.space_id == space.id else "second",
-                "chunks": each.chunks,
-                "canary_percent": each.canary_percent if each.second_space_id == space.id else 0,
-                "build": build and _show_build(build),
-            }
-        )
+    last = {build.collection_id: build for build in SpaceBuild.objects.filter(space=space.id).order_by("created_at")}
+    collections = [
+        {
+            "slug": each.slug,
+            "role": "serving" if each.space_id == space.id else "second",
+            "chunks": each.chunks,
+            "canary_percent": each.canary_percent if each.second_space_id == space.id else 0,
+            "build": _show_build(last[each.id]) if each.id in last else None,
+        }
+        for each in Collection.objects.filter(Q(space=space.id) | Q(second_space=space.id)).order_by("slug")
+    ]
     return {
         "id": space.id,
         "slug": space.slug,

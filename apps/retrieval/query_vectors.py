@@ -68,7 +68,7 @@ def _keep(tenant_id: UUID, space: EmbeddingSpace, queries: Sequence[str], vector
     for key, vector in kept:
         _remember(key, vector)
     with contextlib.suppress(RedisError, OSError):
-        sending = _redis().pipeline(transaction=False)
+        sending = redis_client().pipeline(transaction=False)
         for key, vector in kept:
             sending.set(key, vector.tobytes(), ex=CACHE_SECONDS)
         sending.execute()
@@ -77,7 +77,7 @@ def _keep(tenant_id: UUID, space: EmbeddingSpace, queries: Sequence[str], vector
 
 def _from_redis(keys: list[str]) -> Sequence[object]:
     try:
-        return _redis().mget(keys)
+        return redis_client().mget(keys)
     except (RedisError, OSError) as error:
         logger.warning("embedding cache unavailable: %s", error)
         return [None] * len(keys)
@@ -98,7 +98,7 @@ def _batcher(space: EmbeddingSpace) -> Batcher:
 
 
 @functools.cache
-def _redis() -> Redis:
+def redis_client() -> Redis:
     """One client per process. Django's cache makes one for each call, which takes longer than the call."""
     return Redis.from_url(settings.REDIS_URL, socket_timeout=1, socket_connect_timeout=1)
 

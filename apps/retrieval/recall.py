@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import random
 from typing import Any, cast
@@ -19,7 +18,6 @@ import numpy as np
 import orjson
 from django.conf import settings
 from django.db import DatabaseError
-from redis import Redis
 from redis.exceptions import RedisError
 
 from apps.access import tenancy
@@ -27,6 +25,7 @@ from apps.access.problems import Problem
 from apps.access.sql import execute
 
 from . import metrics, policy
+from .query_vectors import redis_client
 from .scopes import scopes_of, serving
 from .statement import QUERIES, choose, index_settings, legs_of
 from .types import Scope, SearchQuery, Vector
@@ -52,7 +51,7 @@ def note(tenant_id: UUID, query: SearchQuery, scopes: list[Scope], vector: Vecto
     said: dict[str, Any] = {"tenant": str(tenant_id), "collections": query.collections, "space": str(space.id)}
     said["second"] = space == second
     try:
-        sending = _redis().pipeline(transaction=False)
+        sending = redis_client().pipeline(transaction=False)
         sending.lpush(_NOTES, orjson.dumps(said) + b"\n" + vector.astype("<f4").tobytes())
         sending.ltrim(_NOTES, 0, MOST_NOTES - 1)
         sending.expire(_NOTES, NOTES_SECONDS)
@@ -64,7 +63,7 @@ def note(tenant_id: UUID, query: SearchQuery, scopes: list[Scope], vector: Vecto
 def measure() -> dict[str, float]:
     """Outside of a scope: measure what has been noted. The recall of each space that was asked, by slug."""
     measured: dict[str, list[float]] = {}
-    for noted in cast(list[bytes] | None, _redis().lpop(_NOTES, MOST_NOTES)) or []:
+    for noted in cast(list[bytes] | None, redis_client().lpop(_NOTES, MOST_NOTES)) or []:
         said, _, sent = noted.partition(b"\n")
         found = _sample(orjson.loads(said), np.frombuffer(sent, dtype="<f4"))
         if found is not None:
@@ -118,15 +117,10 @@ def _similarities(leg: str, parameters: dict[str, Any]) -> list[float]:
 def _kept(slug: str, samples: list[float]) -> tuple[float, int]:
     """(mean, how many) of a space's last samples, with these."""
     key = f"rs:recall:{slug}"
-    sending = _redis().pipeline()
+    sending = redis_client().pipeline()
     sending.lpush(key, *samples)
     sending.ltrim(key, 0, KEPT - 1)
     sending.expire(key, 7 * NOTES_SECONDS)
     sending.lrange(key, 0, -1)
     last = [float(each) for each in sending.execute()[-1]]
     return float(np.mean(last)), len(last)
-
-
-@functools.cache
-def _redis() -> Redis:
-    return Redis.from_url(settings.REDIS_URL, socket_timeout=1, socket_connect_timeout=1)

@@ -33,7 +33,7 @@ def worn(tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> Collection:
     collection = make_collection(tenant, space=slug)
     _fill(collection, _vectors(ROWS, 1), [uuid4() for _ in range(ROWS)])
     monkeypatch.setattr(recall, "SHARE", 1.0)
-    recall._redis().delete(recall._NOTES)
+    recall.redis_client().delete(recall._NOTES)
     return collection
 
 
@@ -57,7 +57,7 @@ def test_an_index_that_finds_too_little_is_told(worn: Collection, caplog: pytest
             return
         worn.space.index_parameters = spaces.HNSW_DEFAULTS
         spaces.build_index(space=worn.space)
-        recall._redis().delete(f"rs:recall:{slug}")
+        recall.redis_client().delete(f"rs:recall:{slug}")
         _ask(worn)
         assert recall.measure()[slug] > 0.98
 
@@ -72,15 +72,15 @@ def test_what_the_index_is_not_asked_for_leaves_nothing(worn: Collection) -> Non
 def test_a_collection_that_is_gone_is_left_out(worn: Collection) -> None:
     with override_settings(EXACT_SCAN_ROWS=0):
         _ask(worn)
-        note = recall._redis().lindex(recall._NOTES, 0)
+        note = recall.redis_client().lindex(recall._NOTES, 0)
         strange = note.replace(b'["docs"]', b'["gone"]')
-        recall._redis().lset(recall._NOTES, 0, strange)
+        recall.redis_client().lset(recall._NOTES, 0, strange)
         recall.measure()
-    assert recall._redis().llen(f"rs:recall:{worn.space.slug}") == QUESTIONS - 1
+    assert recall.redis_client().llen(f"rs:recall:{worn.space.slug}") == QUESTIONS - 1
 
 
 def test_other_searches_are_not_noted(worn: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recall, "SHARE", 0.0)
     with override_settings(EXACT_SCAN_ROWS=0):
         _ask(worn)
-    assert not recall._redis().exists(recall._NOTES)
+    assert not recall.redis_client().exists(recall._NOTES)

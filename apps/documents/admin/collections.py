@@ -91,7 +91,7 @@ class CollectionForm(forms.ModelForm):
         if isinstance(space, forms.ModelChoiceField):
             # Only a collection without chunks may choose; the others are in a space of their own already.
             live = EmbeddingSpace.objects.filter(state=EmbeddingSpace.State.LIVE).order_by("created_at")
-            space.queryset, space.initial, space.empty_label = live, live.first(), None
+            space.queryset, space.initial, space.empty_label = live, collections.default_space(), None
         if "consistency_window_seconds" in self.fields:
             self.fields["consistency_window_seconds"].validators.append(MaxValueValidator(MAX_WINDOW_SECONDS))
 

@@ -132,7 +132,7 @@ transaction."""
         with tenancy.scope(build.tenant_id):
             now = SpaceBuild.objects.filter(id=build.id).first()
         if now and now.error:
-            raise CommandError(f"{now.error['detail']} (Workers will try again; so does this command.)")
+            raise CommandError(f"{now.error['detail']} (Workers try again; you can run this command again.)")
         return now is None or now.state != SpaceBuild.State.RUNNING
 
     def _check(self, options: dict[str, Any]) -> None:
