@@ -431,6 +431,11 @@ def _some_more(searching: Callable[[], int]) -> None:
 def test_kill_9_of_a_replica_fails_no_search_and_it_comes_back(
     asking: Asking, searching: Callable[[], int], standbys: tuple[Standby, Standby]
 ) -> None:
+    def nobody_is_asked() -> bool:
+        before = asking.outcomes()
+        _some_more(searching)
+        return asking.outcomes() == before
+
     _some_more(searching)
     try:
         standbys[1].kill()
@@ -438,10 +443,7 @@ def test_kill_9_of_a_replica_fails_no_search_and_it_comes_back(
         _some_more(searching)
         standbys[0].kill()
         asking.until(replica_0="left out: unreachable", replica_1="left out: unreachable")
-        _some_more(searching)  # who was waiting for one has gone to the primary by then
-        before = asking.outcomes()
-        _some_more(searching)
-        assert asking.outcomes() == before, "nobody is asked any more"
+        wait_for(nobody_is_asked, what="who was waiting for a replica to go to the primary")
     finally:
         for standby in standbys:
             standby.start()
