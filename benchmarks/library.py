@@ -30,7 +30,7 @@ import numpy.typing as npt
 from django.db import connections
 
 from apps.access import keys, tenancy
-from apps.documents import collections, lexicon, merge, spaces, words
+from apps.documents import collections, lexicon, merge, spaces, vector_index, words
 from apps.documents.accept import Submission
 from apps.documents.models import Collection, EmbeddingSpace
 from apps.documents.parsing import Parsed
@@ -128,7 +128,7 @@ def _load(kept: Library) -> None:
     documents = len(kept.sizes)
     shared = shares(documents)
     tags = dice.integers(0, 200, (documents, 3))
-    with _no_word_index(), spaces.index_after(kept.collection.space, coming=len(kept.ids)):
+    with _no_word_index(), vector_index.index_after(kept.collection.space, coming=len(kept.ids)):
         for start in range(0, documents, AT_ONCE):
             new, vectors = [], {}
             for number in range(start, min(start + AT_ONCE, documents)):

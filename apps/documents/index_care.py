@@ -16,21 +16,11 @@ import logging
 import time
 
 from django.db import connection, connections
-from django.db.backends.utils import CursorWrapper
 
+from . import partitions
 from .engines import GraphEntries, engine_for
 from .models import EmbeddingSpace
-from .spaces import (
-    building,
-    drop_invalid,
-    index_concurrently,
-    index_lock,
-    is_indexed,
-    lists_for,
-    lists_of,
-    patiently,
-    set_lists,
-)
+from .vector_index import building, drop_invalid, index_concurrently, index_lock, is_indexed, lists_for
 
 logger = logging.getLogger(__name__)
 
@@ -40,11 +30,6 @@ LONGEST_DAYS = 7  # that removed rows wait for VACUUM: they are still in the fil
 LOOKED_AT_SECONDS = 30
 GROWN = 2  # times as many lists as there are, or as few, are wanted by now
 FEWEST_ROWS = 10_000  # of the fullest partition, before a first IVFFlat index is built
-LIST_INDEXES = """
-SELECT format('%%I', i.relname) FROM pg_partition_tree(%s::regclass) t
-JOIN pg_index x ON x.indrelid = t.relid JOIN pg_class i ON i.oid = x.indexrelid AND i.relkind = 'i'
-JOIN pg_am a ON a.oid = i.relam AND a.amname = 'ivfflat' ORDER BY i.relname
-"""
 
 _shares: dict[str, tuple[float, float]] = {}  # by table: (when, share)
 
@@ -123,23 +108,9 @@ def tend_lists(*, using: str = "owner") -> list[str]:
 def rebuild_lists(space: EmbeddingSpace, *, using: str = "owner") -> bool:
     """Make an IVFFlat space's centroids anew from its rows, partition by partition, while it is searched and written
     to. False when another process is at its index."""
-    connection = connections[using]
-    with index_lock(connection, space, wait=False) as ours:
-        if not ours:
-            return False
-        began, before = time.monotonic(), space.index_parameters.get("lists")
-        lists = lists_of(connection, space)
-        # A search that takes an index for finer than it is looks into more of it: so the larger number first, ...
-        set_lists(space, max(lists, before or 0), using=using)
-        with building(connection, space) as cursor:
-            for index in _list_indexes(cursor, space):
-                patiently(cursor, f"ALTER INDEX {index} SET (lists = {lists})")
-                cursor.execute(f"REINDEX INDEX CONCURRENTLY {index}")
-        set_lists(space, lists, using=using)  # ... the smaller one last
-    logger.info("%s: %s lists made anew as %d in %.1f s", space.slug, before, lists, time.monotonic() - began)
+    began, before = time.monotonic(), space.index_parameters.get("lists")
+    if not partitions.rebuild(space, wait=False, using=using):
+        return False
+    lists, took = space.index_parameters["lists"], time.monotonic() - began
+    logger.info("%s: %s lists made anew as %d in %.1f s", space.slug, before, lists, took)
     return True
-
-
-def _list_indexes(cursor: CursorWrapper, space: EmbeddingSpace) -> list[str]:
-    cursor.execute(LIST_INDEXES, [space.table])
-    return [row[0] for row in cursor.fetchall()]

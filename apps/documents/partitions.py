@@ -22,7 +22,7 @@ from django.db import DatabaseError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import CursorWrapper
 
-from . import spaces
+from . import vector_index
 from .engines import Part, engine_for
 from .models import Blob, Chunk, Document, DocumentVersion, EmbeddingSpace, StagedChunk, VersionRevision
 
@@ -58,15 +58,23 @@ def status(*, using: str = "owner") -> list[tuple[str, str, list[Part]]]:
 
 
 def rebuild(
-    space: EmbeddingSpace, *, number: int | None = None, using: str = "owner", told: Told = lambda _: None
+    space: EmbeddingSpace,
+    *,
+    number: int | None = None,
+    wait: bool = True,
+    using: str = "owner",
+    told: Told = lambda _: None,
 ) -> list[str]:
     """Outside of a transaction: build the space's vector index anew, of all partitions or of one by its number. Returns
-    the names of those built. told: is given a line for each step and, every few seconds, how far it is.
+    the names of those built; none where another process is at the index, and `wait` is not set. told: is given a line
+    for each step and, every few seconds, how far it is.
 
     What an earlier call was killed at is finished first, and no more is done then. Raises NoSuchPartition.
     """
     connection = connections[using]
-    with _alone(connection, space, told), spaces.building(connection, space) as cursor:
+    with _alone(connection, space, told, wait=wait) as alone, vector_index.building(connection, space) as cursor:
+        if not alone:
+            return []
         leaves = engine_for(connection).partitions(connection, space.table)
         due = _due(cursor, space, leaves, number, told)
         lists = _lists(connection, space, any(due.values()))
@@ -75,18 +83,19 @@ def rebuild(
             with _watched(connection, leaf, told):
                 _build(cursor, space, leaf, index, lists)
         if lists and number is None:
-            spaces.set_lists(space, lists, using=using)
+            vector_index.set_lists(space, lists, using=using)
         _put_over(cursor, space, leaves, told)
     return list(due)
 
 
 @contextmanager
-def _alone(connection: BaseDatabaseWrapper, space: EmbeddingSpace, told: Told) -> Iterator[None]:
+def _alone(connection: BaseDatabaseWrapper, space: EmbeddingSpace, told: Told, *, wait: bool) -> Iterator[bool]:
     with contextlib.ExitStack() as stack:
-        if not stack.enter_context(spaces.index_lock(connection, space, wait=False)):
+        alone = stack.enter_context(vector_index.index_lock(connection, space, wait=False))
+        if wait and not alone:
             told(f"another process is at the index of {space.slug}: waiting for it")
-            stack.enter_context(spaces.index_lock(connection, space))
-        yield
+            alone = stack.enter_context(vector_index.index_lock(connection, space))
+        yield alone
 
 
 def _due(
@@ -103,7 +112,7 @@ def _due(
         due = [leaf for leaf in leaves if leaf not in found or found[leaf][1] == MARK]
         if due and len(due) < len(leaves):
             told(f"{len(due)} of {len(leaves)} were left by a build that was interrupted")
-        elif not due and spaces.is_indexed(space, using=cursor.db.alias):
+        elif not due and vector_index.is_indexed(space, using=cursor.db.alias):
             due = leaves
     indexes = {leaf: found[leaf][0] if leaf in found else None for leaf in due}
     for index in filter(None, indexes.values()):
@@ -116,20 +125,20 @@ def _lists(connection: BaseDatabaseWrapper, space: EmbeddingSpace, is_there: boo
     not, searches take all for the finer ones: they look into more of the others, and not into less."""
     if space.index_method != EmbeddingSpace.Index.IVFFLAT:
         return 0
-    lists = spaces.lists_of(connection, space)
+    lists = vector_index.lists_of(connection, space)
     before = int(space.index_parameters.get("lists", 1)) if is_there else 1
-    spaces.set_lists(space, max(lists, before), using=connection.alias)
+    vector_index.set_lists(space, max(lists, before), using=connection.alias)
     return lists
 
 
 def _build(cursor: CursorWrapper, space: EmbeddingSpace, leaf: str, index: str | None, lists: int) -> None:
-    spaces.drop_invalid(cursor, leaf)
+    vector_index.drop_invalid(cursor, leaf)
     if index is None:
-        name = spaces.index_name(space) if leaf == space.table else spaces.leaf_index(leaf)
-        cursor.execute(spaces.index_sql(space, leaf, name=name, concurrently=True))
+        name = vector_index.index_name(space) if leaf == space.table else vector_index.leaf_index(leaf)
+        cursor.execute(vector_index.index_sql(space, leaf, name=name, concurrently=True))
     else:
         if lists:
-            spaces.patiently(cursor, f"ALTER INDEX {index} SET (lists = {lists})")
+            vector_index.patiently(cursor, f"ALTER INDEX {index} SET (lists = {lists})")
         cursor.execute(f"REINDEX INDEX CONCURRENTLY {index}")
     cursor.execute(f"VACUUM (INDEX_CLEANUP ON) {leaf}")
     if index is not None:
@@ -137,13 +146,13 @@ def _build(cursor: CursorWrapper, space: EmbeddingSpace, leaf: str, index: str |
 
 
 def _put_over(cursor: CursorWrapper, space: EmbeddingSpace, leaves: list[str], told: Told) -> None:
-    if spaces.is_indexed(space, using=cursor.db.alias):
+    if vector_index.is_indexed(space, using=cursor.db.alias):
         return
     cursor.execute(INDEXES, [leaves])
     there = {leaf for leaf, _, _ in cursor.fetchall()}
     if there == set(leaves):
-        spaces.put_over(cursor, space)
-        told(f"{spaces.index_name(space)} is over all partitions now")
+        vector_index.put_over(cursor, space)
+        told(f"{vector_index.index_name(space)} is over all partitions now")
     else:
         told(f"{len(leaves) - len(there)} partitions have no index yet: none is over all of them")
 

@@ -30,7 +30,7 @@ from django.utils import timezone
 from apps.access import tenancy
 from apps.access.problems import Problem
 
-from . import db, embed, spaces
+from . import db, embed, spaces, vector_index
 from .collections import hold_spaces
 from .embedding import EmbeddingError
 from .engines import engine_for
@@ -128,7 +128,7 @@ def finish(space: EmbeddingSpace) -> bool:
     False while one is not."""
     if uses(space).building:
         return False
-    spaces.index_concurrently(space)
+    vector_index.index_concurrently(space)
     spaces.analyze(space)
     spaces.set_state(space, EmbeddingSpace.State.LIVE)
     return True
@@ -304,7 +304,7 @@ def _check(found: list[Collection], *, to: EmbeddingSpace | None = None, away: E
             ],
         )
     for space in {collection.second_space for collection in found if collection.second_space}:
-        if not spaces.is_indexed(space):
+        if not vector_index.is_indexed(space):
             raise Problem(409, "space_unindexed", f"The vector index of {space} is not built yet.")
 
 

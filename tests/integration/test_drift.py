@@ -12,7 +12,7 @@ from django.db import connection
 
 from apps.access import tenancy
 from apps.access.models import Tenant
-from apps.documents import drift, index_care, metrics, remove, spaces
+from apps.documents import drift, index_care, metrics, remove, spaces, vector_index
 from apps.documents.accept import Accepted
 from apps.documents.engines import engine_for
 from apps.documents.models import Collection, Drift
@@ -50,7 +50,7 @@ def test_a_new_subject_is_told_and_the_lists_learn_it(
 ) -> None:
     clustered = engine_for(connection).name != "postgres"
     _tell(lists, ingest, HARBOUR, 80, 1)
-    spaces.index_concurrently(lists.space)
+    vector_index.index_concurrently(lists.space)
     assert lists.id not in drift.measure_all()  # what is normal is taken
     assert lists.id not in drift.measure_all()  # and nothing has changed
     _tell(lists, ingest, HARBOUR, 20, 2)

@@ -15,7 +15,7 @@ from django.test import override_settings
 
 from apps.access import tenancy
 from apps.access.models import Tenant
-from apps.documents import index_care, spaces
+from apps.documents import index_care, spaces, vector_index
 from apps.documents.db import vector_text
 from apps.documents.engines import engine_for
 from apps.documents.models import Collection
@@ -146,7 +146,7 @@ def test_two_do_not_build_the_same(filled: tuple[Collection, Floats, list[UUID]]
     collection, vectors, ids = filled
     _replace(collection, vectors, ids, 0.3)
     with _another() as other:
-        other.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [spaces.index_name(collection.space)])
+        other.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [vector_index.index_name(collection.space)])
         assert not _tend(collection)
     wait_for(lambda: _tend(collection), seconds=10, what="the lock")
 
@@ -171,7 +171,7 @@ def test_a_load_that_ends_meanwhile_waits_for_the_build(filled: tuple[Collection
         building = threading.Thread(target=run, args=(index_care.tend,))
         building.start()
         time.sleep(0.5)  # it waits for the writer
-        loading = threading.Thread(target=run, args=(lambda: spaces.ensure_index(collection.space),))
+        loading = threading.Thread(target=run, args=(lambda: vector_index.ensure_index(collection.space),))
         loading.start()
         time.sleep(2.5)  # PostgreSQL looks for deadlocks after one second
         assert building.is_alive() and loading.is_alive() and not failed
@@ -233,7 +233,7 @@ def test_lists_are_made_anew_when_the_rows_have_grown(tenant: Tenant, monkeypatc
     """And the first ones when there are rows. Searches and writes go on meanwhile."""
     if engine_for(connection).name != "postgres":
         pytest.skip("on a cluster: manage.py space index")
-    monkeypatch.setattr(spaces, "ROWS_PER_LIST", 20)
+    monkeypatch.setattr(vector_index, "ROWS_PER_LIST", 20)
     monkeypatch.setattr(index_care, "FEWEST_ROWS", 50)
     slug = f"lists-{uuid4().hex[:8]}"
     spaces.create(slug=slug, backend="fake", model="fake", dimensions=64, index_method="ivfflat")
@@ -274,5 +274,5 @@ def test_lists_are_made_anew_when_the_rows_have_grown(tenant: Tenant, monkeypatc
         writer.join()
     many = collection.space.index_parameters["lists"]
     assert not failures and many > 4 * few and _lists(collection) == {f"lists={many}"}
-    assert spaces.is_indexed(collection.space)
+    assert vector_index.is_indexed(collection.space)
     assert _recall(collection, vectors, ids) > 0.9

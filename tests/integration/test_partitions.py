@@ -19,7 +19,7 @@ from django.db import connection, connections
 
 from apps.access import tenancy
 from apps.access.models import Tenant
-from apps.documents import partitions, spaces
+from apps.documents import partitions, spaces, vector_index
 from apps.documents.engines import engine_for
 from apps.documents.models import Collection, EmbeddingSpace
 from tests.conftest import make_collection
@@ -69,7 +69,7 @@ def _assert_whole(collection: Collection, vectors: Floats, ids: list[UUID]) -> N
     found = _indexes(collection)
     assert set(found) == set(_leaves(collection))
     assert all(valid and attached for _, valid, attached in found.values())
-    assert spaces.is_indexed(collection.space)
+    assert vector_index.is_indexed(collection.space)
     asked = _vectors(25, 9)
     recall = [len(_found(collection, each)[0] & _exact(vectors, ids, "cosine", each)) / K for each in asked]
     assert np.mean(recall) >= 0.95
@@ -159,7 +159,7 @@ def test_status_tells_of_dead_entries_and_of_an_index_that_is_not_there(filled: 
     dead = sum(part["dead"] for part in _status(collection))
     assert dead == ROWS // 4
     with connections["owner"].cursor() as cursor:
-        cursor.execute(f"DROP INDEX {spaces.index_name(collection.space)}")
+        cursor.execute(f"DROP INDEX {vector_index.index_name(collection.space)}")
     assert [part["method"] for part in _status(collection)] == [None] * len(_leaves(collection))
     mine = [line for line in _command("status").splitlines() if line.startswith(collection.space.slug)]
     assert all(line.endswith("missing") for line in mine)
@@ -229,9 +229,9 @@ def test_an_index_that_is_missing_is_built_in_parts_and_put_over_all(tmp_path: P
     collection, vectors, ids = filled
     leaves = _leaves(collection)
     with connections["owner"].cursor() as cursor:
-        cursor.execute(f"DROP INDEX {spaces.index_name(collection.space)}")
+        cursor.execute(f"DROP INDEX {vector_index.index_name(collection.space)}")
     assert partitions.rebuild(collection.space, number=3) == leaves[3:]
-    assert not spaces.is_indexed(collection.space), "three have none"
+    assert not vector_index.is_indexed(collection.space), "three have none"
     first = _indexes(collection)[leaves[3]]
     with _written_to(leaves[1]), _rebuilding(tmp_path, collection) as running:
         wait_for(lambda: "waiting for writers" in running.log.read_text(), what="the second partition")
@@ -260,7 +260,7 @@ def test_one_partition_alone_is_built(filled: Filled) -> None:
 def test_lists_of_ivfflat_follow_the_rows(tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
     collection, vectors, ids = _filled(tenant, "ivfflat")
     for lists in (12, 5):  # a thousand rows have one
-        monkeypatch.setattr(spaces, "lists_of", lambda connection, space, lists=lists: lists)
+        monkeypatch.setattr(vector_index, "lists_of", lambda connection, space, lists=lists: lists)
         assert partitions.rebuild(collection.space) == _leaves(collection)
         kept = EmbeddingSpace.objects.get(id=collection.space.id)
         assert kept.index_parameters == {"lists": lists}

@@ -10,7 +10,7 @@ from django.db import connection
 from django.test import override_settings
 
 from apps.access.models import Tenant
-from apps.documents import spaces
+from apps.documents import spaces, vector_index
 from apps.documents.engines import engine_for
 from apps.documents.models import Collection
 from apps.retrieval import query_vectors, recall
@@ -56,7 +56,7 @@ def test_an_index_that_finds_too_little_is_told(worn: Collection, caplog: pytest
         if engine_for(connection).name != "postgres":
             return
         worn.space.index_parameters = spaces.HNSW_DEFAULTS
-        spaces.build_index(space=worn.space)
+        vector_index.build_index(space=worn.space)
         recall.redis_client().delete(f"rs:recall:{slug}")
         _ask(worn)
         assert recall.measure()[slug] > 0.98
