@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import psutil
-from django.db import OperationalError, connections
+from django.db import OperationalError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
-from django.db.backends.utils import CursorWrapper
 from psycopg import errors
 
-from .engines import engine_for
+from apps.access.tenancy import REACH_THE_SHARDS
+
+from .engines import Part, engine_for
 from .models import EmbeddingSpace
 
 OPERATORS = {"cosine": "<=>", "ip": "<#>", "l2": "<->"}
@@ -37,7 +38,7 @@ def bits(space: EmbeddingSpace, vector: str) -> str:
 
 
 def index_sql(space: EmbeddingSpace, table: str, *, name: str, concurrently: bool = False) -> str:
-    """The statement that makes the space's vector index of a table: names as SQL takes them."""
+    """The statement that makes the space's vector index of a table, or of one of its partitions."""
     if space.index_parameters.get("binary"):
         indexed = f"{bits(space, 'embedding')} bit_hamming_ops"
     else:
@@ -46,7 +47,7 @@ def index_sql(space: EmbeddingSpace, table: str, *, name: str, concurrently: boo
     options = ", ".join(f"{name} = {int(value)}" for name, value in numbers)
     how = "CREATE INDEX CONCURRENTLY" if concurrently else "CREATE INDEX"
     return (
-        f'{how} "{name}" ON {table} USING {space.index_method} ({indexed})'
+        f'{how} "{name}" ON "{table}" USING {space.index_method} ({indexed})'
         + (f" WITH ({options})" if options else "")
         + " WHERE live"
     )
@@ -121,7 +122,7 @@ def build_index(*, space: EmbeddingSpace, using: str = "owner") -> dict[str, Any
 def create_index(editor: BaseDatabaseSchemaEditor, space: EmbeddingSpace) -> None:
     for name, value in build_settings(editor.connection, space).items():
         editor.execute(f"SET LOCAL {name} = '{value}'", params=None)
-    editor.execute(index_sql(space, f'"{space.table}"', name=index_name(space)), params=None)
+    editor.execute(index_sql(space, space.table, name=index_name(space)), params=None)
 
 
 def index_concurrently(
@@ -135,58 +136,62 @@ def index_concurrently(
     connection = connections[using]
     if space.index_method == EmbeddingSpace.Index.IVFFLAT and not is_indexed(space, using=using):
         set_lists(space, lists_of(connection, space), using=using)
-    with index_lock(connection, space), building(connection, space) as cursor:
+    with index_lock(connection, space), building(connection, space):
         if is_indexed(space, using=using):
             return
-        whole = [space.table] if engine_for(connection).name == "citus" else []
-        for leaf in whole or engine_for(connection).partitions(connection, space.table):
-            told(leaf)
-            _index_leaf(cursor, space, leaf, name=index_name(space) if whole else leaf_index(leaf))
-        if not whole:
-            put_over(cursor, space)
+        for part in engine_for(connection).indexable(connection, space.table):
+            told(part.name)
+            drop_broken(connection, part)
+            if not part.valid:
+                create_on(connection, space, part)
+        if not is_indexed(space, using=using):
+            put_over(connection, space)
 
 
-def _index_leaf(cursor: CursorWrapper, space: EmbeddingSpace, leaf: str, *, name: str) -> None:
-    drop_invalid(cursor, leaf)
-    cursor.execute("SELECT to_regclass(%s)", [name])
-    if cursor.fetchone()[0] is None:
-        cursor.execute(index_sql(space, leaf, name=name, concurrently=True))
+def build_anew(connection: BaseDatabaseWrapper, space: EmbeddingSpace, part: Part) -> None:
+    """Under `index_lock`, in `building`: build the index of one partition beside the one that serves, or its first one;
+    then VACUUM (see index_care.py)."""
+    drop_broken(connection, part)
+    if part.valid:
+        engine_for(connection).run(connection, part, f'REINDEX INDEX CONCURRENTLY "{part.index}"')
+    else:
+        create_on(connection, space, part)
+    vacuum(connection, part)
 
 
-def leaf_index(leaf: str) -> str:
-    """The name of the vector index that a partition got before there was one over all."""
-    return leaf.strip('"') + "_vectors"
+def create_on(connection: BaseDatabaseWrapper, space: EmbeddingSpace, part: Part) -> None:
+    name = index_name(space) if part.name == space.table else f"{part.name}_vectors"
+    engine_for(connection).run(connection, part, index_sql(space, part.name, name=name, concurrently=True))
 
 
-def put_over(cursor: CursorWrapper, space: EmbeddingSpace) -> None:
+def vacuum(connection: BaseDatabaseWrapper, part: Part) -> None:
+    engine_for(connection).run(connection, part, f'VACUUM (INDEX_CLEANUP ON) "{part.name}"')
+
+
+def drop_broken(connection: BaseDatabaseWrapper, part: Part) -> None:
+    """What builds of a partition's indexes left when they were interrupted. (One whose session has lost us may come to
+    its end meanwhile.)"""
+    for name in part.broken:
+        engine_for(connection).run(connection, part, f'DROP INDEX CONCURRENTLY IF EXISTS "{name}"')
+
+
+def put_over(connection: BaseDatabaseWrapper, space: EmbeddingSpace) -> None:
     """One index over those of all partitions, in a moment."""
-    patiently(cursor, index_sql(space, f'"{space.table}"', name=index_name(space)))
+    patiently(connection, index_sql(space, space.table, name=index_name(space)))
 
 
-def drop_invalid(cursor: CursorWrapper, leaf: str) -> None:
-    """What builds of a partition's indexes left when they were interrupted."""
-    cursor.execute(
-        "SELECT format('%%I', i.relname) FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid"
-        " WHERE x.indrelid = %s::regclass AND NOT x.indisvalid",
-        [leaf],
-    )
-    for (broken,) in cursor.fetchall():
-        cursor.execute(f"DROP INDEX CONCURRENTLY {broken}")
-
-
-def patiently(cursor: CursorWrapper, statement: str) -> None:
+def patiently(connection: BaseDatabaseWrapper, statement: str) -> None:
     """Outside of a transaction: a statement that takes a moment, and has to be alone for it. Others would wait behind
     it for as long as it waits itself: after a second it lets them pass and tries again."""
     while True:
         try:
-            cursor.execute("SET lock_timeout = '1s'")
-            cursor.execute(statement)
+            with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
+                cursor.execute(f"{REACH_THE_SHARDS}; SET LOCAL lock_timeout = '1s'")
+                cursor.execute(statement)
             return
         except OperationalError as error:
             if not isinstance(error.__cause__, errors.LockNotAvailable):
                 raise
-        finally:
-            cursor.execute("RESET lock_timeout")
         time.sleep(1)
 
 
@@ -214,18 +219,20 @@ def index_lock(connection: BaseDatabaseWrapper, space: EmbeddingSpace, *, wait: 
 
 
 @contextlib.contextmanager
-def building(connection: BaseDatabaseWrapper, space: EmbeddingSpace) -> Iterator[CursorWrapper]:
-    """Outside of a transaction: a cursor in a session that is set to build the space's index, with half of the
-    processors, because searches go on. Whoever is killed does not go on building."""
+def building(connection: BaseDatabaseWrapper, space: EmbeddingSpace) -> Iterator[None]:
+    """Outside of a transaction: the session is set to build the space's index, with half of the processors, because
+    searches go on; on a cluster, whose nodes have settings of their own, on one shard of each at a time. Whoever is
+    killed does not go on building."""
     wanted = build_settings(connection, space) | {
         "client_connection_check_interval": "1s",
+        "citus.max_adaptive_executor_pool_size": "1",
         "max_parallel_maintenance_workers": str(max(0, (os.cpu_count() or 1) // 2 - 1)),  # beside the session itself
     }
     with connection.cursor() as cursor:
         try:
             for name, value in wanted.items():
                 cursor.execute(f"SET {name} = '{value}'")
-            yield cursor
+            yield
         finally:
             for name in wanted:
                 cursor.execute(f"RESET {name}")
