@@ -158,7 +158,12 @@ def _put_over(connection: BaseDatabaseWrapper, space: EmbeddingSpace, told: Told
 @contextmanager
 def _watched(connection: BaseDatabaseWrapper, space: EmbeddingSpace, part: Part, told: Told) -> Iterator[None]:
     """While the block runs a second session looks how far the first one's build is."""
-    over = threading.Event()
+    over, engine, whole = threading.Event(), engine_for(connection), part.name == space.table
+
+    def building(own: BaseDatabaseWrapper) -> list[Part]:
+        if whole:  # a build waits where the table is known before it is given to the shards
+            return [*engine.indexable(own, space.table), *engine.parts(own, space.table)]
+        return [each for each in engine.parts(own, space.table) if each.name == part.name]
 
     def watch() -> None:
         own = connections[connection.alias]
@@ -166,9 +171,9 @@ def _watched(connection: BaseDatabaseWrapper, space: EmbeddingSpace, part: Part,
             with contextlib.suppress(DatabaseError):
                 before: dict[str, tuple[str, float | None]] = {}
                 while not over.wait(SECONDS):
-                    for each in engine_for(own).parts(own, space.table):
+                    for each in building(own):
                         now = (each.phase or "", each.done)
-                        if each.phase and now != before.get(each.name) and part.name in (each.name, space.table):
+                        if each.phase and now != before.get(each.name):
                             before[each.name] = now
                             told(f"{each.name}: {each.phase}" + ("" if each.done is None else f", {each.done:.0f} %"))
         finally:
