@@ -231,15 +231,17 @@ def tenant_of_user(*, username: str | None = None, user_id: int | None = None) -
         return cursor.fetchone()[0]
 
 
-def wall_sql(database: BaseDatabaseWrapper, table: str, *, column: str = "tenant_id") -> list[str]:
-    """The statements that put `table` behind the wall, one per execute (Citus wants them so)."""
+def wall_sql(
+    database: BaseDatabaseWrapper, table: str, *, column: str = "tenant_id", forced: bool = True
+) -> list[str]:
+    """The statements that put `table` behind the wall, one per execute (Citus wants them so). forced: its owner too."""
     # Within a SELECT the planner does not see which tenant it is, and counts on as many rows as tenants have on
     # average. Of one that its statistics do not know yet it would expect none, and read all it has instead of looking
     # a few rows up. Citus cannot plan it (its cluster's plans are made anew each time).
     tenant = TENANT if is_clustered(database) else f"(SELECT {TENANT})"
     return [
         f'ALTER TABLE "{table}" ENABLE ROW LEVEL SECURITY',
-        f'ALTER TABLE "{table}" FORCE ROW LEVEL SECURITY',
+        f'ALTER TABLE "{table}" {"FORCE" if forced else "NO FORCE"} ROW LEVEL SECURITY',
         f'CREATE POLICY tenant_wall ON "{table}" USING ({column} = {tenant})',
     ]
 
