@@ -39,7 +39,9 @@ def tables() -> dict[str, tuple[bool, bool, str]]:
 
 def sharded() -> set[str]:
     with connection.cursor() as cursor:
-        cursor.execute("SELECT relname FROM pg_dist_partition JOIN pg_class ON oid = logicalrelid WHERE partmethod = 'h'")
+        cursor.execute(
+            "SELECT relname FROM pg_dist_partition JOIN pg_class ON oid = logicalrelid WHERE partmethod = 'h'"
+        )
         return {row[0] for row in cursor.fetchall()}
 
 

@@ -42,9 +42,7 @@ class Node:
         other = {} if os.geteuid() == user else {"user": user, "group": group, "extra_groups": []}
         log = open(f"{self.directory}/restarted.log", "ab")  # noqa: SIM115  # the server's from here on
         with log:
-            subprocess.Popen(
-                self.command, cwd=self.directory, stdout=log, stderr=log, start_new_session=True, **other
-            )
+            subprocess.Popen(self.command, cwd=self.directory, stdout=log, stderr=log, start_new_session=True, **other)
         wait_for(self._answers, what=f"the node {self.host}:{self.port}")
         self.pid = _listening(self.port)
 
@@ -57,10 +55,11 @@ class Node:
 
     def _signal(self, number: int) -> None:
         assert self.pid is not None
-        server = psutil.Process(self.pid)
-        for each in [server, *server.children(recursive=True)]:
-            with suppress(psutil.NoSuchProcess):
-                each.send_signal(number)
+        with suppress(psutil.NoSuchProcess):
+            server = psutil.Process(self.pid)
+            for each in [server, *server.children(recursive=True)]:
+                with suppress(psutil.NoSuchProcess):
+                    each.send_signal(number)
 
     def _answers(self) -> bool:
         try:
