@@ -98,8 +98,9 @@ def create(
     with contextlib.suppress(EmbeddingError, ValueError):  # a model that is not at hand yet is found out later
         space.revision = _embedder(space).revision
     connection = connections[using]
+    engine = engine_for(connection)
     with connection.schema_editor() as editor:
-        engine_for(connection).create_sharded(
+        engine.create_sharded(
             editor,
             f'CREATE TABLE "{space.table}" (document_id uuid NOT NULL, chunk_id uuid NOT NULL, tenant_id uuid NOT NULL,'
             f" collection_id uuid NOT NULL, live boolean NOT NULL, embedding {column_type(space)} NOT NULL,"
