@@ -36,7 +36,7 @@ _looking: set[str] = set()
 
 
 def dead_share(space: EmbeddingSpace) -> float:
-    """Which part of the space's vector index is dead, 0 to 1, by the statistics of PostgreSQL; 0 before this process has
+    """Which part of the space's vector index is dead, 0 to 1, by PostgreSQL's statistics; 0 before this process has
     looked. While it searches it looks every half minute, but no search waits for that: on a cluster each node is asked,
     and one that does not answer would hold it up.
     """

@@ -294,6 +294,31 @@ def test_lists_of_ivfflat_follow_the_rows(tenant: Tenant, monkeypatch: pytest.Mo
         _assert_whole(collection, vectors, ids)
 
 
+def test_a_node_that_cannot_be_asked_is_told_and_left_out(filled: Filled) -> None:
+    collection, vectors, ids = filled
+    leaves, before, owner = parts_of(collection.space.table), _files(collection), connections["owner"]
+    if not (node := leaves[0].node):
+        pytest.skip("one Postgres has no nodes")
+    there = [part.name for part in leaves if part.node != node]
+    host, _, port = node.rpartition(":")
+    at_node = {**owner.get_connection_params(), "host": host, "port": port}
+    with psycopg.connect(**at_node, autocommit=True) as session:
+        session.execute("SET citus.enable_ddl_propagation = off")
+        limit = f'ALTER DATABASE "{owner.settings_dict["NAME"]}" CONNECTION LIMIT'
+        session.execute(f"{limit} 0")
+        try:
+            away = [part for part in _status(collection) if part["node"] == node]
+            assert len(away) == len(leaves) - len(there) and all(f"{host}:{port}" in each["problem"] for each in away)
+            told: list[str] = []
+            assert partitions.rebuild(collection.space, told=told.append) == there
+            assert sum("is left out" in line for line in told) == len(away)
+        finally:
+            session.execute(f"{limit} -1")
+    after = _files(collection)
+    assert {leaf for leaf in after if after[leaf] != before[leaf]} == set(there)
+    _assert_whole(collection, vectors, ids)
+
+
 def test_two_do_not_build_at_once(tmp_path: Path, filled: Filled) -> None:
     collection, vectors, ids = filled
     with _written_to(collection, 0) as writer, _rebuilding(tmp_path, collection) as one:

@@ -9,7 +9,7 @@ from typing import Protocol
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 
-#: A JSON array of what Part says about each of the tables {names}, which is an array.
+#: A JSON array of what Part says about each of the tables {names}, an array, in its order; nulls of one not there.
 PARTS = """
 SELECT coalesce(json_agg(json_build_object(
     'name', t.relname, 'dead', pg_stat_get_dead_tuples(t.oid),
@@ -24,8 +24,9 @@ SELECT coalesce(json_agg(json_build_object(
         SELECT i.relname FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid
         WHERE x.indrelid = t.oid AND NOT x.indisvalid ORDER BY i.oid
     )
-) ORDER BY t.oid), '[]')::text
-FROM pg_class t
+) ORDER BY asked.place), '[]')::text
+FROM unnest({names}::text[]) WITH ORDINALITY AS asked (name, place)
+LEFT JOIN pg_class t ON t.oid = to_regclass(asked.name)
 LEFT JOIN LATERAL (
     SELECT i.relname AS name, a.amname AS method, greatest(i.reltuples, 0) AS entries, pg_relation_size(i.oid) AS bytes,
            x.indisvalid AS valid, coalesce(obj_description(i.oid, 'pg_class'), '') AS mark
@@ -37,7 +38,6 @@ LEFT JOIN LATERAL (
                          WHEN p.tuples_total > 0 THEN 100.0 * p.tuples_done / p.tuples_total END AS done
     FROM pg_stat_progress_create_index p WHERE p.relid = t.oid AND p.datname = current_database() LIMIT 1
 ) b ON true
-WHERE t.oid = ANY(ARRAY(SELECT to_regclass(name) FROM unnest({names}::text[]) AS name))
 """
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from django.db import OperationalError
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
+from django.db.backends.utils import CursorWrapper
 from psycopg import sql
 
 from .base import PARTS, Part
@@ -63,7 +64,7 @@ class CitusEngine:
         return [table]
 
     def rows(self, connection: BaseDatabaseWrapper, table: str) -> int:
-        fullest = "SELECT max(reltuples)::bigint FROM pg_class WHERE oid = ANY({names}::regclass[])"
+        fullest = "SELECT max(reltuples)::bigint FROM pg_class, unnest({names}::text[]) n WHERE oid = to_regclass(n)"
         return max((int(answer or 0) for _, _, answer, _ in _ask_nodes(connection, table, fullest)), default=0)
 
     def graphs(self, connection: BaseDatabaseWrapper) -> int:
@@ -76,10 +77,9 @@ class CitusEngine:
     def parts(self, connection: BaseDatabaseWrapper, table: str) -> list[Part]:
         found: list[Part] = []
         for node, shards, answer, problem in _ask_nodes(connection, table, PARTS):
-            known = {part["name"]: part for part in json.loads(answer)} if answer else {}
-            for shard in shards:
-                part = known.get(shard, {"name": shard, "problem": problem or "not found"})
-                found.append(Part(**part, node=node))
+            for shard, part in zip(shards, json.loads(answer) if answer else [{}] * len(shards), strict=True):
+                known = part if part.get("name") else {"name": shard, "problem": problem or "it is not there"}
+                found.append(Part(**known, node=node))
         return sorted(found, key=lambda part: (len(part.name), part.name))
 
     def indexable(self, connection: BaseDatabaseWrapper, table: str) -> list[Part]:
@@ -89,17 +89,12 @@ class CitusEngine:
             return [Part(**part) for part in json.loads(cursor.fetchone()[0])]
 
     def run(self, connection: BaseDatabaseWrapper, part: Part, statement: str) -> None:
-        host, _, port = part.node.rpartition(":")
         with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT n.groupid <> l.groupid FROM pg_dist_node n, pg_dist_local_group l"
-                " WHERE n.nodename = %s AND n.nodeport = %s",
-                [host, int(port or 0)],
-            )
-            if (True,) not in cursor.fetchall():
+            if _is_here(cursor, part):
                 # Sent to ourselves, a build would wait for the snapshot of the statement that sends it.
                 cursor.execute(statement)
                 return
+            host, _, port = part.node.rpartition(":")
             cursor.execute(
                 "SELECT success, result FROM master_run_on_worker(ARRAY[%s], ARRAY[%s], ARRAY[%s], true)",
                 [host, int(port), statement],
@@ -110,6 +105,16 @@ class CitusEngine:
 
     def defined(self, index: str, parts: Sequence[Part]) -> list[str]:
         return [index]  # once for all shards, also for those that are moved later
+
+
+def _is_here(cursor: CursorWrapper, part: Part) -> bool:
+    """Is it the table itself, or a shard that the coordinator has?"""
+    cursor.execute(
+        "SELECT %(node)s = '' OR EXISTS (SELECT 1 FROM pg_dist_node JOIN pg_dist_local_group USING (groupid)"
+        " WHERE nodename || ':' || nodeport = %(node)s)",
+        {"node": part.node},
+    )
+    return bool(cursor.fetchone()[0])
 
 
 def _ask_nodes(connection: BaseDatabaseWrapper, table: str, query: str) -> list[tuple[str, list[str], str | None, str]]:
