@@ -241,8 +241,12 @@ def building(connection: BaseDatabaseWrapper, space: EmbeddingSpace) -> Iterator
 def build_settings(connection: BaseDatabaseWrapper, space: EmbeddingSpace) -> dict[str, str]:
     """Settings of PostgreSQL under which the space's vector index is built."""
     # A graph that fits into memory is built in a tenth of the time. It takes less than twice its partition; not more is
-    # set than that, because a parallel build allocates all of it at once.
-    needed, spare = 2 * max(_bytes(connection, space)), psutil.virtual_memory().available // 4
+    # set than that, because a parallel build allocates all of it at once. (For a cluster, whose table is empty here,
+    # this is nothing: its nodes have settings of their own.)
+    with connection.cursor() as cursor:
+        leaves = engine_for(connection).partitions(connection, space.table)
+        cursor.execute("SELECT max(pg_table_size(name)) FROM unnest(%s::regclass[]) AS name", [leaves])
+        needed, spare = 2 * cursor.fetchone()[0], psutil.virtual_memory().available // 4
     megabytes = min(64 + needed // 2**20, max(64, spare // 2**20))
     return {
         "maintenance_work_mem": f"{megabytes}MB",
@@ -271,14 +275,5 @@ def lists_for(rows: int) -> int:
 
 def about_rows(connection: BaseDatabaseWrapper, space: EmbeddingSpace) -> int:
     """At most so many vectors, by the size of their table: the owner is behind the wall as well and can count none."""
-    return sum(_bytes(connection, space)) // (space.dimensions * (2 if space.storage == "halfvec" else 4))
-
-
-def _bytes(connection: BaseDatabaseWrapper, space: EmbeddingSpace) -> list[int]:
-    """The size of each of the space's partitions."""
-    leaves = engine_for(connection).partitions(connection, space.table)
-    with connection.cursor() as cursor:
-        # (An empty table may have a page for values that are stored out of line.)
-        size = "CASE pg_relation_size(name) WHEN 0 THEN 0 ELSE pg_table_size(name) END"
-        cursor.execute(f"SELECT {size} FROM unnest(%s::regclass[]) AS name", [leaves])  # noqa: S608
-        return [row[0] for row in cursor.fetchall()]
+    size = sum(part.table_bytes for part in engine_for(connection).parts(connection, space.table))
+    return size // (space.dimensions * (2 if space.storage == "halfvec" else 4))

@@ -17,7 +17,8 @@ SELECT coalesce(json_agg(json_build_object(
     'days_since_vacuum', extract(epoch FROM now() - coalesce(
         greatest(pg_stat_get_last_vacuum_time(t.oid), pg_stat_get_last_autovacuum_time(t.oid)),
         pg_postmaster_start_time())) / 86400,
-    'table_bytes', pg_table_size(t.oid), 'indexes_bytes', pg_indexes_size(t.oid),
+    'table_bytes', CASE pg_relation_size(t.oid) WHEN 0 THEN 0 ELSE pg_table_size(t.oid) END,
+    'indexes_bytes', pg_indexes_size(t.oid),
     'index', v.name, 'method', v.method, 'entries', v.entries, 'index_bytes', v.bytes, 'valid', v.valid,
     'mark', v.mark, 'phase', b.phase, 'done', b.done,
     'broken', ARRAY(
@@ -45,6 +46,7 @@ LEFT JOIN LATERAL (
 class Part:
     """A partition or a shard, by the statistics of PostgreSQL: rows and dead are about right.
 
+    table_bytes: 0 of an empty table, which may have a page for values that are stored out of line.
     index: its vector index, None where there is none; entries: live ones in it; mark: the comment on it. phase: of a
     build that runs on it, and done, how far that is, in percent, None where PostgreSQL does not tell. broken: indexes
     that are not valid. node: where it is, and problem: why nothing is known of it, on a cluster.
