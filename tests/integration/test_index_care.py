@@ -153,7 +153,7 @@ def test_what_an_interrupted_build_has_left_is_removed(filled: tuple[Collection,
         _lock(writer, collection)
         building = threading.Thread(target=tend)
         building.start()
-        wait_for(lambda: (first().phase or "").startswith("waiting for writers"), what="the build")
+        wait_for(lambda: _waits(collection), what="the build")
         owner = connections["owner"]
         cancel = "SELECT pg_cancel_backend(pid) FROM pg_stat_progress_create_index WHERE relid = '{}'::regclass"
         engine_for(owner).run(owner, first(), cancel.format(first().name))
@@ -191,7 +191,7 @@ def test_a_load_that_ends_meanwhile_waits_for_the_build(filled: tuple[Collection
         _lock(writer, collection)
         building = threading.Thread(target=run, args=(index_care.tend,))
         building.start()
-        time.sleep(0.5)  # it waits for the writer
+        wait_for(lambda: _waits(collection), what="the build")
         loading = threading.Thread(target=run, args=(lambda: vector_index.ensure_index(collection.space),))
         loading.start()
         time.sleep(2.5)  # PostgreSQL looks for deadlocks after one second
@@ -210,7 +210,7 @@ def test_searches_and_writes_go_on_while_it_is_built(filled: tuple[Collection, F
         _lock(writer, collection)
         building = threading.Thread(target=_tend_and_close)
         building.start()
-        time.sleep(0.5)
+        wait_for(lambda: _waits(collection), what="the build")
         started = time.monotonic()
         assert _found(collection, vectors[0])[0]
         with tenancy.scope(collection.tenant_id), connection.cursor() as cursor:
@@ -229,6 +229,11 @@ def _another() -> psycopg.Connection:
 def _lock(writer: psycopg.Connection, collection: Collection) -> None:
     """Every partition, as one who writes holds it, until the transaction ends."""
     writer.execute(f"UPDATE {collection.space.table} SET live = live WHERE chunk_id = %s", [uuid4()])
+
+
+def _waits(collection: Collection) -> bool:
+    """Does a build wait for the writer?"""
+    return any((part.phase or "").startswith("waiting for writers") for part in parts_of(collection.space.table))
 
 
 def _tend_and_close() -> None:
