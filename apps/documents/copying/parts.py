@@ -1,0 +1,206 @@
+"""A part of the rows, and what makes it equal on both sides.
+
+All rows of a table with one value of its key are compared by their number and the sum of their hashes, which depends on
+no order and which a cluster adds up where the rows are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.db import connections, transaction
+
+from . import SOURCE, TARGET
+from .errors import Differs
+from .tables import Table
+
+AT_ONCE = 200  # keys
+
+Digests = dict[Any, tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Rows by their key: of a list, or of ranges from the first to before the second, None for no bound."""
+
+    keys: tuple[Any, ...] | None = None
+    ranges: tuple[tuple[Any, Any], ...] = ()
+
+    def where(self, table: Table) -> tuple[str, list[Any]]:
+        if self.keys is not None:
+            return f'"{table.key}" = ANY(%s::{table.key_type}[])', [list(self.keys)]
+        conditions, values = [], []
+        for low, high in self.ranges:
+            bounds = [(sign, value) for sign, value in ((">=", low), ("<", high)) if value is not None]
+            values += [value for _, value in bounds]
+            each = [f"{table.ordered_key} {sign} %s::{table.key_type}" for sign, _ in bounds]
+            conditions.append("(" + (" AND ".join(each) or "true") + ")")
+        return " OR ".join(conditions), values
+
+
+@dataclass
+class Tally:
+    """What was done: keys compared, rows and bytes copied, rows deleted; {table: keys that differed}."""
+
+    rows: int = 0
+    bytes: int = 0
+    deleted: int = 0
+    compared: dict[str, int] = field(default_factory=dict)
+    differing: dict[str, list[Any]] = field(default_factory=dict)
+
+    def add(self, other: Tally) -> None:
+        self.rows += other.rows
+        self.bytes += other.bytes
+        self.deleted += other.deleted
+        for name, count in other.compared.items():
+            self.compared[name] = self.compared.get(name, 0) + count
+        for name, keys in other.differing.items():
+            self.differing.setdefault(name, []).extend(keys)
+
+
+def ask(alias: str, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    with connections[alias].cursor() as cursor:
+        cursor.execute(statement, parameters)
+        return cursor.fetchall()
+
+
+def do(alias: str, statement: str, parameters: Sequence[Any] = ()) -> int:
+    with connections[alias].cursor() as cursor:
+        cursor.execute(statement, parameters)
+        return cursor.rowcount
+
+
+@contextmanager
+def snapshot() -> Iterator[None]:
+    """All that is read of the source in the block is of one moment."""
+    with transaction.atomic(using=SOURCE):
+        do(SOURCE, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        yield
+
+
+def digests(alias: str, table: Table, part: Part) -> Digests:
+    where, values = part.where(table)
+    found = ask(
+        alias,
+        f'SELECT "{table.key}", count(*), sum({table.hashed}) FROM "{table.name}" WHERE {where} GROUP BY 1',  # noqa: S608
+        values,
+    )
+    return {key: (count, int(total)) for key, count, total in found}
+
+
+@dataclass
+class Difference:
+    """Of a table, what is not the same. wanted: how the keys are at the source; unwanted: those to be deleted here;
+    parts: what to copy after that, as it is when nothing of it is here."""
+
+    wanted: Digests = field(default_factory=dict)
+    unwanted: list[Any] = field(default_factory=list)
+    parts: list[Part] = field(default_factory=list)
+
+
+def difference(table: Table, parts: Iterable[Part], tally: Tally) -> Difference:
+    found = Difference()
+    for part in parts:
+        there, here = digests(SOURCE, table, part), digests(TARGET, table, part)
+        tally.compared[table.name] = tally.compared.get(table.name, 0) + sum(count for count, _ in there.values())
+        differing = [key for key in there.keys() | here.keys() if there.get(key) != here.get(key)]
+        if differing:
+            tally.differing.setdefault(table.name, []).extend(differing)
+        wanted = {key: there[key] for key in differing if key in there}
+        found.parts += [part] if wanted and not here else grouped(wanted)
+        found.wanted |= wanted
+        found.unwanted += [key for key in differing if key in here]
+    return found
+
+
+def settle(
+    tables: Sequence[Table], parts_of: Callable[[], dict[str, list[Part]]], *, only_compare: bool = False
+) -> Tally:
+    """Make parts of each table the same here as at the source: one snapshot there, in which `parts_of` is asked which,
+    and one transaction here, which is committed when what was copied has the source's checksums. No two parts of a
+    table have a row in common. Raises Differs."""
+    tally = Tally()
+    with snapshot(), transaction.atomic(using=TARGET):
+        parts = parts_of()
+        found = {table: difference(table, parts.get(table.name, []), tally) for table in tables}
+        if only_compare:
+            return tally
+        # What has to go goes first: a name that another row has now is unique.
+        for table, differs in reversed(found.items()):
+            for part in grouped(differs.unwanted):
+                where, values = part.where(table)
+                tally.deleted += do(TARGET, f'DELETE FROM "{table.name}" WHERE {where}', values)  # noqa: S608
+        for table, differs in found.items():
+            for part in differs.parts:
+                _copy(table, part, tally)
+                for key, digest in digests(TARGET, table, part).items():
+                    if differs.wanted.pop(key, None) != digest:
+                        raise Differs(f"{table.name}: {key} is not what was read; its part was not kept")
+            if differs.wanted:
+                raise Differs(f"{table.name}: {next(iter(differs.wanted))} did not arrive; its part was not kept")
+    return tally
+
+
+def _copy(table: Table, part: Part, tally: Tally) -> None:
+    """Bytes as one server sends them and the other takes them."""
+    where, values = part.where(table)
+    rows = f'SELECT {table.listed} FROM "{table.name}" WHERE {where}'  # noqa: S608
+    sent = connections[SOURCE].connection.cursor()
+    taken = connections[TARGET].connection.cursor()
+    with (
+        sent.copy(f"COPY ({rows}) TO STDOUT (FORMAT binary)", values) as out,
+        taken.copy(f'COPY "{table.name}" ({table.listed}) FROM STDIN (FORMAT binary)') as into,
+    ):
+        for data in out:
+            into.write(data)
+            tally.bytes += len(data)
+    tally.rows += taken.rowcount
+
+
+def boundaries(table: Table, every: int) -> list[Any]:
+    """Each so manieth key of the source, in order."""
+    return [
+        key
+        for (key,) in ask(
+            SOURCE,
+            f"SELECT key FROM (SELECT key, row_number() OVER (ORDER BY key) AS place"  # noqa: S608
+            f' FROM (SELECT DISTINCT {table.ordered_key} AS key FROM "{table.name}") each) placed'
+            " WHERE place %% %s = 0 ORDER BY key",
+            [every],
+        )
+    ]
+
+
+def windows(bounds: Sequence[Any], every: int = 1) -> list[Part]:
+    """What lies between each so manieth of these bounds: together everything."""
+    some = bounds[every - 1 :: every]
+    return [Part(ranges=(each,)) for each in zip([None, *some], [*some, None], strict=True)]
+
+
+def suspicious(table: Table, bounds: Sequence[Any], since: int) -> set[int]:
+    """The numbers of the windows between these bounds that may not be the same, though they were when `since` was the
+    oldest transaction under way at the source: a row was written by one that is not older, or rows are gone.
+
+    Every row names the transaction that wrote it (xmin; `age` compares 32 bits of it, in their circle). What was
+    deleted leaves no row, but fewer of them. Neither needs more of a row than its key.
+    """
+    window = f"width_bucket({table.ordered_key}, %s::{table.key_type}[])"
+    wrote = "bool_or(age(xmin) <= (SELECT age(%s::text::xid) OFFSET 0))"
+    there = ask(
+        SOURCE,
+        f'SELECT {window}, count(*), {wrote} FROM "{table.name}" GROUP BY 1',  # noqa: S608
+        [list(bounds), str(since % 2**32)],
+    )
+    here = dict(ask(TARGET, f'SELECT {window}, count(*) FROM "{table.name}" GROUP BY 1', [list(bounds)]))  # noqa: S608
+    counted = {at: count for at, count, _ in there}
+    miscounted = {at for at in counted.keys() | here.keys() if counted.get(at) != here.get(at)}
+    return miscounted | {at for at, _, written in there if written}
+
+
+def grouped(keys: Iterable[Any]) -> list[Part]:
+    """Parts of a few keys each."""
+    ordered = sorted(keys)
+    return [Part(tuple(ordered[first : first + AT_ONCE])) for first in range(0, len(ordered), AT_ONCE)]

@@ -1,0 +1,241 @@
+"""Rounds of copying, from the first to the last."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from django.db import connections
+
+from .. import spaces
+from ..models import EmbeddingSpace
+from . import SOURCE, TARGET, standstill, tables
+from .errors import CannotCopy
+from .parts import Part, Tally, ask, boundaries, do, settle, suspicious, windows
+from .tables import Table
+from .threshold import Mark, lift_wall, opened, read_mark
+
+FEWEST_KEYS, MOST_WINDOWS = 32, 8_192  # of a window: it is compared, whole, when something in it may have changed
+ROWS_AT_ONCE = 20_000  # of a table, about, in a transaction of the first round
+WINDOWS_AT_ONCE = 16  # in one of a later round
+SHORT_SECONDS = 5.0  # a round that took no longer leaves so little that the writers may be stopped for the next
+MOST_ROUNDS = 5  # before the writers are stopped all the same
+TOLD_SECONDS = 5.0
+
+Told = Callable[[str], None]
+
+
+def copy(*, streams: int, told: Told) -> Tally:
+    """One round: what is here is as the source was when the round began, or newer. Raises CannotCopy."""
+    with opened() as mark:
+        return _round(mark, streams, told)
+
+
+def hand_over(*, streams: int, told: Told) -> float:
+    """Stop the source's writers, as late as possible, and copy the rest. Returns for how many seconds nobody could
+    write until both were the same; they stay stopped. Raises CannotCopy, and lets them write again then."""
+    with opened() as mark:
+        for _ in range(MOST_ROUNDS):
+            began = time.monotonic()
+            _round(mark, streams, told)
+            if time.monotonic() - began < SHORT_SECONDS:
+                break
+        began = time.monotonic()
+        standstill.stop()
+        told("the source takes no writes any more")
+        try:
+            _round(mark, streams, told, last=True)
+        except BaseException:
+            standstill.reopen()
+            told("the source takes writes again")
+            raise
+        mark.handed_over = True
+        mark.keep()
+        return time.monotonic() - began
+
+
+def verify(*, streams: int, told: Told) -> Tally:
+    """Compare all rows of both; the Tally tells what differs."""
+    with opened(again=True):
+        of_documents, others = tables.both()
+        tally = settle(others, lambda: {each.name: windows(_bounds(each)) for each in others}, only_compare=True)
+        tally.add(_each(of_documents, _all_parts(of_documents), streams, told, only_compare=True))
+        return tally
+
+
+def reopen() -> None:
+    """Let the source take writes again, and this database be copied to again."""
+    standstill.reopen()
+    mark = read_mark()
+    if mark is not None:
+        mark.handed_over = False
+        mark.keep()
+
+
+# --- one round ---------------------------------------------------------------------------------------------------
+
+
+def _round(mark: Mark, streams: int, told: Told, *, last: bool = False) -> Tally:
+    began = time.monotonic()
+    [(horizon,)] = ask(SOURCE, "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
+    since = mark.compared if mark.compared is not None and horizon - mark.compared < 2**31 else None
+    _make_spaces(told)
+    lift_wall()
+    of_documents, others = tables.both()
+    tally = settle(others, lambda: _parts_of_others(others, since))
+    _keep_lists()
+    _keep_counting(others)
+    parts = _all_parts(of_documents) if since is None else _unlike(of_documents, since)
+    tally.add(_each(of_documents, parts, streams, told))
+    if since is None:
+        for table in [*of_documents, *others]:
+            do(TARGET, f'VACUUM (ANALYZE) "{table.name}"')
+    if not last:
+        _index(told)
+    mark.compared = horizon
+    mark.keep()
+    told(
+        f"{tally.rows} rows copied, {tally.deleted} deleted, {tally.bytes / 2**20:.1f} MB"
+        f" in {time.monotonic() - began:.1f} s"
+    )
+    return tally
+
+
+def _parts_of_others(others: Sequence[Table], since: int | None) -> dict[str, list[Part]]:
+    known = {space.table for space in EmbeddingSpace.objects.using(SOURCE).all()}
+    if not known <= tables.read(TARGET).keys():
+        raise CannotCopy("an embedding space was made at this moment: run it again")
+    found = {}
+    for table in others:
+        bounds = _bounds(table)
+        every = windows(bounds)
+        found[table.name] = every if since is None else [every[at] for at in sorted(suspicious(table, bounds, since))]
+    return found
+
+
+def _bounds(table: Table) -> list[Any]:
+    """Of the table's windows."""
+    [(keys,)] = ask(SOURCE, f'SELECT count(DISTINCT "{table.key}") FROM "{table.name}"')  # noqa: S608
+    return boundaries(table, max(FEWEST_KEYS, keys // MOST_WINDOWS))
+
+
+def _all_parts(of_documents: Sequence[Table]) -> list[Part]:
+    """For as many documents each as have ROWS_AT_ONCE rows in the table that has most."""
+    counts = [ask(SOURCE, f'SELECT count(*) FROM "{table.name}"')[0][0] for table in of_documents]  # noqa: S608
+    rows_of_one = max(1, max(counts) / max(1, counts[0]))
+    return windows(boundaries(of_documents[0], max(1, int(ROWS_AT_ONCE / rows_of_one))))
+
+
+def _unlike(of_documents: Sequence[Table], since: int) -> list[Part]:
+    bounds = _bounds(of_documents[0])
+    every = windows(bounds)
+    found = sorted(set().union(*(suspicious(table, bounds, since) for table in of_documents)))
+    return [
+        Part(ranges=tuple(each for at in found[first : first + WINDOWS_AT_ONCE] for each in every[at].ranges))
+        for first in range(0, len(found), WINDOWS_AT_ONCE)
+    ]
+
+
+def _each(
+    of_documents: Sequence[Table], parts: Sequence[Part], streams: int, told: Told, *, only_compare: bool = False
+) -> Tally:
+    """Settle the parts, each for all tables of documents, by several threads with sessions of their own."""
+    total, done, began, told_at = Tally(), 0, time.monotonic(), time.monotonic()
+    left, lock = iter(parts), threading.Lock()
+
+    def settled(part: Part) -> Tally:
+        return settle(of_documents, lambda: {table.name: [part] for table in of_documents}, only_compare=only_compare)
+
+    def work() -> None:
+        nonlocal done, told_at
+        try:
+            while True:
+                with lock:
+                    part = next(left, None)
+                if part is None:
+                    return
+                each = settled(part)
+                with lock:
+                    total.add(each)
+                    done += 1
+                    if time.monotonic() > told_at + TOLD_SECONDS:
+                        told_at = time.monotonic()
+                        rate = total.bytes / 2**20 / (told_at - began)
+                        told(f"{done} of {len(parts)} parts, {total.rows} rows, {rate:.1f} MB/s")
+        finally:
+            for alias in (SOURCE, TARGET):
+                connections[alias].close()
+
+    with ThreadPoolExecutor(streams) as pool:
+        running = [pool.submit(work) for _ in range(min(streams, len(parts)))]
+        try:
+            for each in running:
+                each.result()
+        except BaseException:
+            with lock:
+                left = iter(())
+            raise
+    return total
+
+
+# --- what belongs to the tables ----------------------------------------------------------------------------------
+
+
+def _make_spaces(told: Told) -> None:
+    """The tables of the source's spaces; those that `migrate` made here by other settings go. What nothing is in yet
+    has no vector index until there is something."""
+    wanted = {space.table: space for space in EmbeddingSpace.objects.using(SOURCE).order_by("created_at")}
+    for own in EmbeddingSpace.objects.using(TARGET).all():
+        like = wanted.get(own.table)
+        shape = ("dimensions", "storage", "index_method")
+        if like and all(getattr(own, name) == getattr(like, name) for name in shape):
+            del wanted[own.table]
+        elif _is_empty(own.table):
+            do(TARGET, f'DROP TABLE "{own.table}"')
+            own.delete(using=TARGET)
+        else:
+            raise CannotCopy(f"the space {own} has become another at the source: begin with an empty database")
+    for space in wanted.values():
+        named = ("slug", "backend", "model", "dimensions", "index_method", "storage", "metric", "index_parameters")
+        spaces.create(using=TARGET, **{name: getattr(space, name) for name in named})
+    for own in EmbeddingSpace.objects.using(TARGET).all():
+        if _is_empty(own.table):
+            with spaces.index_lock(connections[TARGET], own):
+                do(TARGET, f'DROP INDEX IF EXISTS "{spaces.index_name(own)}"')
+
+
+def _is_empty(table: str) -> bool:
+    return not ask(TARGET, f'SELECT 1 FROM "{table}" LIMIT 1')  # noqa: S608
+
+
+def _index(told: Told) -> None:
+    """The vector indexes that the source has."""
+    for space in EmbeddingSpace.objects.using(TARGET).all():
+        if spaces.is_indexed(space, using=SOURCE) and not spaces.is_indexed(space, using=TARGET):
+            began = time.monotonic()
+            spaces.index_concurrently(space, using=TARGET)
+            told(f"built the vector index of {space} in {time.monotonic() - began:.1f} s")
+
+
+def _keep_lists() -> None:
+    """IVFFlat: the rows of spaces came from the source, the lists of the indexes here are what they were built with."""
+    for space in EmbeddingSpace.objects.using(TARGET).filter(index_method=EmbeddingSpace.Index.IVFFLAT):
+        built = ask(
+            TARGET,
+            "SELECT option_value FROM pg_class, pg_options_to_table(reloptions)"
+            " WHERE oid = to_regclass(%s) AND option_name = 'lists'",
+            [spaces.index_name(space)],
+        )
+        if built and space.index_parameters.get("lists") != int(built[0][0]):
+            spaces.set_lists(space, int(built[0][0]), using=TARGET)
+
+
+def _keep_counting(others: Sequence[Table]) -> None:
+    """Columns that number rows go on where the source's are."""
+    for table, column in tables.numbered(others):
+        [(sequence,)] = ask(SOURCE, "SELECT pg_get_serial_sequence(%s, %s)", [table, column])
+        [(last, called)] = ask(SOURCE, f"SELECT last_value, is_called FROM {sequence}")  # noqa: S608
+        ask(TARGET, "SELECT setval(pg_get_serial_sequence(%s, %s), %s, %s)", [table, column, last, called])

@@ -1,0 +1,74 @@
+"""Nobody writes to the source any more, and everybody may go on reading it.
+
+The database itself is set to read-only transactions, so that whoever connects from then on cannot write, by whichever
+way; and the sessions from before are ended. A request that wants to write is told so (`read_only`, access/problems.py).
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+
+from django.db import DatabaseError
+
+from . import SOURCE
+from .errors import CannotCopy
+from .parts import ask, do
+
+#: By which the sessions that copy are told from those that are ended.
+NAME = "ragsite copy-from"
+OTHERS = """
+FROM pg_stat_activity s JOIN pg_roles r ON r.oid = s.usesysid
+WHERE s.datname = current_database() AND s.backend_type = 'client backend' AND NOT r.rolsuper
+  AND s.application_name <> %s AND s.backend_start < %s
+"""
+SECONDS = 30.0
+
+
+def stop() -> None:
+    """Raises CannotCopy, with the source as it was, where this role may not do it."""
+    try:
+        _set("SET default_transaction_read_only = on")
+        _end_sessions()
+        if ask(SOURCE, "SELECT 1 FROM pg_prepared_xacts WHERE database = current_database()"):
+            raise CannotCopy("a prepared transaction is open at the source: commit it or roll it back")
+    except (CannotCopy, DatabaseError) as error:
+        with suppress(CannotCopy, DatabaseError):
+            reopen()
+        raise CannotCopy(f"the source's writers could not be stopped: {error}") from error
+
+
+def reopen() -> None:
+    """Let the source take writes again."""
+    _set("RESET default_transaction_read_only")
+    _end_sessions()  # those that may not write
+
+
+def is_stopped() -> bool:
+    return bool(
+        ask(
+            SOURCE,
+            "SELECT 1 FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase AND s.setrole = 0"
+            " WHERE d.datname = current_database() AND 'default_transaction_read_only=on' = ANY(s.setconfig)",
+        )
+    )
+
+
+def _set(what: str) -> None:
+    [(name,)] = ask(SOURCE, "SELECT quote_ident(current_database())")
+    do(SOURCE, "SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE")
+    do(SOURCE, f"ALTER DATABASE {name} {what}")
+
+
+def _end_sessions() -> None:
+    """Of all who are bound by the wall, begun before now. Looked at twice: one that is just beginning is not listed
+    yet."""
+    [(now,)] = ask(SOURCE, "SELECT clock_timestamp()")
+    until, quiet = time.monotonic() + SECONDS, 0
+    while quiet < 2:
+        ask(SOURCE, "SELECT pg_terminate_backend(s.pid) " + OTHERS, [NAME, now])
+        time.sleep(0.2)
+        left = ask(SOURCE, "SELECT count(*) " + OTHERS, [NAME, now])[0][0]
+        quiet = quiet + 1 if not left else 0
+        if time.monotonic() > until:
+            raise CannotCopy(f"{left} sessions of the source do not end")
