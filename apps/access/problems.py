@@ -14,8 +14,9 @@ from typing import Any
 from django.conf import settings
 from django.core.exceptions import BadRequest, PermissionDenied, RequestDataTooBig, SuspiciousOperation
 from django.core.exceptions import ValidationError as DjangoValidationError
-from django.db import InterfaceError, OperationalError
+from django.db import InterfaceError, InternalError, OperationalError
 from django.http import Http404, HttpRequest, JsonResponse
+from psycopg.errors import ReadOnlySqlTransaction
 from psycopg_pool import PoolTimeout
 from rest_framework import exceptions
 from rest_framework.response import Response
@@ -154,6 +155,9 @@ def as_problem(error: Exception) -> Problem:
         case OperationalError() if tenancy.is_conflict(error):
             detail = "Other requests are changing the same thing; nothing was changed. Try again."
             return Problem(503, "busy", detail, retry_after=1)
+        case InternalError() if isinstance(error.__cause__, ReadOnlySqlTransaction):
+            detail = "Nothing can be changed while everything moves to another database; searches go on. Try again."
+            return Problem(503, "read_only", detail, retry_after=30)
         case PoolTimeout() | InterfaceError() | OperationalError():
             logger.warning("database unavailable: %s", error)
             return Problem(

@@ -19,7 +19,7 @@ from .tables import Table
 from .threshold import Mark, lift_wall, opened, read_mark
 
 FEWEST_KEYS, MOST_WINDOWS = 32, 8_192  # of a window: it is compared, whole, when something in it may have changed
-ROWS_AT_ONCE = 20_000  # of a table, about, in a transaction of the first round
+ROWS_AT_ONCE = 5_000  # of a table, about, in a transaction of the first round
 WINDOWS_AT_ONCE = 16  # in one of a later round
 SHORT_SECONDS = 5.0  # a round that took no longer leaves so little that the writers may be stopped for the next
 MOST_ROUNDS = 5  # before the writers are stopped all the same
@@ -58,11 +58,14 @@ def hand_over(*, streams: int, told: Told) -> float:
 
 
 def verify(*, streams: int, told: Told) -> Tally:
-    """Compare all rows of both; the Tally tells what differs."""
-    with opened(again=True):
+    """Compare all rows of both; the Tally tells what differs. Where anything does, the next round trusts nothing."""
+    with opened(again=True) as mark:
         of_documents, others = tables.both()
         tally = settle(others, lambda: {each.name: windows(_bounds(each)) for each in others}, only_compare=True)
         tally.add(_each(of_documents, _all_parts(of_documents), streams, told, only_compare=True))
+        if tally.differing and mark.compared is not None:
+            mark.compared = None
+            mark.keep()
         return tally
 
 
