@@ -32,7 +32,7 @@ from tests.support.processes import ROOT, Process, Server, wait_for
 Put = Callable[..., Accepted]
 CLUSTER = os.environ.get("CITUS_DATABASE_URL", "")
 SOURCE = paths.superuser_url(DATA).replace("/postgres?", f"/{paths.DATABASE}?")
-COLLECTIONS = "SELECT 1 FROM documents_collection"
+COLLECTIONS = "SELECT 1 FROM documents_collection WHERE tenant_id = current_setting('ragsite.tenant')::uuid"
 WORDS = ("harbour", "lantern", "granite", "meadow")
 PLAIN = 12_000  # documents beside the others, so that there are several parts to copy
 

@@ -12,7 +12,7 @@ from django.db import connections
 
 from .. import spaces
 from ..models import EmbeddingSpace
-from . import SOURCE, TARGET, standstill, tables
+from . import SOURCE, TARGET, indexes, standstill, tables
 from .errors import CannotCopy
 from .parts import Part, Tally, ask, boundaries, do, settle, suspicious, windows
 from .tables import Table
@@ -47,7 +47,7 @@ def hand_over(*, streams: int, told: Told) -> float:
         standstill.stop()
         told("the source takes no writes any more")
         try:
-            _round(mark, streams, told, last=True)
+            _round(mark, streams, told)
         except BaseException:
             standstill.reopen()
             told("the source takes writes again")
@@ -81,23 +81,24 @@ def reopen() -> None:
 # --- one round ---------------------------------------------------------------------------------------------------
 
 
-def _round(mark: Mark, streams: int, told: Told, *, last: bool = False) -> Tally:
+def _round(mark: Mark, streams: int, told: Told) -> Tally:
     began = time.monotonic()
     [(horizon,)] = ask(SOURCE, "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
     since = mark.compared if mark.compared is not None and horizon - mark.compared < 2**31 else None
-    _make_spaces(told)
+    _make_spaces()
     lift_wall()
+    if since is None:
+        indexes.take_away()
     of_documents, others = tables.both()
     tally = settle(others, lambda: _parts_of_others(others, since))
-    _keep_lists()
+    indexes.keep_lists()
     _keep_counting(others)
     parts = _all_parts(of_documents) if since is None else _unlike(of_documents, since)
     tally.add(_each(of_documents, parts, streams, told))
     if since is None:
         for table in [*of_documents, *others]:
             do(TARGET, f'VACUUM (ANALYZE) "{table.name}"')
-    if not last:
-        _index(told)
+    indexes.bring_back(told)
     mark.compared = horizon
     mark.keep()
     told(
@@ -187,16 +188,15 @@ def _each(
 # --- what belongs to the tables ----------------------------------------------------------------------------------
 
 
-def _make_spaces(told: Told) -> None:
-    """The tables of the source's spaces; those that `migrate` made here by other settings go. What nothing is in yet
-    has no vector index until there is something."""
+def _make_spaces() -> None:
+    """The tables of the source's spaces; those that `migrate` made here by other settings go."""
     wanted = {space.table: space for space in EmbeddingSpace.objects.using(SOURCE).order_by("created_at")}
     for own in EmbeddingSpace.objects.using(TARGET).all():
         like = wanted.get(own.table)
         shape = ("dimensions", "storage", "index_method")
         if like and all(getattr(own, name) == getattr(like, name) for name in shape):
             del wanted[own.table]
-        elif _is_empty(own.table):
+        elif indexes.is_empty(own.table):
             do(TARGET, f'DROP TABLE "{own.table}"')
             own.delete(using=TARGET)
         else:
@@ -204,36 +204,6 @@ def _make_spaces(told: Told) -> None:
     for space in wanted.values():
         named = ("slug", "backend", "model", "dimensions", "index_method", "storage", "metric", "index_parameters")
         spaces.create(using=TARGET, **{name: getattr(space, name) for name in named})
-    for own in EmbeddingSpace.objects.using(TARGET).all():
-        if _is_empty(own.table):
-            with spaces.index_lock(connections[TARGET], own):
-                do(TARGET, f'DROP INDEX IF EXISTS "{spaces.index_name(own)}"')
-
-
-def _is_empty(table: str) -> bool:
-    return not ask(TARGET, f'SELECT 1 FROM "{table}" LIMIT 1')  # noqa: S608
-
-
-def _index(told: Told) -> None:
-    """The vector indexes that the source has."""
-    for space in EmbeddingSpace.objects.using(TARGET).all():
-        if spaces.is_indexed(space, using=SOURCE) and not spaces.is_indexed(space, using=TARGET):
-            began = time.monotonic()
-            spaces.index_concurrently(space, using=TARGET)
-            told(f"built the vector index of {space} in {time.monotonic() - began:.1f} s")
-
-
-def _keep_lists() -> None:
-    """IVFFlat: the rows of spaces came from the source, the lists of the indexes here are what they were built with."""
-    for space in EmbeddingSpace.objects.using(TARGET).filter(index_method=EmbeddingSpace.Index.IVFFLAT):
-        built = ask(
-            TARGET,
-            "SELECT option_value FROM pg_class, pg_options_to_table(reloptions)"
-            " WHERE oid = to_regclass(%s) AND option_name = 'lists'",
-            [spaces.index_name(space)],
-        )
-        if built and space.index_parameters.get("lists") != int(built[0][0]):
-            spaces.set_lists(space, int(built[0][0]), using=TARGET)
 
 
 def _keep_counting(others: Sequence[Table]) -> None:

@@ -44,16 +44,6 @@ def reopen() -> None:
     _end_sessions()  # those that may not write
 
 
-def is_stopped() -> bool:
-    return bool(
-        ask(
-            SOURCE,
-            "SELECT 1 FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase AND s.setrole = 0"
-            " WHERE d.datname = current_database() AND 'default_transaction_read_only=on' = ANY(s.setconfig)",
-        )
-    )
-
-
 def _set(what: str) -> None:
     [(name,)] = ask(SOURCE, "SELECT quote_ident(current_database())")
     do(SOURCE, "SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE")
