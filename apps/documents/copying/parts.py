@@ -17,7 +17,7 @@ from . import SOURCE, TARGET
 from .errors import Differs
 from .tables import Table
 
-AT_ONCE = 200  # keys
+AT_ONCE = 50  # keys
 
 Digests = dict[Any, tuple[int, int]]
 
@@ -180,27 +180,37 @@ def windows(bounds: Sequence[Any], every: int = 1) -> list[Part]:
     return [Part(ranges=(each,)) for each in zip([None, *some], [*some, None], strict=True)]
 
 
-def suspicious(table: Table, bounds: Sequence[Any], since: int) -> set[int]:
-    """The numbers of the windows between these bounds that may not be the same, though they were when `since` was the
-    oldest transaction under way at the source: a row was written by one that is not older, or rows are gone.
+def written(table: Table, bounds: Sequence[Any], since: int) -> tuple[dict[int, int], dict[int, set[Any]]]:
+    """By the number of the window between these bounds: how many rows the source has, and the keys of those that were
+    not there, or otherwise, when `since` was the oldest transaction under way.
 
     Every row names the transaction that wrote it (xmin; `age` compares 32 bits of it, in their circle). What was
-    deleted leaves no row, but fewer of them. Neither needs more of a row than its key.
+    deleted leaves no row, but fewer of them. Neither asks for more of a row than its key.
     """
-    window = f"width_bucket({table.ordered_key}, %s::{table.key_type}[])"
-    wrote = "bool_or(age(xmin) <= (SELECT age(%s::text::xid) OFFSET 0))"
-    there = ask(
+    rows = ask(
         SOURCE,
-        f'SELECT {window}, count(*), {wrote} FROM "{table.name}" GROUP BY 1',  # noqa: S608
+        f'SELECT {_window(table)}, count(*), array_agg("{table.key}")'  # noqa: S608
+        f' FILTER (WHERE age(xmin) <= (SELECT age(%s::text::xid) OFFSET 0)) FROM "{table.name}" GROUP BY 1',
         [list(bounds), str(since % 2**32)],
     )
-    here = dict(ask(TARGET, f'SELECT {window}, count(*) FROM "{table.name}" GROUP BY 1', [list(bounds)]))  # noqa: S608
-    counted = {at: count for at, count, _ in there}
-    miscounted = {at for at in counted.keys() | here.keys() if counted.get(at) != here.get(at)}
-    return miscounted | {at for at, _, written in there if written}
+    return {at: count for at, count, _ in rows}, {at: set(keys) for at, _, keys in rows if keys}
+
+
+def counts(table: Table, bounds: Sequence[Any]) -> dict[int, int]:
+    """By the number of the window: how many rows are here."""
+    return dict(ask(TARGET, f'SELECT {_window(table)}, count(*) FROM "{table.name}" GROUP BY 1', [list(bounds)]))  # noqa: S608
+
+
+def _window(table: Table) -> str:
+    return f"width_bucket({table.ordered_key}, %s::{table.key_type}[])"
 
 
 def grouped(keys: Iterable[Any]) -> list[Part]:
     """Parts of a few keys each."""
     ordered = sorted(keys)
     return [Part(tuple(ordered[first : first + AT_ONCE])) for first in range(0, len(ordered), AT_ONCE)]
+
+
+def unlike(one: dict[int, int], other: dict[int, int]) -> set[int]:
+    """The windows that do not have as many rows in both."""
+    return {at for at in one.keys() | other.keys() if one.get(at, 0) != other.get(at, 0)}

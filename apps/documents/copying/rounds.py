@@ -14,13 +14,12 @@ from .. import spaces
 from ..models import EmbeddingSpace
 from . import SOURCE, TARGET, indexes, standstill, tables
 from .errors import CannotCopy
-from .parts import Part, Tally, ask, boundaries, do, settle, suspicious, windows
+from .parts import Part, Tally, ask, boundaries, counts, do, grouped, settle, unlike, windows, written
 from .tables import Table
 from .threshold import Mark, lift_wall, opened, read_mark
 
-FEWEST_KEYS, MOST_WINDOWS = 32, 8_192  # of a window: it is compared, whole, when something in it may have changed
+FEWEST_KEYS, MOST_WINDOWS = 32, 4_096  # of a window, in which rows are counted
 ROWS_AT_ONCE = 5_000  # of a table, about, in a transaction of the first round
-WINDOWS_AT_ONCE = 16  # in one of a later round
 SHORT_SECONDS = 5.0  # a round that took no longer leaves so little that the writers may be stopped for the next
 MOST_ROUNDS = 5  # before the writers are stopped all the same
 TOLD_SECONDS = 5.0
@@ -93,11 +92,12 @@ def _round(mark: Mark, streams: int, told: Told) -> Tally:
     tally = settle(others, lambda: _parts_of_others(others, since))
     indexes.keep_lists()
     _keep_counting(others)
-    parts = _all_parts(of_documents) if since is None else _unlike(of_documents, since)
-    tally.add(_each(of_documents, parts, streams, told))
     if since is None:
+        tally.add(_each(of_documents, _all_parts(of_documents), streams, told))
         for table in [*of_documents, *others]:
             do(TARGET, f'VACUUM (ANALYZE) "{table.name}"')
+    else:
+        tally.add(_since(of_documents, since, streams, told))
     indexes.bring_back(told)
     mark.compared = horizon
     mark.keep()
@@ -108,15 +108,30 @@ def _round(mark: Mark, streams: int, told: Told) -> Tally:
     return tally
 
 
+def _since(of_documents: Sequence[Table], since: int, streams: int, told: Told) -> Tally:
+    """What was written, document by document; then, window by window, of which there are not as many rows still."""
+    bounds = _bounds(of_documents[0])
+    seen = {table: written(table, bounds, since) for table in of_documents}
+    keys = {key for _, by_window in seen.values() for found in by_window.values() for key in found}
+    tally = _each(of_documents, grouped(keys), streams, told)
+    gone = set().union(*(unlike(there, counts(table, bounds)) for table, (there, _) in seen.items()))
+    every = windows(bounds)
+    tally.add(_each(of_documents, [every[at] for at in sorted(gone)], streams, told))
+    return tally
+
+
 def _parts_of_others(others: Sequence[Table], since: int | None) -> dict[str, list[Part]]:
+    """All or some windows of each table."""
     known = {space.table for space in EmbeddingSpace.objects.using(SOURCE).all()}
     if not known <= tables.read(TARGET).keys():
         raise CannotCopy("an embedding space was made at this moment: run it again")
     found = {}
     for table in others:
         bounds = _bounds(table)
-        every = windows(bounds)
-        found[table.name] = every if since is None else [every[at] for at in sorted(suspicious(table, bounds, since))]
+        found[table.name] = every = windows(bounds)
+        if since is not None:
+            there, keys = written(table, bounds, since)
+            found[table.name] = [every[at] for at in sorted(keys.keys() | unlike(there, counts(table, bounds)))]
     return found
 
 
@@ -131,16 +146,6 @@ def _all_parts(of_documents: Sequence[Table]) -> list[Part]:
     counts = [ask(SOURCE, f'SELECT count(*) FROM "{table.name}"')[0][0] for table in of_documents]  # noqa: S608
     rows_of_one = max(1, max(counts) / max(1, counts[0]))
     return windows(boundaries(of_documents[0], max(1, int(ROWS_AT_ONCE / rows_of_one))))
-
-
-def _unlike(of_documents: Sequence[Table], since: int) -> list[Part]:
-    bounds = _bounds(of_documents[0])
-    every = windows(bounds)
-    found = sorted(set().union(*(suspicious(table, bounds, since) for table in of_documents)))
-    return [
-        Part(ranges=tuple(each for at in found[first : first + WINDOWS_AT_ONCE] for each in every[at].ranges))
-        for first in range(0, len(found), WINDOWS_AT_ONCE)
-    ]
 
 
 def _each(
