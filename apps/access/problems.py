@@ -14,7 +14,7 @@ from typing import Any
 from django.conf import settings
 from django.core.exceptions import BadRequest, PermissionDenied, RequestDataTooBig, SuspiciousOperation
 from django.core.exceptions import ValidationError as DjangoValidationError
-from django.db import InterfaceError, InternalError, OperationalError
+from django.db import DatabaseError, InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, JsonResponse
 from psycopg.errors import ReadOnlySqlTransaction
 from psycopg_pool import PoolTimeout
@@ -155,9 +155,13 @@ def as_problem(error: Exception) -> Problem:
         case OperationalError() if tenancy.is_conflict(error):
             detail = "Other requests are changing the same thing; nothing was changed. Try again."
             return Problem(503, "busy", detail, retry_after=1)
-        case InternalError() if isinstance(error.__cause__, ReadOnlySqlTransaction):
+        case DatabaseError() if isinstance(error.__cause__, ReadOnlySqlTransaction):
             detail = "Nothing can be changed while everything moves to another database; searches go on. Try again."
             return Problem(503, "read_only", detail, retry_after=30)
+        case DatabaseError() if tenancy.lost_a_node(error):
+            logger.warning("a node of the cluster is away: %s", error)
+            detail = "A part of the database cannot be reached right now; nothing was changed."
+            return Problem(503, "shards_unavailable", detail)
         case PoolTimeout() | InterfaceError() | OperationalError():
             logger.warning("database unavailable: %s", error)
             return Problem(

@@ -52,7 +52,7 @@ class Table:
 
     @property
     def of_documents(self) -> bool:
-        return self.name in OF_DOCUMENTS or self.name.startswith("embedding_")
+        return is_of_documents(self.name)
 
     @property
     def ordered_key(self) -> str:
@@ -70,6 +70,11 @@ class Table:
             for column, sender in zip(self.columns, self.senders, strict=True)
         )
         return f"('x' || left(md5(record_send(ROW({', '.join(values)}))), 16))::bit(64)::bigint"
+
+
+def is_of_documents(name: str) -> bool:
+    """Is it one of the sharded tables?"""
+    return name in OF_DOCUMENTS or name.startswith("embedding_")
 
 
 def read(alias: str) -> dict[str, Table]:
