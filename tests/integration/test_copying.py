@@ -34,6 +34,9 @@ Put = Callable[..., Accepted]
 CLUSTER = os.environ.get("CITUS_DATABASE_URL", "")
 SOURCE = paths.superuser_url(DATA).replace("/postgres?", f"/{paths.DATABASE}?")
 COLLECTIONS = "SELECT 1 FROM documents_collection WHERE tenant_id = current_setting('ragsite.tenant')::uuid"
+SETTING = (
+    "SELECT setconfig[1] FROM pg_db_role_setting JOIN pg_database d ON d.oid = setdatabase AND datname = 'ragsite'"
+)
 WORDS = ("harbour", "lantern", "granite", "meadow")
 PLAIN = 12_000  # documents beside the others, so that there are several parts to copy
 
@@ -49,9 +52,9 @@ class Target:
         command = [sys.executable, str(ROOT / "manage.py"), *arguments]
         return subprocess.run(command, env=os.environ | self.environment, cwd=ROOT, capture_output=True, text=True)
 
-    def copy(self, *options: str, refused: str = "") -> str:
+    def copy(self, *options: str, refused: str = "", source: str = SOURCE) -> str:
         """What it says; `refused` is part of why it must not be done."""
-        done = self.manage("copy-from", SOURCE, *options)
+        done = self.manage("copy-from", source, *options)
         said = done.stdout + done.stderr
         assert (done.returncode == 0) == (not refused) and refused in said, said
         return said
@@ -314,11 +317,21 @@ def test_a_second_round_finds_what_the_first_could_not(target: Target, tenant: T
 
 
 def test_it_refuses_what_would_do_harm(target: Target, tenant: Tenant, collection: Collection, ingest: Put) -> None:
-    walled = paths.owner_url(DATA)
-    said = target.manage("copy-from", walled)
-    assert said.returncode == 1 and "sees no rows" in said.stderr
+    owner = paths.owner_url(DATA)
+    target.copy(refused="sees no rows", source=owner)
     ingest(collection, "The harbour is here.")
-    target.copy()
+    with psycopg.connect(SOURCE, autocommit=True) as session:
+        try:
+            session.execute("ALTER ROLE ragsite_owner BYPASSRLS")
+            target.copy("--final", refused="pg_read_all_stats", source=owner)
+            session.execute("GRANT pg_read_all_stats, pg_signal_backend TO ragsite_owner")
+            target.copy("--final", source=owner)
+            assert session.execute(SETTING).fetchone() == ("default_transaction_read_only=on",)
+            target.copy("--reopen", source=owner)
+            assert session.execute(SETTING).fetchone() is None
+        finally:
+            session.execute("ALTER ROLE ragsite_owner NOBYPASSRLS")
+            session.execute("REVOKE pg_read_all_stats, pg_signal_backend FROM ragsite_owner")
     with psycopg.connect(target.url.replace("ragsite_owner", "ragsite_app")):
         target.copy(refused="stop it")
     target.ask("DELETE FROM django_migrations WHERE app = 'generation'")

@@ -22,11 +22,15 @@ FROM pg_stat_activity s JOIN pg_roles r ON r.oid = s.usesysid
 WHERE s.datname = current_database() AND s.backend_type = 'client backend' AND NOT r.rolsuper
   AND s.application_name <> %s AND s.backend_start < %s
 """
+#: Without the first the sessions of others show neither name nor time, and none would seem to be left.
+RIGHTS = "SELECT r FROM unnest('{pg_read_all_stats, pg_signal_backend}'::name[]) r WHERE NOT pg_has_role(r, 'USAGE')"
 SECONDS = 30.0
 
 
 def stop() -> None:
     """Raises CannotCopy, with the source as it was, where this role may not do it."""
+    if lacking := ask(SOURCE, RIGHTS):
+        raise CannotCopy(f"the source's role is no superuser and not in {lacking[0][0]}: it cannot stop the writers")
     try:
         _set("SET default_transaction_read_only = on")
         _end_sessions()
