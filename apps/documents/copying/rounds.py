@@ -16,7 +16,7 @@ from . import SOURCE, TARGET, indexes, standstill, tables
 from .errors import CannotCopy
 from .parts import Part, Tally, ask, boundaries, counts, do, grouped, settle, unlike, windows, written
 from .tables import Table
-from .threshold import Mark, lift_wall, opened, read_mark
+from .threshold import Mark, identity, lift_wall, opened, read_mark
 
 FEWEST_KEYS, MOST_WINDOWS = 32, 4_096  # of a window, in which rows are counted
 ROWS_AT_ONCE = 5_000  # of a table, about, in a transaction of the first round
@@ -69,12 +69,13 @@ def verify(*, streams: int, told: Told) -> Tally:
 
 
 def reopen() -> None:
-    """Let the source take writes again, and this database be copied to again."""
-    standstill.reopen()
+    """Let the source take writes again, and this database be copied to again. Raises CannotCopy."""
     mark = read_mark()
-    if mark is not None:
-        mark.handed_over = False
-        mark.keep()
+    if mark is None or mark.source != identity(SOURCE):
+        raise CannotCopy("this database is no copy of the source")
+    standstill.reopen()
+    mark.handed_over = False
+    mark.keep()
 
 
 # --- one round ---------------------------------------------------------------------------------------------------

@@ -36,10 +36,12 @@ def stop() -> None:
         _end_sessions()
         if ask(SOURCE, "SELECT 1 FROM pg_prepared_xacts WHERE database = current_database()"):
             raise CannotCopy("a prepared transaction is open at the source: commit it or roll it back")
-    except (CannotCopy, DatabaseError) as error:
+    except BaseException as error:
         with suppress(CannotCopy, DatabaseError):
             reopen()
-        raise CannotCopy(f"the source's writers could not be stopped: {error}") from error
+        if isinstance(error, DatabaseError):
+            raise CannotCopy(f"the source's writers could not be stopped: {error}") from error
+        raise
 
 
 def reopen() -> None:

@@ -56,7 +56,7 @@ def opened(*, again: bool = False) -> Iterator[Mark]:
     try:
         lift_wall()
         mark = read_mark() or _first_mark()
-        if mark.source != _identity(SOURCE):
+        if mark.source != identity(SOURCE):
             raise CannotCopy("this database holds the copy of another one")
         if mark.handed_over and not again:
             raise CannotCopy("everything was handed over: --reopen lets the source take writes again, to begin anew")
@@ -71,7 +71,7 @@ def _check_both() -> None:
         raise CannotCopy("the source is a Citus cluster, whose rows do not tell when they were written")
     if not ask(SOURCE, BYPASSES)[0][0]:
         raise CannotCopy("the source's role sees no rows: it must be a superuser or have BYPASSRLS")
-    if _identity(SOURCE) == _identity(TARGET):
+    if identity(SOURCE) == identity(TARGET):
         raise CannotCopy("both are the same database")
     there, here = ({row[0] for row in ask(alias, MIGRATIONS)} for alias in (SOURCE, TARGET))
     if there != here:
@@ -82,7 +82,8 @@ def _check_both() -> None:
         raise CannotCopy(f"the application has {sessions} sessions here: what it wrote would be overwritten; stop it")
 
 
-def _identity(alias: str) -> str:
+def identity(alias: str) -> str:
+    """Which database this is, of all that there are."""
     [(cluster, name)] = ask(alias, "SELECT system_identifier::text, current_database() FROM pg_control_system()")
     return f"{cluster}/{name}"
 
@@ -91,7 +92,7 @@ def _first_mark() -> Mark:
     for table in ("access_tenant", "access_user", "documents_collection", "documents_document"):
         if ask(TARGET, f'SELECT 1 FROM "{table}" LIMIT 1'):  # noqa: S608
             raise CannotCopy(f"this database is not empty ({table}): begin with one that was only migrated")
-    mark = Mark(_identity(SOURCE))
+    mark = Mark(identity(SOURCE))
     mark.keep()
     return mark
 
