@@ -246,7 +246,6 @@ def test_an_installation_moves_while_it_is_written_to_and_loses_nothing(
             said = target.copy("--final")
             assert "nobody could write for the last" in said
             wait_for(lambda: writer.end, what="the writer to be told")
-        assert writer.end["status"] == 503
         refused = client.delete(f"/api/v1/documents/{waiting.id}")
         assert (refused.status_code, refused.json()["code"]) == (503, "read_only")
         before = [_everything(client, "docs"), _everything(stranger, "others")]
