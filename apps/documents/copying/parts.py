@@ -24,21 +24,18 @@ Digests = dict[Any, tuple[int, int]]
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Rows by their key: of a list, or of ranges from the first to before the second, None for no bound."""
+    """Rows by their key: of a list, or from `low` to before `high`, None for no bound."""
 
     keys: tuple[Any, ...] | None = None
-    ranges: tuple[tuple[Any, Any], ...] = ()
+    low: Any = None
+    high: Any = None
 
     def where(self, table: Table) -> tuple[str, list[Any]]:
         if self.keys is not None:
             return f'"{table.key}" = ANY(%s::{table.key_type}[])', [list(self.keys)]
-        conditions, values = [], []
-        for low, high in self.ranges:
-            bounds = [(sign, value) for sign, value in ((">=", low), ("<", high)) if value is not None]
-            values += [value for _, value in bounds]
-            each = [f"{table.ordered_key} {sign} %s::{table.key_type}" for sign, _ in bounds]
-            conditions.append("(" + (" AND ".join(each) or "true") + ")")
-        return " OR ".join(conditions), values
+        bounds = [(sign, value) for sign, value in ((">=", self.low), ("<", self.high)) if value is not None]
+        conditions = [f"{table.ordered_key} {sign} %s::{table.key_type}" for sign, _ in bounds]
+        return " AND ".join(conditions) or "true", [value for _, value in bounds]
 
 
 @dataclass
@@ -174,10 +171,9 @@ def boundaries(table: Table, every: int) -> list[Any]:
     ]
 
 
-def windows(bounds: Sequence[Any], every: int = 1) -> list[Part]:
-    """What lies between each so manieth of these bounds: together everything."""
-    some = bounds[every - 1 :: every]
-    return [Part(ranges=(each,)) for each in zip([None, *some], [*some, None], strict=True)]
+def windows(bounds: Sequence[Any]) -> list[Part]:
+    """What lies between these bounds: together everything."""
+    return [Part(low=low, high=high) for low, high in zip([None, *bounds], [*bounds, None], strict=True)]
 
 
 def written(table: Table, bounds: Sequence[Any], since: int) -> tuple[dict[int, int], dict[int, set[Any]]]:
