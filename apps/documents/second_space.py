@@ -238,6 +238,24 @@ def show(space: EmbeddingSpace) -> dict[str, Any]:
     }
 
 
+def describe(collection: Collection) -> str:
+    """Inside a scope: for people, what the collection has beside its space; '' where it has nothing."""
+    space = collection.second_space
+    if space is None:
+        return ""
+    build = SpaceBuild.objects.filter(collection=collection, space=space).order_by("-created_at").first()
+    told = [space.slug]
+    if build is not None and build.state == SpaceBuild.State.RUNNING:
+        told.append(f"being built: {build.embedded:,} vectors so far")
+    elif build is not None and build.error:
+        told.append(f"not built: {build.error.get('code')}")
+    else:
+        told.append("kept up with every write")
+    if collection.canary_percent:
+        told.append(f"answers {collection.canary_percent:g} % of the searches")
+    return ", ".join(told)
+
+
 def _show_build(build: SpaceBuild) -> dict[str, Any]:
     return {
         "state": build.state,
