@@ -26,7 +26,7 @@ from psycopg import sql
 
 from apps.access import keys, tenancy
 from apps.access.sql import execute, reading_from
-from apps.documents import collections, engines, spaces
+from apps.documents import collections, engines, spaces, vector_index
 from apps.documents.accept import Submission, accept
 from apps.documents.db import vector_text
 from apps.documents.engines import CitusEngine, nodes
@@ -130,7 +130,7 @@ def _filled(count: int) -> tuple[Collection, EmbeddingSpace]:
             collections.create(tenant_id=tenant.id, slug=slug, name=slug, space=slug)
             collection = collections.find(slug)
         with connections["owner"].cursor() as cursor:
-            cursor.execute(f'DROP INDEX "{spaces.index_name(space)}"')
+            cursor.execute(f'DROP INDEX "{vector_index.index_name(space)}"')
             session = cursor.connection
             columns = "document_id, chunk_id, tenant_id, collection_id, live, embedding"
             copy = sql.SQL(f"COPY {{}} ({columns}) FROM STDIN").format(sql.Identifier(space.table))
@@ -140,7 +140,7 @@ def _filled(count: int) -> tuple[Collection, EmbeddingSpace]:
                         document = UUID(int=(number // CHUNKS_PER_DOCUMENT) << 64)
                         mine = (document, UUID(int=number), tenant.id, collection.id, True, vector_text(vector))
                         rows.write_row(mine)
-            spaces.index_concurrently(space)
+            vector_index.index_concurrently(space)
             cursor.execute(f'ANALYZE "{space.table}"')
         with tenancy.scope(tenant.id):
             Collection.objects.filter(slug=slug).update(chunks=ROWS, documents=ROWS // CHUNKS_PER_DOCUMENT)

@@ -20,7 +20,7 @@ from psycopg import sql
 
 from apps.access import keys, tenancy
 from apps.access.models import Tenant
-from apps.documents import collections, partitions, remove, second_space, spaces
+from apps.documents import collections, partitions, remove, second_space, spaces, vector_index
 from apps.documents.accept import Accepted
 from apps.documents.engines import engine_for
 from apps.documents.models import Collection
@@ -297,8 +297,8 @@ def test_a_second_round_finds_what_the_first_could_not(target: Target, tenant: T
     late = ingest(kept, "The granite stays.", source_uri="n").document
     lists = spaces.create(slug=f"lists-{uuid4().hex[:8]}", backend="fake", dimensions=8, index_method="ivfflat")
     ingest(make_collection(tenant, slug="in-lists", space=lists.slug), "The harbour.", source_uri="n")
-    spaces.build_index(space=lists)
-    spaces.set_lists(lists, 7)  # of other partitions than those here
+    vector_index.build_index(space=lists)
+    vector_index.set_lists(lists, 7)  # of other partitions than those here
     title = f"UPDATE documents_document SET title = 'late' WHERE id = '{late.id}'"
     with psycopg.connect(SOURCE) as session:
         session.execute(title)  # type: ignore[arg-type]
