@@ -1,0 +1,55 @@
+"""Milliseconds of a processor: what searches, builds and writes take."""
+
+from __future__ import annotations
+
+import math
+
+from .constants import Constants
+from .sizes import DEAD
+from .wishes import Wishes
+
+LEAST = 0.05  # ms of a search, however small the graph
+
+
+def build_ms(wishes: Wishes, constants: Constants, entries: float) -> float:
+    """To build one vector index of so many entries, in memory."""
+    if wishes.index == "ivfflat":
+        return entries * (constants.lists_build + constants.lists_build_list * _lists(entries))
+    each = constants.graph_build + constants.graph_build_dimension * wishes.dimensions
+    return entries * _doublings(entries) * each * (constants.bits_build if wishes.index == "bits" else 1)
+
+
+def dense_ms(wishes: Wishes, constants: Constants, graphs: int = 1) -> float:
+    """A search by vectors, in all of the graphs together."""
+    if wishes.index == "ivfflat":
+        each = wishes.chunks / graphs
+        lists = _lists(each)
+        compared = each / lists * min(lists, max(1, 2 * lists**0.5))  # retrieval/policy.py: twice the root of the lists
+        return graphs * (constants.lists_search + constants.lists_search_byte * compared * wishes.vector_bytes)
+    step = constants.dense_doubling + constants.dense_dimension * wishes.dimensions
+    one = max(LEAST, constants.dense + step * _doublings(wishes.chunks))
+    return float(graphs**constants.fan_out) * one * (constants.bits_search if wishes.index == "bits" else 1)
+
+
+def words_ms(wishes: Wishes, constants: Constants) -> float:
+    """What a hybrid search takes beyond a dense one."""
+    return constants.words + constants.words_chunk * wishes.chunks
+
+
+def _doublings(entries: float) -> float:
+    return math.log2(max(2, entries))
+
+
+def _lists(entries: float) -> float:
+    """As spaces.lists_for does."""
+    return max(1.0, entries / 1_000 if entries <= 1e6 else entries**0.5)
+
+
+def database_cores(wishes: Wishes, constants: Constants, graphs: int) -> float:
+    """For searches, what is published and vector indexes that are built anew; those that are to stay idle too."""
+    search = dense_ms(wishes, constants, graphs) + wishes.hybrid * words_ms(wishes, constants)
+    publish = wishes.documents_per_day * constants.publish_document
+    publish += wishes.new_chunks_per_day * constants.publish_chunk
+    rebuilds = wishes.replaced_per_day / (DEAD * wishes.chunks)  # a day
+    rebuild = rebuilds * graphs * build_ms(wishes, constants, wishes.chunks / graphs)
+    return (wishes.searches_per_second * search + (publish + rebuild) / 86400) / 1000 / wishes.busy
