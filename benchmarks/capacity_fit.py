@@ -59,6 +59,8 @@ def run(points: Points, *, proof: int) -> Rows:
     growth = [point for point in points["growth"] if point["chunks"] < 0.99 * proof]
     constants = _put(Constants.load(), _all(points, growth))
     constants = _put(constants, _bits(points, constants))
+    constants = _put(constants, _inserts(growth, constants))
+    constants = _put(constants, _publishing(points, constants))
     for name, value in constants:
         yield f"{name}, {value.unit}", "", f"{value:.4g}; {value.source}"
     if file := os.environ.get("BENCH_CONSTANTS"):
@@ -135,23 +137,13 @@ def _all(points: Points, growth: list[dict[str, Any]]) -> Found:
     )
     compared = [2 * n / each**0.5 * _payload(384) for n, each in zip(rows, count, strict=True)]
     yield one("lists_search lists_search_byte", [[1.0] * len(lists), compared], of(lists, "dense_ms"))
-    before = sum(text)  # an index of words is built of all texts there are
-    yield one(
-        "words_build",
-        [[before + each["text"] for each in growth]],
-        [each["words_busy"] * 1000 for each in growth],
-    )
+    yield one("words_build", [of(growth, "text")], [each["words_busy"] * 1000 for each in growth])
     yield one(
         "words words_chunk",
         [[1.0] * len(growth), of(growth, "chunks")],
         [each["hybrid_ms"] - each["dense_ms"] for each in growth],
     )
     yield one("load_chunk", [of(growth, "loaded")], [each["load_busy"] * 1000 for each in growth])
-    yield one(
-        "publish_document publish_chunk",
-        [documents, chunks],
-        [1000 * (each["accept_busy"] + each["prepare_busy"] + each["publish_busy"]) for each in work],
-    )
     yield one(
         "work_document work_token",
         [documents, of(work, "tokens")],
@@ -173,6 +165,28 @@ def _bits(points: Points, constants: Constants) -> Found:
             built, asked = build_ms(wishes, constants, each["chunks"]) / 1000, dense_ms(wishes, constants)
             ratios.append(each[kind] / (built if name == "bits_build" else asked))
         yield [name], [statistics.mean(ratios)], f"{min(ratios):.2f} to {max(ratios):.2f} for {len(found)} graphs"
+
+
+def _inserts(growth: list[dict[str, Any]], constants: Constants) -> Found:
+    """An entry that comes to a graph, beside one of its build; what else its chunk takes is load_chunk."""
+    built = [point["live"] * _entry_ms(point["chunks"], constants) for point in growth]
+    found = [point["live_busy"] * 1000 - point["live"] * constants.load_chunk for point in growth]
+    told = fit([built], found)
+    yield ["insert"], told.numbers, told
+
+
+def _publishing(points: Points, constants: Constants) -> Found:
+    """Of the database, without the graph's entries."""
+    work = points["work"]
+    spent = [1000 * sum(each[f"{step}_busy"] for step in ("accept", "prepare", "publish")) for each in work]
+    graph = [constants.insert * each["chunks"] * _entry_ms(each["chunks"] / 2, constants) for each in work]
+    columns = [[each[name] for each in work] for name in ("documents", "chunks")]
+    told = fit(columns, [a - b for a, b in zip(spent, graph, strict=True)])
+    yield ["publish_document", "publish_chunk"], told.numbers, told
+
+
+def _entry_ms(entries: float, constants: Constants) -> float:
+    return build_ms(Wishes(documents=1), constants, entries) / entries
 
 
 def _grown(point: dict[str, Any], table: str, kind: str | None = None) -> float:

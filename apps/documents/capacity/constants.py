@@ -65,7 +65,8 @@ class Constants:
     model_token: Constant  # ms of the model for a token of a document
     gpu_chunks: Constant  # per second of one GPU
     load_chunk: Constant  # ms of the database for a chunk of a first load
-    publish_chunk: Constant  # ms of the database for a chunk that workers publish, its graph's entry too
+    insert: Constant  # an entry that comes to a graph: times as long as one of its build
+    publish_chunk: Constant  # ms of the database for a chunk that workers publish, without the graph's entry
     publish_document: Constant
     work_document: Constant  # ms of the workers' own for a document
     work_token: Constant  # for each token of it
@@ -89,7 +90,7 @@ class Constants:
 
     def dump(self) -> str:
         each = {name: {"value": float(value), "unit": value.unit, "source": value.source} for name, value in self}
-        return json.dumps(each, indent=2) + "\n"
+        return json.dumps(each, indent=2, ensure_ascii=False) + "\n"
 
     def __iter__(self) -> Iterator[tuple[str, Constant]]:
         """(name, constant), in order."""

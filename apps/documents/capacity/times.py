@@ -36,6 +36,14 @@ def words_ms(wishes: Wishes, constants: Constants) -> float:
     return constants.words + constants.words_chunk * wishes.chunks
 
 
+def publish_chunk_ms(wishes: Wishes, constants: Constants, graphs: int) -> float:
+    """A chunk that comes while all indexes are there. (IVFFlat's entry is taken for none.)"""
+    if wishes.index == "ivfflat":
+        return constants.publish_chunk
+    entries = wishes.chunks / graphs
+    return constants.publish_chunk + constants.insert * build_ms(wishes, constants, entries) / entries
+
+
 def _doublings(entries: float) -> float:
     return math.log2(max(2, entries))
 
@@ -49,7 +57,7 @@ def database_cores(wishes: Wishes, constants: Constants, graphs: int) -> float:
     """For searches, what is published and vector indexes that are built anew; those that are to stay idle too."""
     search = dense_ms(wishes, constants, graphs) + wishes.hybrid * words_ms(wishes, constants)
     publish = wishes.documents_per_day * constants.publish_document
-    publish += wishes.new_chunks_per_day * constants.publish_chunk
+    publish += wishes.new_chunks_per_day * publish_chunk_ms(wishes, constants, graphs)
     rebuilds = wishes.replaced_per_day / (DEAD * wishes.chunks)  # a day
     rebuild = rebuilds * graphs * build_ms(wishes, constants, wishes.chunks / graphs)
     return (wishes.searches_per_second * search + (publish + rebuild) / 86400) / 1000 / wishes.busy
