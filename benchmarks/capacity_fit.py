@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from apps.documents.capacity import Constant, Constants, Wishes, needs
+from apps.documents.capacity.constants import EXAMPLE
 from apps.documents.capacity.sizes import index_entry, vector_row
 from apps.documents.capacity.times import build_ms, dense_ms
 
@@ -38,13 +39,13 @@ class Fit:
         return f"R² {self.r2:.4f}, at worst {self.worst:.1%} off, {self.points} points"
 
 
-def fit(columns: Sequence[Sequence[float]], values: Sequence[float], *, free: bool = False) -> Fit:
-    """columns: each a number for each value. Unless `free`, one that would count negatively is left out."""
+def fit(columns: Sequence[Sequence[float]], values: Sequence[float]) -> Fit:
+    """columns: each a number for each value. One that would count negatively is left out."""
     wide, target = np.array(columns, float).T, np.array(values, float)
     kept = list(range(wide.shape[1]))
     while True:
         found = np.linalg.lstsq(wide[:, kept] / target[:, None], np.ones(len(target)), rcond=None)[0]
-        if free or found.min() >= 0:
+        if found.min() >= 0:
             break
         del kept[int(found.argmin())]
     numbers = np.zeros(wide.shape[1])
@@ -53,6 +54,16 @@ def fit(columns: Sequence[Sequence[float]], values: Sequence[float], *, free: bo
     spread = float(((target - target.mean()) ** 2).sum())
     r2 = 1 - float(((target - told) ** 2).sum()) / spread if spread else 1.0
     return Fit(numbers.tolist(), r2, float(np.abs(told / target - 1).max()), len(target))
+
+
+def powers(columns: Sequence[Sequence[float]], values: Sequence[float]) -> Fit:
+    """values ~ the first number x each column to the power of its number; columns: a tuple for each value."""
+    wide = np.hstack([np.ones((len(values), 1)), np.log(np.array(columns, float))])
+    target = np.log(np.array(values, float))
+    found = np.linalg.lstsq(wide, target, rcond=None)[0]
+    off = wide @ found - target
+    r2 = 1 - float((off**2).sum() / ((target - target.mean()) ** 2).sum())
+    return Fit([float(np.exp(found[0])), *found[1:].tolist()], r2, float(np.abs(np.exp(off) - 1).max()), len(values))
 
 
 def run(points: Points, *, proof: int) -> Rows:
@@ -83,8 +94,8 @@ def _put(constants: Constants, found: Found) -> Constants:
 def _all(points: Points, growth: list[dict[str, Any]]) -> Found:
     work, others = points["work"], points["others"]
 
-    def one(names: str, columns: Sequence[Sequence[float]], values: Sequence[float], *, free: bool = False) -> Any:
-        found = fit(columns, values, free=free)
+    def one(names: str, columns: Sequence[Sequence[float]], values: Sequence[float]) -> Any:
+        found = fit(columns, values)
         return names.split(), found.numbers, found
 
     def of(where: list[dict[str, Any]], name: str) -> list[float]:
@@ -94,15 +105,13 @@ def _all(points: Points, growth: list[dict[str, Any]]) -> Found:
     model = points["model"][0]
     yield ["text"], [model["text"] / model["tokens"]], "English passages, the packaged model's tokens"
     yield one("document", [of(growth, "documents")], [_grown(each, "document") for each in growth])
-    yield one(
-        "version stored_text version_chunk",
-        [documents, text, chunks],
-        [_grown(each, "documentversion") for each in work],
-    )
-    yield one("original stored_original", [documents, text], [_grown(each, "blob") for each in work])
+    both = [*work, *growth]  # as workers leave them, with rows that are dead, and as a first load does
+    shapes = [of(both, name) for name in ("documents", "text", "chunks")]
+    yield one("version stored_text version_chunk", shapes, [_grown(each, "documentversion") for each in both])
+    yield one("original stored_original", shapes[:2], [_grown(each, "blob") for each in both])
     yield one("chunk chunk_text", [chunks, text], [_grown(each, "chunk", "table") for each in work])
     yield one("chunk_keys", [of(growth, "chunks")], [_grown(each, "chunk", "btree") for each in growth])
-    yield one("word_index", [of(growth, "text")], [_grown(each, "chunk", "gin") for each in growth])
+    yield _word_index(growth)
     yield one("vector_keys", [of(growth, "chunks")], [_grown(each, "vectors", "btree") for each in growth])
     yield one("job", [documents[:2]], [_grown(each, "ingestionjob") for each in work[:2]])
 
@@ -115,19 +124,11 @@ def _all(points: Points, growth: list[dict[str, Any]]) -> Found:
 
     graphs = [(each["chunks"], each["dimensions"], each) for each in growth]
     graphs += [(each["chunks"], each["dimensions"], each) for each in others if each["index"] == "hnsw"]
-    steps = [n * np.log2(n) for n, _, _ in graphs]
-    yield one(
-        "graph_build graph_build_dimension",
-        [steps, [step * d for step, (_, d, _) in zip(steps, graphs, strict=True)]],
-        [each["build_busy"] * 1000 for _, _, each in graphs],
-    )
-    doublings = [float(np.log2(n)) for n, _, _ in graphs]
-    yield one(
-        "dense dense_doubling dense_dimension",
-        [[1.0] * len(graphs), doublings, [by * d for by, (_, d, _) in zip(doublings, graphs, strict=True)]],
-        [each["dense_ms"] for _, _, each in graphs],
-        free=True,  # small graphs fit the processor's cache: the line begins below 0
-    )
+    sizes = [(n / EXAMPLE[0], d / EXAMPLE[1]) for n, d, _ in graphs]
+    built = powers(sizes, [each["build_busy"] * 1000 / n for n, _, each in graphs])
+    yield ["graph_build", "graph_build_power", "graph_build_dimensions"], built.numbers, built
+    asked = powers(sizes, [each["dense_ms"] for _, _, each in graphs])
+    yield ["dense", "dense_power", "dense_dimensions"], asked.numbers, asked
     lists = [each for each in others if each["index"] == "ivfflat"]
     rows, count = of(lists, "chunks"), [max(1, each["chunks"] // 1000) for each in lists]
     yield one(
@@ -165,6 +166,13 @@ def _bits(points: Points, constants: Constants) -> Found:
             built, asked = build_ms(wishes, constants, each["chunks"]) / 1000, dense_ms(wishes, constants)
             ratios.append(each[kind] / (built if name == "bits_build" else asked))
         yield [name], [statistics.mean(ratios)], f"{min(ratios):.2f} to {max(ratios):.2f} for {len(found)} graphs"
+
+
+def _word_index(growth: list[dict[str, Any]]) -> tuple[list[str], list[float], Fit]:
+    """A power of the size: words that are frequent are stored ever more densely."""
+    sizes = [(point["chunks"] / growth[-1]["chunks"],) for point in growth]
+    fitted = powers(sizes, [_grown(point, "chunk", "gin") / point["text"] for point in growth])
+    return ["word_index", "word_index_power"], fitted.numbers, fitted
 
 
 def _inserts(growth: list[dict[str, Any]], constants: Constants) -> Found:

@@ -10,6 +10,8 @@ from typing import Any
 
 from .wishes import BadWish
 
+EXAMPLE = (100_000, 384)  # entries of a graph, and their dimensions
+
 
 class Constant(float):
     """A number with its unit, and where it comes from: what was measured, and how well the fit holds."""
@@ -37,27 +39,30 @@ class Constants:
     chunk: Constant  # its row, without text
     chunk_text: Constant  # text and lexemes, for each byte of text
     chunk_keys: Constant  # its indexes but that of words
-    word_index: Constant  # for each byte of text
+    word_index: Constant  # for each byte of text, where there are measured_chunks
+    word_index_power: Constant  # of the chunks there are beside these: that many times as much
     vector_keys: Constant  # of a vector's row
     job: Constant  # a line of the ledger
 
     graph_memory: Constant  # of an entry while a graph is built, without its vector
-    graph_build: Constant  # ms of an entry, for each doubling of the graph
-    graph_build_dimension: Constant  # the same, for each dimension
+    graph_build: Constant  # ms of an entry of a graph of EXAMPLE
+    graph_build_power: Constant  # of its size over that of EXAMPLE: so many times as long
+    graph_build_dimensions: Constant  # the same of its dimensions
     bits_build: Constant  # a graph of bits: times as long
     lists_build: Constant  # ms of a row of IVFFlat
     lists_build_list: Constant  # the same, for each list
     words_build: Constant  # ms of a chunk, for each byte of its text
 
-    dense: Constant  # ms of a search
-    dense_doubling: Constant  # for each doubling of the graph
-    dense_dimension: Constant  # for each doubling and dimension
+    dense: Constant  # ms of a search of EXAMPLE
+    dense_power: Constant  # of its size over that of EXAMPLE: so many times as long
+    dense_dimensions: Constant  # the same of its dimensions
     bits_search: Constant  # a graph of bits: times as long
     lists_search: Constant  # ms of a search through IVFFlat
     lists_search_byte: Constant  # for each byte that is compared
     words: Constant  # ms of a hybrid search beyond a dense one
     words_chunk: Constant  # for each chunk
-    fan_out: Constant  # n graphs in place of one: n to this power times the work
+    fan_out: Constant  # n graphs in place of one: n to this power times the work of dense
+    words_fan_out: Constant  # the same of words, without words_chunk
     measured_chunks: Constant  # to which times were measured
 
     web: Constant  # ms of the web process for a search

@@ -48,6 +48,7 @@ class Needs:
     place: Place
     dense_ms: float
     hybrid_ms: float
+    clock_ms: float  # of a search while nothing else goes on, at least: partitions one after another, shards at once
     database_cores: float  # for searches and changes, those that are to stay idle too
     web_ms: float  # of a search: the web process, and the model for the question's vector
     web_processes: int
@@ -82,6 +83,8 @@ def needs(wishes: Wishes, constants: Constants, *, scale: Mapping[str, float] | 
     place = _place(wishes, constants, cached if wishes.cached == "all" else cached_indexes, graph)
 
     dense = dense_ms(wishes, constants, place.graphs)
+    hybrid = dense + words_ms(wishes, constants, place.graphs)
+    beside = min(place.graphs, place.nodes * wishes.node_cores) if place.engine == "citus" else 1
     web_ms = constants.web + wishes.new_queries * constants.query_vector
     web = math.ceil(max(1, wishes.searches_per_second * web_ms / 1000 / wishes.busy))
     text = wishes.chunk_tokens * constants.text
@@ -100,7 +103,8 @@ def needs(wishes: Wishes, constants: Constants, *, scale: Mapping[str, float] | 
         build_memory=graph / place.graphs,
         place=place,
         dense_ms=dense,
-        hybrid_ms=dense + words_ms(wishes, constants),
+        hybrid_ms=hybrid,
+        clock_ms=(hybrid if wishes.hybrid else dense) / beside + web_ms,
         database_cores=database_cores(wishes, constants, place.graphs),
         web_ms=web_ms,
         web_processes=web,

@@ -10,7 +10,7 @@ POINTER = 4
 TUPLE = 24  # a row's header
 KEYS = 4 * 16 + 1  # of a vector's row: four ids, and whether it is live
 TOASTED = 2_032  # bytes; what makes a row longer is stored beside it, in pieces
-PIECE = 1_996
+PIECE, PIECE_HEADER, PIECE_KEY = 1_996, TUPLE + 12, 27
 NEIGHBOUR = 6  # bytes of a pointer in a graph
 ELEMENT = 72  # of a graph's entry, without its vector
 
@@ -25,6 +25,8 @@ def disk(wishes: Wishes, constants: Constants) -> dict[str, float]:
     versions = wishes.documents * wishes.versions
     rows = wishes.chunks * (1 + (wishes.versions - 1) * wishes.replaced)  # of chunks, the retired ones too
     jobs = wishes.job_days * wishes.documents_per_day
+    # An index of many texts takes less of each; beyond what was measured it is not taken to become thinner still.
+    thinner = (min(wishes.chunks, constants.measured_chunks) / constants.measured_chunks) ** constants.word_index_power
     in_version = constants.version_chunk * wishes.chunks_per_document
     return {
         "documents": wishes.documents * constants.document,
@@ -32,7 +34,7 @@ def disk(wishes: Wishes, constants: Constants) -> dict[str, float]:
         "originals": versions * (constants.original + constants.stored_original * original),
         "chunks": rows * (constants.chunk + constants.chunk_text * text),
         "keys of chunks": rows * constants.chunk_keys,
-        "word index": wishes.chunks * constants.word_index * text,
+        "word index": wishes.chunks * text * constants.word_index * thinner,
         "vectors": rows * vector_row(wishes),
         "keys of vectors": rows * constants.vector_keys,
         "vector index": wishes.chunks * index_entry(wishes) * (1 + DEAD if wishes.replaced_per_day else 1),
@@ -41,8 +43,13 @@ def disk(wishes: Wishes, constants: Constants) -> dict[str, float]:
 
 
 def entries_per_page(entry: float) -> int:
-    """How many rows or index entries of so many bytes a page holds; they begin at multiples of 8."""
-    return max(1, int(PAGE // (-(-entry // 8) * 8 + POINTER)))
+    """How many rows or index entries of so many bytes a page holds."""
+    return max(1, int(PAGE // (_aligned(entry) + POINTER)))
+
+
+def _aligned(size: float) -> int:
+    """Rows, and what indexes hold, begin at multiples of 8."""
+    return int(-(-size // 8) * 8)
 
 
 def vector_row(wishes: Wishes) -> float:
@@ -51,9 +58,10 @@ def vector_row(wishes: Wishes) -> float:
     if row <= TOASTED:
         return 8192 / entries_per_page(row)
     whole, rest = divmod(wishes.vector_bytes - 4, PIECE)
-    pieces = whole * 8192 / 4 + (8192 / entries_per_page(TUPLE + 12 + rest) if rest else 0)
-    toast_keys = 36 * (whole + bool(rest))
-    return 8192 / entries_per_page(TUPLE + KEYS + 18) + pieces + toast_keys
+    last = _aligned(PIECE_HEADER + rest) + POINTER if rest else 0
+    together = whole * (_aligned(PIECE_HEADER + PIECE) + POINTER) + last
+    pieces = 8192 / (PAGE // together) if together <= PAGE else whole * 2048 + (8192 / (PAGE // last) if rest else 0)
+    return 8192 / entries_per_page(TUPLE + KEYS + 18) + pieces + PIECE_KEY * (whole + bool(rest))
 
 
 def index_entry(wishes: Wishes) -> float:
@@ -61,8 +69,8 @@ def index_entry(wishes: Wishes) -> float:
     held = wishes.indexed_bytes
     if wishes.index == "ivfflat":
         return 8192 / entries_per_page(8 + held)
-    neighbours = -(-(4 + 2 * wishes.m * NEIGHBOUR) // 8) * 8
-    element = -(-(ELEMENT + held) // 8) * 8
+    neighbours = _aligned(4 + 2 * wishes.m * NEIGHBOUR)
+    element = _aligned(ELEMENT + held)
     if element + neighbours + POINTER > PAGE:  # the neighbours go to another page
         return 8192 / entries_per_page(element) + 8192 / entries_per_page(neighbours)
     return 8192 / entries_per_page(element + neighbours + POINTER)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import math
-
-from .constants import Constants
+from .constants import EXAMPLE, Constants
 from .sizes import DEAD
 from .wishes import Wishes
-
-LEAST = 0.05  # ms of a search, however small the graph
 
 
 def build_ms(wishes: Wishes, constants: Constants, entries: float) -> float:
     """To build one vector index of so many entries, in memory."""
     if wishes.index == "ivfflat":
         return entries * (constants.lists_build + constants.lists_build_list * _lists(entries))
-    each = constants.graph_build + constants.graph_build_dimension * wishes.dimensions
-    return entries * _doublings(entries) * each * (constants.bits_build if wishes.index == "bits" else 1)
+    each = constants.graph_build * _beside_example(
+        entries, constants.graph_build_power, wishes.dimensions, constants.graph_build_dimensions
+    )
+    return entries * each * (constants.bits_build if wishes.index == "bits" else 1)
 
 
 def dense_ms(wishes: Wishes, constants: Constants, graphs: int = 1) -> float:
@@ -26,14 +24,15 @@ def dense_ms(wishes: Wishes, constants: Constants, graphs: int = 1) -> float:
         lists = _lists(each)
         compared = each / lists * min(lists, max(1, 2 * lists**0.5))  # retrieval/policy.py: twice the root of the lists
         return graphs * (constants.lists_search + constants.lists_search_byte * compared * wishes.vector_bytes)
-    step = constants.dense_doubling + constants.dense_dimension * wishes.dimensions
-    one = max(LEAST, constants.dense + step * _doublings(wishes.chunks))
+    one = constants.dense * _beside_example(
+        wishes.chunks, constants.dense_power, wishes.dimensions, constants.dense_dimensions
+    )
     return float(graphs**constants.fan_out) * one * (constants.bits_search if wishes.index == "bits" else 1)
 
 
-def words_ms(wishes: Wishes, constants: Constants) -> float:
-    """What a hybrid search takes beyond a dense one."""
-    return constants.words + constants.words_chunk * wishes.chunks
+def words_ms(wishes: Wishes, constants: Constants, graphs: int = 1) -> float:
+    """What a hybrid search takes beyond a dense one: in each partition or shard, and by the lists of its words."""
+    return float(graphs**constants.words_fan_out) * constants.words + constants.words_chunk * wishes.chunks
 
 
 def publish_chunk_ms(wishes: Wishes, constants: Constants, graphs: int) -> float:
@@ -44,8 +43,8 @@ def publish_chunk_ms(wishes: Wishes, constants: Constants, graphs: int) -> float
     return constants.publish_chunk + constants.insert * build_ms(wishes, constants, entries) / entries
 
 
-def _doublings(entries: float) -> float:
-    return math.log2(max(2, entries))
+def _beside_example(entries: float, power: float, dimensions: int, dimensions_power: float) -> float:
+    return float((entries / EXAMPLE[0]) ** power * (dimensions / EXAMPLE[1]) ** dimensions_power)
 
 
 def _lists(entries: float) -> float:
@@ -55,7 +54,7 @@ def _lists(entries: float) -> float:
 
 def database_cores(wishes: Wishes, constants: Constants, graphs: int) -> float:
     """For searches, what is published and vector indexes that are built anew; those that are to stay idle too."""
-    search = dense_ms(wishes, constants, graphs) + wishes.hybrid * words_ms(wishes, constants)
+    search = dense_ms(wishes, constants, graphs) + wishes.hybrid * words_ms(wishes, constants, graphs)
     publish = wishes.documents_per_day * constants.publish_document
     publish += wishes.new_chunks_per_day * publish_chunk_ms(wishes, constants, graphs)
     rebuilds = wishes.replaced_per_day / (DEAD * wishes.chunks)  # a day

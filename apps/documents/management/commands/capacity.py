@@ -135,6 +135,7 @@ def _lines(wishes: Wishes, told: Needs, scale: dict[str, float]) -> Iterator[str
     yield _row("dense", f"{told.dense_ms:,.1f} ms", "of the database's processors")
     yield _row("hybrid", f"{told.hybrid_ms:,.1f} ms")
     yield _row("web process and model", f"{told.web_ms:.1f} ms", "of a processor there")
+    yield _row("by the clock", f"{told.clock_ms:,.1f} ms", "of one search, at least, while nothing else goes on")
     peak = f"at {wishes.searches_per_second:g} searches a second and today's changes, {wishes.busy:.0%} busy"
     yield _row("database's processors", f"{told.database_cores:,.1f}", peak)
     yield _row("web processes", f"{told.web_processes:,}", f"{_bytes(told.web_memory)} in all")
