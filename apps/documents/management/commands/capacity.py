@@ -142,13 +142,13 @@ def _lines(wishes: Wishes, told: Needs, scale: dict[str, float]) -> Iterator[str
     yield from _part("The first load")
     yield _row("embedding", _hours(told.embed_seconds), "of processors with the packaged model")
     yield _row("", f"{told.embed_cores:,}", f"processors to be through in {wishes.load_hours:g} hours")
-    yield _row("", f"{told.gpus:,}", f"GPUs in their place ({told.gpu_hours:,.1f} hours of one; a published figure)")
+    yield _row("", f"{told.gpus:,}", f"GPUs in their place: {told.gpu_hours:,.1f} hours of one, by a published figure")
     yield _row("rows and words", _hours(told.load_seconds), "of the database's processors")
     yield _row("vector index", _hours(told.build_seconds), f"of processors, {told.build_hours:,.1f} hours by the clock")
     yield from _part("Keeping up")
     yield _row("chunks a day", _count(told.chunks_per_day), "embedded and published")
-    yield _row("model", f"{told.model_cores:,.2f}", "processors, evenly over the day")
-    yield _row("other work of workers", f"{told.worker_cores:,.2f}", "processors")
+    yield _row("model", f"{told.model_cores:,.3f}", "processors, evenly over the day")
+    yield _row("other work of workers", f"{told.worker_cores:,.3f}", "processors")
     if told.rebuilt_days is not None:
         yield _row("vector index anew", f"{told.rebuilt_days:,.0f} days", "each time a tenth of it is dead")
     if told.notes:
@@ -168,11 +168,17 @@ def _assumed(wishes: Wishes, scale: dict[str, float], constants: Constants) -> I
     yield "Assumed"
     for each in fields(Wishes):
         if (value := getattr(wishes, each.name)) is not None:
-            yield _row(each.name.replace("_", " "), f"{value:,g}" if isinstance(value, (int, float)) else value)
+            yield _row(each.name.replace("_", " "), _wish(each.name, value))
     yield ""
     yield "Constants (benchmarks/RESULTS.md; how to measure your own: docs/howto/capacity.md)"
     for name, constant in constants:
         yield _row(name.replace("_", " "), f"{constant:,.4g}", f"{constant.unit}; {constant.source}")
+
+
+def _wish(name: str, value: float | str) -> str:
+    if isinstance(value, str):
+        return value
+    return _bytes(value) if name == "node_memory" else f"{value:,.2f}".rstrip("0").rstrip(".")
 
 
 def _part(name: str) -> list[str]:
