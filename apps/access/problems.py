@@ -14,7 +14,7 @@ from typing import Any
 from django.conf import settings
 from django.core.exceptions import BadRequest, PermissionDenied, RequestDataTooBig, SuspiciousOperation
 from django.core.exceptions import ValidationError as DjangoValidationError
-from django.db import InterfaceError, OperationalError
+from django.db import DatabaseError, InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, JsonResponse
 from psycopg_pool import PoolTimeout
 from rest_framework import exceptions
@@ -154,6 +154,10 @@ def as_problem(error: Exception) -> Problem:
         case OperationalError() if tenancy.is_conflict(error):
             detail = "Other requests are changing the same thing; nothing was changed. Try again."
             return Problem(503, "busy", detail, retry_after=1)
+        case DatabaseError() if tenancy.lost_a_node(error):
+            logger.warning("a node of the cluster is away: %s", error)
+            detail = "A part of the database cannot be reached right now; nothing was changed."
+            return Problem(503, "shards_unavailable", detail)
         case PoolTimeout() | InterfaceError() | OperationalError():
             logger.warning("database unavailable: %s", error)
             return Problem(

@@ -17,11 +17,10 @@ import logging
 import os
 import re
 import select
-import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from random import random
@@ -33,6 +32,7 @@ from django.conf import settings
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
 
 from . import tenancy
+from .cutoff import cut_off
 from .metrics import REPLICA_LEFT_OUT, REPLICA_SEARCHES
 from .sql import database, execute, reading_from
 
@@ -91,7 +91,7 @@ class Replica:
         self.leave_out("hanging" if isinstance(error, TimeoutError) else "unreachable", error)
         with self.lock:
             for session in self.busy:
-                _cut_off(session)
+                cut_off(session)
 
     def leave_out(self, why: str, error: Exception | None = None) -> None:
         if self.why != why:
@@ -241,9 +241,3 @@ def _seconds_since(replayed: int) -> float | None:
             break
         first = at
     return now - first
-
-
-def _cut_off(session: psycopg.Connection) -> None:
-    """Let a thread that waits for a server which hangs see the end of its connection."""
-    with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(session.fileno())) as line:
-        line.shutdown(socket.SHUT_RDWR)

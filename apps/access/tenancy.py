@@ -15,7 +15,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any, TypeVar
 from uuid import UUID, uuid5
@@ -29,11 +29,13 @@ from django.db.migrations.operations.special import RunSQL
 from psycopg import errors as pg
 from psycopg.pq import TransactionStatus
 
+from .cutoff import CutOff, within
 from .sql import database, execute, pipeline
 
 TENANTS = UUID("8f0f2d6e-1f0b-5c0e-9a57-3a5a3c1b6f10")
 DEFAULT_TENANT = "default"
 TRIES = 4  # where others change the same rows
+SPARE_SECONDS = 1.0
 Result = TypeVar("Result")
 
 #: On a Citus cluster the policies are checked where the rows are, so SET LOCAL must follow the transaction to the
@@ -116,13 +118,16 @@ def scope(
 
 
 @contextmanager
-def snapshot(tenant_id: UUID | str) -> Iterator[None]:
+def snapshot(tenant_id: UUID | str, *, seconds: float | None = None) -> Iterator[None]:
     """A scope for reading, all of it in one snapshot, in as few round trips as its reads need. One inside another of
     the same tenant is the same snapshot.
 
     What is executed in the block is sent together with the next statement whose rows are fetched: the beginning, the
     tenant and all settings cost no round trip of their own. So a failure shows where rows are fetched, and one call
     takes one statement. Not for savepoints (transaction.atomic): Django does not know of this transaction.
+
+    seconds: after which it ends with CutOff on a cluster (cutoff.py); SEARCH_TIMEOUT_SECONDS, within which each of its
+    statements should have ended, and a little more.
     """
     connection = database()
     connection.ensure_connection()
@@ -134,8 +139,10 @@ def snapshot(tenant_id: UUID | str) -> Iterator[None]:
         with connection.wrap_database_errors:
             yield
         return
+    limit = settings.SEARCH_TIMEOUT_SECONDS + SPARE_SECONDS if seconds is None else seconds
+    limited = within(session, limit) if clustered else nullcontext()
     try:
-        with connection.wrap_database_errors, pipeline(session):
+        with limited, connection.wrap_database_errors, pipeline(session):
             session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ", prepare=False)
             if clustered:
                 session.execute(REACH_THE_SHARDS, prepare=False)
@@ -150,7 +157,9 @@ def snapshot(tenant_id: UUID | str) -> Iterator[None]:
                 raise
             session.execute("COMMIT", prepare=False)
     finally:
-        if not session.closed and session.info.transaction_status != TransactionStatus.IDLE:
+        if session.closed:
+            connection.close()  # the next one is another
+        elif session.info.transaction_status != TransactionStatus.IDLE:
             session.rollback()
 
 
@@ -217,6 +226,17 @@ def is_conflict(error: Exception) -> bool:
     return isinstance(error.__cause__, pg.DeadlockDetected | pg.SerializationFailure | pg.LockNotAvailable)
 
 
+def lost_a_node(error: Exception) -> bool:
+    """Did a cluster's coordinator answer that one of its nodes does not? (What ends the coordinator itself is FATAL,
+    and what ends the way to it has no code.) Or was it waited for in vain, because one hangs?"""
+    cause = error.__cause__
+    if isinstance(error, CutOff):
+        return True
+    if not isinstance(cause, psycopg.Error) or cause.sqlstate is None:
+        return False
+    return cause.sqlstate.startswith(("08", "57P")) and cause.diag.severity_nonlocalized == "ERROR"
+
+
 def current(*, using: str = "default") -> str:
     """The tenant of the current transaction, or an empty string."""
     with connections[using].cursor() as cursor:
@@ -231,15 +251,15 @@ def tenant_of_user(*, username: str | None = None, user_id: int | None = None) -
         return cursor.fetchone()[0]
 
 
-def wall_sql(database: BaseDatabaseWrapper, table: str, *, column: str = "tenant_id") -> list[str]:
-    """The statements that put `table` behind the wall, one per execute (Citus wants them so)."""
+def wall_sql(database: BaseDatabaseWrapper, table: str, *, column: str = "tenant_id", forced: bool = True) -> list[str]:
+    """The statements that put `table` behind the wall, one per execute (Citus wants them so). forced: its owner too."""
     # Within a SELECT the planner does not see which tenant it is, and counts on as many rows as tenants have on
     # average. Of one that its statistics do not know yet it would expect none, and read all it has instead of looking
     # a few rows up. Citus cannot plan it (its cluster's plans are made anew each time).
     tenant = TENANT if is_clustered(database) else f"(SELECT {TENANT})"
     return [
         f'ALTER TABLE "{table}" ENABLE ROW LEVEL SECURITY',
-        f'ALTER TABLE "{table}" FORCE ROW LEVEL SECURITY',
+        f'ALTER TABLE "{table}" {"FORCE" if forced else "NO FORCE"} ROW LEVEL SECURITY',
         f'CREATE POLICY tenant_wall ON "{table}" USING ({column} = {tenant})',
     ]
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.db import InterfaceError, OperationalError
+from django.db import DatabaseError, InterfaceError, OperationalError
 
-from apps.access.tenancy import is_conflict
+from apps.access.tenancy import is_conflict, lost_a_node
 
 from .embedding import EmbeddingError
 from .parsing import ParseError
 
 ABOUT_THE_SANDBOX = frozenset({"crashed", "unavailable"})  # these may not be the document's fault
+AWAY = "shards_unavailable"  # no try of the job's: it begins again when the node is back
 ABOUT_THE_CONTENT = ParseError.CODES - ABOUT_THE_SANDBOX
 
 
@@ -40,6 +41,8 @@ def describe(error: BaseException) -> tuple[dict[str, Any], bool]:
             return {"code": error.code, "detail": error.detail}, error.code in ABOUT_THE_SANDBOX
         case OperationalError() if is_conflict(error):
             return {"code": "busy", "detail": "Other work was changing the same documents."}, True
+        case DatabaseError() if lost_a_node(error):
+            return {"code": AWAY, "detail": "A part of the database could not be reached."}, True
         case OperationalError() | InterfaceError():
             return {"code": "database_unavailable", "detail": str(error).strip().splitlines()[0]}, True
         case MemoryError():

@@ -39,7 +39,7 @@ from apps.access.problems import Problem
 
 from . import db, metrics
 from .engines import engine_for
-from .errors import LostLease, describe
+from .errors import AWAY, LostLease, describe
 from .models import Document, IngestionJob
 
 logger = logging.getLogger(__name__)
@@ -53,6 +53,7 @@ RETRIED_AT_ONCE, FORGOTTEN_AT_ONCE = 1_000, 10_000
 OVERLOADED_SECONDS = 10
 #: (Monotonic time at which the open jobs are counted again, how many there were.)
 _counted: tuple[float, int] = (0.0, 0)
+AWAY_SECONDS = 4.0
 BACKOFF_SECONDS, BACKOFF_LIMIT_SECONDS = 1.0, 300.0
 
 
@@ -305,9 +306,10 @@ def fail(held: Claim, error: dict[str, Any], *, retryable: bool) -> None:
     reindex is none of the document's, which goes on as it was."""
     encoded = json.dumps(error)
     with tenancy.scope(held.tenant_id):
-        if retryable and held.attempts < settings.JOB_MAX_ATTEMPTS:
-            delay = backoff(held.attempts)
-            db.run("retry_later", id=held.id, fence=held.fence, error=encoded, delay=delay)
+        away = error["code"] == AWAY
+        if away or (retryable and held.attempts < settings.JOB_MAX_ATTEMPTS):
+            delay = AWAY_SECONDS * random.uniform(0.5, 1.5) if away else backoff(held.attempts)
+            db.run("retry_later", id=held.id, fence=held.fence, error=encoded, delay=delay, uncounted=int(away))
             logger.warning("job %s will be retried in %.1f s: %s", held.id, delay, error["code"])
             return
         live = db.rows("lock_documents", documents=[held.document_id])

@@ -124,7 +124,7 @@ def create(
             "document_id",
             parameters=LATE_AUTOVACUUM if index_method == "hnsw" and engine.name == "postgres" else "",
         )
-        for statement in wall_sql(connection, space.table):
+        for statement in wall_sql(connection, space.table, forced=engine.forced_walls):
             editor.execute(statement, params=None)
         # The exact path: all live vectors of a few collections (see retrieval).
         editor.execute(

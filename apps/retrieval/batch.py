@@ -32,10 +32,10 @@ def search_batch(*, tenant_id: UUID, queries: Sequence[SearchQuery]) -> list[Sea
     _embed(tenant_id, queries)
     results = []
     apart = any(
-        query.rerank or (not query.is_past and (query.consistency != "eventual" or query.min_versions))
+        query.rerank or query.partial or (not query.is_past and (query.consistency != "eventual" or query.min_versions))
         for query in queries
     )
-    with nullcontext() if apart else tenancy.snapshot(tenant_id):
+    with nullcontext() if apart else tenancy.snapshot(tenant_id, seconds=MOST_SECONDS + tenancy.SPARE_SECONDS):
         for number, query in enumerate(queries):
             if time.monotonic() > ends:
                 raise Problem(504, "search_timeout", f"After {MOST_SECONDS:g} s {number} of the queries were answered.")

@@ -60,6 +60,8 @@ def search_fresh(*, tenant_id: UUID, query: SearchQuery) -> SearchResult:
     while True:
         behind = _behind(tenant_id, needed)
         found = search(tenant_id=tenant_id, query=query)
+        if found.partial:  # nothing can be brought live
+            return _told(found, behind, more, effort)
         wanted = _too_old(found, query)
         if not few:
             wanted += _matching(tenant_id, query, [each for each in behind if each not in effort.tried], effort)

@@ -74,23 +74,26 @@ class Words:
     chosen: bool = False
 
 
-def read(collections: Sequence[Scope], query: str, *, every: bool = False) -> Words:
+def read(
+    collections: Sequence[Scope], query: str, *, every: bool = False, known: Sequence[Term] | None = None
+) -> Words:
     """Inside a tenant's scope: how the collections are searched for the words of a query.
 
-    every: all chunks that have any of the words, because a filter leaves few of them.
+    every: all chunks that have any of the words, because a filter leaves few of them. known: the query's `terms`, where
+    they have been read elsewhere.
     """
     chunks = sum(collection.chunks for collection in collections)
     scale = chunks / max(1, sum(collection.counted for collection in collections))
-    terms = [
+    scaled = [
         replace(term, counts=tuple(max(1.0, count * scale) for count in term.counts))
-        for term in _terms(collections, query)
+        for term in (terms(collections, query) if known is None else known)
     ]
     counted = chunks > PLANNED_CHUNKS and sum(collection.counted for collection in collections) >= chunks / 2
     if counted:
-        terms.sort(key=lambda term: -_idf(term, chunks))
-    some = tuple(terms[: COUNTED_TERMS if counted else MAX_TERMS])
+        scaled.sort(key=lambda term: -_idf(term, chunks))
+    some = tuple(scaled[: COUNTED_TERMS if counted else MAX_TERMS])
     if counted and not every:
-        planned = _plan(tuple(terms[:PLANNED_TERMS]), chunks)
+        planned = _plan(tuple(scaled[:PLANNED_TERMS]), chunks)
         alone = planned.split(" | ")
         return Words(some, planned, counted, chosen=any(term.query not in alone for term in some))
     return Words(some, " | ".join(term.query for term in some), counted)
@@ -177,9 +180,10 @@ def quoted(lexeme: str) -> str:
     return "'" + lexeme.replace("\\", "\\\\").replace("'", "''") + "'"
 
 
-def _terms(collections: Sequence[Scope], query: str) -> list[Term]:
-    """What the query is made of, in the languages of the collections, with counts as far as there are any: what it was
-    the last time, unless the words of one were counted anew since, or something in it was erased."""
+def terms(collections: Sequence[Scope], query: str) -> list[Term]:
+    """Inside a tenant's scope: what the query is made of, in the languages of the collections, with counts as far as
+    there are any: what it was the last time, unless the words of one were counted anew since, or something in it was
+    erased."""
     counted = tuple((each.id, each.language, each.lexicon, each.erasures) for each in collections)
     found = _recent.get((counted, query))
     if found is None:

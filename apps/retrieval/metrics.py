@@ -26,6 +26,7 @@ SPACE_SECONDS = Histogram(
 SPACE_SEARCHES = Counter(
     "rag_space_searches_total", "The same searches, by whether anything was found", ["space", "outcome"]
 )
+PARTIAL_SEARCHES = Counter("rag_partial_searches_total", "Searches answered while a part of a cluster was away")
 RERANKS = Counter("rag_reranks_total", "Calls of the reranker", ["outcome"])
 FRESH_READS = Counter(
     "rag_fresh_reads_total",

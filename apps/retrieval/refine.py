@@ -67,10 +67,14 @@ def still_there(hits: Sequence[Hit], query: SearchQuery) -> list[Hit]:
 
 
 def results(candidates: Sequence[Hit], query: SearchQuery) -> list[Hit]:
-    """Inside a scope: of the candidates, best first, the k that are shown."""
-    chosen = list(candidates[: query.k])
-    if query.diversify:
-        relevance, vectors = [hit.score for hit in candidates], [hit.vector for hit in candidates]
-        order = mmr(relevance, vectors, diversify=query.diversify, k=query.k)
-        chosen = [replace(candidates[index], vector=None) for index in order]
-    return expand(chosen, query.expand)
+    """Inside a scope: of the candidates, best first, the k that are shown, as they are shown."""
+    return expand(chosen(candidates, query), query.expand)
+
+
+def chosen(candidates: Sequence[Hit], query: SearchQuery) -> list[Hit]:
+    """Of the candidates, best first, the k that are shown."""
+    if not query.diversify:
+        return list(candidates[: query.k])
+    relevance, vectors = [hit.score for hit in candidates], [hit.vector for hit in candidates]
+    order = mmr(relevance, vectors, diversify=query.diversify, k=query.k)
+    return [replace(candidates[index], vector=None) for index in order]

@@ -9,16 +9,19 @@ from typing import Any
 from uuid import UUID
 
 from django.conf import settings
-from django.db import DatabaseError
+from django.db import DatabaseError, connection
 from psycopg import errors as pg
 
 from apps.access import replicas, tenancy
 from apps.access.problems import Problem
 from apps.documents.embedding import EmbeddingError
+from apps.documents.engines import engine_for, nodes
 from apps.documents.models import EmbeddingSpace
 
 from . import cache, metrics, past, refine
 from . import recall as recall_monitor
+from .apart import AllThere, NoneThere, Rest, rows_apart
+from .expand import expand
 from .explain import explained
 from .query_vectors import cached_vector, new_vector
 from .scopes import one_space, reading, recall, recalled, scopes_from, scopes_of, serving, unchanged
@@ -48,13 +51,12 @@ def _search(*, tenant_id: UUID, query: SearchQuery) -> SearchResult:
     reranked = None
     lexical = query.mode == "lexical"
     try:
-        found = _as_recalled(tenant_id, query) or _found(tenant_id, query)
+        found = _in_reach(tenant_id, query) if query.partial else _of_all(tenant_id, query)
         hits, rows, scopes = found.hits, found.rows, found.scopes
         recall(tenant_id, query.collections, scopes)
         if reranker is not None and hits:
             hits, reranked = refine.reranked(hits, query, reranker)
-            with tenancy.snapshot(tenant_id):
-                hits = refine.results(refine.still_there(hits, query), query)
+            hits = _still_there(tenant_id, query, hits, found.rest)
     except DatabaseError as error:
         if not lexical:
             metrics.VECTOR_SEARCH_FAILURE.inc()
@@ -66,7 +68,9 @@ def _search(*, tenant_id: UUID, query: SearchQuery) -> SearchResult:
     if scopes and not lexical:
         metrics.VECTOR_SEARCH_SUCCESS.inc()
         metrics.QUERY_SECONDS.labels(stage="embed").observe(found.embedded - started)
-    if found.vector is not None and found.served:
+    if found.rest is not None:
+        metrics.PARTIAL_SEARCHES.inc()
+    elif found.vector is not None and found.served:
         recall_monitor.note(tenant_id, query, found.served, found.vector)
         if any(scope.second for scope in scopes):
             space = found.served[0].space.slug
@@ -93,6 +97,7 @@ def _search(*, tenant_id: UUID, query: SearchQuery) -> SearchResult:
         rerank=reranked,
         explain=found.explain and found.explain | {"rerank": reranked.explained() if reranked else None},
         scopes=scopes,
+        partial=found.rest.as_json() if found.rest else None,
     )
     cache.keep(tenant_id, query, result)
     return result
@@ -100,7 +105,8 @@ def _search(*, tenant_id: UUID, query: SearchQuery) -> SearchResult:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """served: the collections as this query searched them. embedded, searched: when the vector was there and when the
+    """served: the collections as this query searched them. rest: the nodes that were asked one by one, because one was
+    away. embedded, searched: when the vector was there and when the
     hits were, by time.perf_counter."""
 
     scopes: list[Scope]
@@ -111,12 +117,52 @@ class _Found:
     explain: dict[str, Any] | None
     embedded: float
     searched: float
+    rest: Rest | None = None
 
 
-def _found(tenant_id: UUID, query: SearchQuery) -> _Found:
+def _of_all(tenant_id: UUID, query: SearchQuery) -> _Found:
+    return _as_recalled(tenant_id, query) or _found(tenant_id, query)
+
+
+def _in_reach(tenant_id: UUID, query: SearchQuery) -> _Found:
+    """`_of_all`; where a node of a cluster is away, of the others. One that hangs is away as well, once a search has
+    waited for it in vain."""
+    failed = None
+    if engine_for(connection).name != "citus" or not nodes.any_away():
+        try:
+            return _of_all(tenant_id, query)
+        except DatabaseError as error:
+            if not tenancy.lost_a_node(error) and not isinstance(error.__cause__, pg.QueryCanceled):
+                raise
+            failed = error
+    try:
+        return _found(tenant_id, query, apart=True)
+    except AllThere:
+        if failed is not None:
+            raise failed from failed.__cause__
+        return _of_all(tenant_id, query)
+    except NoneThere:
+        detail = "The part of the database that was asked for cannot be reached right now."
+        raise Problem(503, "shards_unavailable", detail) from failed
+
+
+def _still_there(tenant_id: UUID, query: SearchQuery, hits: list[Hit], rest: Rest | None) -> list[Hit]:
+    """The results, of reranked candidates."""
+    if rest is not None:
+        hits = rest.each(hits, lambda own: refine.still_there(own, query))
+        return _widened(refine.chosen(hits, query), query, rest)
+    with tenancy.snapshot(tenant_id):
+        return refine.results(refine.still_there(hits, query), query)
+
+
+def _widened(hits: list[Hit], query: SearchQuery, rest: Rest) -> list[Hit]:
+    return rest.each(hits, lambda own: expand(own, query.expand)) if query.expand else hits
+
+
+def _found(tenant_id: UUID, query: SearchQuery, *, apart: bool = False) -> _Found:
     """In one snapshot when the query's vector is cached or not needed. Otherwise the transaction is closed while the
     model works, and everything is read anew in another: no connection waits for a model. Where the collections have
-    another space by then, once more."""
+    another space by then, once more. apart: each node by itself; raises AllThere, NoneThere."""
     vector, made_for = None, None
     while True:
         with tenancy.snapshot(tenant_id):
@@ -126,7 +172,7 @@ def _found(tenant_id: UUID, query: SearchQuery) -> _Found:
             if space is not None and space != made_for:
                 vector = cached_vector(tenant_id=tenant_id, space=space, query=query.query)
             if space is None or vector is not None:
-                return _searched(scopes, query, vector)
+                return _searched_apart(scopes, query, vector) if apart else _searched(scopes, query, vector)
         made_for, vector = space, new_vector(tenant_id=tenant_id, space=space, query=query.query)
 
 
@@ -210,11 +256,28 @@ def _searched(found: list[Scope], query: SearchQuery, vector: Vector | None) -> 
     return _Found(found, scopes, vector, rows, hits, told, embedded, searched)
 
 
+def _searched_apart(found: list[Scope], query: SearchQuery, vector: Vector | None) -> _Found:
+    """Inside a snapshot of the coordinator. Without `explain`: there is no one statement."""
+    embedded = time.perf_counter()
+    scopes = serving(found, query)
+    if not scopes:
+        raise AllThere
+    rest, rows = rows_apart(scopes[0].tenant_id, scopes, query, vector)
+    hits = _candidates(rows, scopes)
+    if not query.rerank:
+        hits = _widened(refine.chosen(hits, query), query, rest)
+    return _Found(found, scopes, vector, rows, hits, None, embedded, time.perf_counter(), rest)
+
+
 def _hits(rows: list[tuple[Any, ...]], scopes: list[Scope], query: SearchQuery) -> list[Hit]:
     """Inside a scope: the results, or the candidates where a reranker is to see them first."""
-    slugs = {found.id: found.slug for found in scopes}
-    candidates = [hit(row, slugs) for row in rows]
+    candidates = _candidates(rows, scopes)
     return candidates if query.rerank else refine.results(candidates, query)
+
+
+def _candidates(rows: list[tuple[Any, ...]], scopes: list[Scope]) -> list[Hit]:
+    slugs = {found.id: found.slug for found in scopes}
+    return [hit(row, slugs) for row in rows]
 
 
 def _ms(seconds: float) -> float:

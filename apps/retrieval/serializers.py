@@ -100,6 +100,9 @@ class SearchSerializer(WhenMixin, StrictSerializer):
         min_value=0, max_value=MOST, default=0, help_text="chunks before and after that come with each passage"
     )
     explain = FlagField(default=False, help_text="tell how the passages were found")
+    partial = FlagField(  # type: ignore[assignment]  # DRF takes fields out of the class
+        default=False, help_text="on a cluster: while a part of it is away, answer from the rest; 503 otherwise"
+    )
 
 
 class BatchSerializer(StrictSerializer):
@@ -144,6 +147,11 @@ class RerankedSerializer(serializers.Serializer):
     )
 
 
+class PartialSerializer(serializers.Serializer):
+    shards = serializers.IntegerField(help_text="how many there are")
+    unavailable = serializers.IntegerField(help_text="how many of them could not be asked: their documents are missing")
+
+
 class ResultSerializer(serializers.Serializer):
     results = HitSerializer(many=True)
     snapshot = serializers.DictField(child=serializers.IntegerField(), help_text="epoch of each collection searched")
@@ -151,6 +159,9 @@ class ResultSerializer(serializers.Serializer):
         many=True, help_text="documents of results that have a newer version, and others that should have been newer"
     )
     stale_more = serializers.IntegerField(help_text="how many more of these there are than are listed")
+    partial = PartialSerializer(  # type: ignore[assignment]
+        allow_null=True, help_text="null when all shards were asked"
+    )
     cached = serializers.BooleanField()
     rerank = RerankedSerializer(allow_null=True, help_text="null unless asked for")
     timings = serializers.DictField(child=serializers.FloatField())

@@ -147,19 +147,31 @@ def index_settings(collections: Sequence[Scope], query: SearchQuery) -> dict[str
     return policy.index_settings(space, wanted, chunks, fewest=fewest, dead=dead_share(space))
 
 
-def rows_of(collections: Sequence[Scope], query: SearchQuery, vector: Vector | None) -> list[tuple[Any, ...]]:
-    """Inside a tenant's scope: the rows of a search, best first, each for `hit`."""
+def rows_of(
+    collections: Sequence[Scope],
+    query: SearchQuery,
+    vector: Vector | None,
+    *,
+    terms: Sequence[lexical.Term] | None = None,
+    fetch: int | None = None,
+) -> list[tuple[Any, ...]]:
+    """Inside a tenant's scope: the rows of a search, best first, each for `hit`. terms: the query's, where they have
+    been read already. fetch: how many, where that is not the query's own."""
+
+    def run(choice: Choice) -> list[tuple[Any, ...]]:
+        statement, parameters = compose(collections, query, vector, choice)
+        return execute(statement, parameters | ({"fetch": fetch} if fetch else {})).fetchall()
+
     timeout = {"statement_timeout": f"{settings.SEARCH_TIMEOUT_SECONDS * 1000:.0f}"}
     tenancy.set_local(timeout | ({} if _exact(collections, query) else index_settings(collections, query)))
-    choice = choose(collections, query)
-    rows = execute(*compose(collections, query, vector, choice)).fetchall()
+    choice = choose(collections, query, terms)
+    rows = run(choice)
     by_words = sum(row[21] is not None for row in rows)
     if choice.words and choice.words.chosen and by_words < (query.fetch if query.mode == "lexical" else 1):
         # Words that never stand together.
-        words = lexical.read(collections, query.query, every=True)
-        rows = execute(*compose(collections, query, vector, replace(choice, words=words))).fetchall()
+        rows = run(replace(choice, words=lexical.read(collections, query.query, every=True, known=terms)))
     if len(rows) < query.fetch and query.mode == "dense" and query.filter is not None and choice.uses_index:
-        rows = execute(*compose(collections, query, vector, replace(choice, few=True))).fetchall()
+        rows = run(replace(choice, few=True))
     return rows
 
 
@@ -168,8 +180,9 @@ def _holds(query: SearchQuery, row: str) -> str:
     return " " + QUERIES["holds"].format(filter=query.filter.sql, row=row) if query.filter else ""
 
 
-def choose(collections: Sequence[Scope], query: SearchQuery) -> Choice:
-    """Inside a tenant's scope: how a search is done. Raises Problem 422 for a past that there never was."""
+def choose(collections: Sequence[Scope], query: SearchQuery, terms: Sequence[lexical.Term] | None = None) -> Choice:
+    """Inside a tenant's scope: how a search is done; terms: as for `rows_of`. Raises Problem 422 for a past that there
+    never was."""
     exact = _exact(collections, query)
     part = None
     chunks = sum(collection.chunks for collection in collections)
@@ -183,7 +196,7 @@ def choose(collections: Sequence[Scope], query: SearchQuery) -> Choice:
         share=part,
         few=few,
         uses_index=not exact and not few,
-        words=lexical.read(collections, query.query, every=every) if query.mode != "dense" else None,
+        words=lexical.read(collections, query.query, every=every, known=terms) if query.mode != "dense" else None,
         lexical_weight=lexical_weight(collections[0].space, query.query) if query.mode == "hybrid" else 1.0,
         moment=past.parameters(query, QUERIES) if query.is_past else {},
     )

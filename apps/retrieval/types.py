@@ -30,7 +30,8 @@ class SearchQuery:
     how much being unlike the better results counts. expand: how many neighbours on either side come with each result.
     explain: tell how it was found. consistency (eventual, bounded or strong) and min_versions: how fresh the answer has
     to be (freshness.py). as_of, or pinned (a document and its version): what it is to be asked of instead of the
-    present (past.py). second: by the vectors of the collections' second space, which is being checked.
+    present (past.py). second: by the vectors of the collections' second space, which is being checked. partial: where a
+    node of a cluster is away, what the others have will do.
     """
 
     query: str
@@ -47,6 +48,7 @@ class SearchQuery:
     as_of: datetime | None = None
     pinned: tuple[UUID, int] | None = None
     second: bool = False
+    partial: bool = False
 
     @property
     def is_past(self) -> bool:
@@ -150,7 +152,8 @@ class Reranked:
 @dataclass(frozen=True, slots=True)
 class SearchResult:
     """Hits, best first; the epoch of each collection they were read at; documents of hits that have a newer version,
-    and others that should have been newer. stale_more: how many more there are of these than are listed."""
+    and others that should have been newer. stale_more: how many more there are of these than are listed. partial: how
+    many of the shards were away, None where none was."""
 
     hits: list[Hit]
     snapshot: dict[str, int]
@@ -161,6 +164,7 @@ class SearchResult:
     rerank: Reranked | None = None
     explain: dict[str, Any] | None = None
     scopes: Sequence[Scope] = ()
+    partial: dict[str, int] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """As `POST /search` answers it."""
@@ -169,6 +173,7 @@ class SearchResult:
             "snapshot": self.snapshot,
             "stale": self.stale,
             "stale_more": self.stale_more,
+            "partial": self.partial,
             "cached": self.cached,
             "rerank": self.rerank.as_json() if self.rerank else None,
             "timings": self.timings,

@@ -10,7 +10,7 @@ from drf_spectacular.utils import OpenApiExample, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apps.access.problems import Problem
+from apps.access.problems import Problem, invalid
 from apps.access.throttling import charge
 from apps.access.views import TenantView
 from apps.documents.embedding import EmbeddingError
@@ -74,6 +74,8 @@ class SearchBatchView(TenantView):
 def query_of(values: dict[str, Any]) -> SearchQuery:
     """A body's clean values as what they ask for. Raises Problem 400, 422."""
     slugs = values.get("collections")
+    if values["partial"] and (values["consistency"] == "strong" or values.get("min_versions")):
+        raise invalid("/partial", "Who asks for all that was accepted cannot be answered by a part.")
     return SearchQuery(
         query=values["query"],
         collections=tuple(slugs) if slugs is not None else None,
@@ -83,6 +85,7 @@ def query_of(values: dict[str, Any]) -> SearchQuery:
         diversify=values["diversify"],
         expand=values["expand"],
         explain=values["explain"],
+        partial=values["partial"],
         **asked(
             filters=values.get("filters"),
             consistency=values["consistency"],

@@ -75,9 +75,10 @@ def test_small_tables_stay_on_the_coordinator_but_are_known_to_citus() -> None:
 
 
 @pytest.mark.parametrize("table", ["documents_chunk", "documents_document", "embedding_default"])
-def test_every_shard_is_behind_a_forced_wall(table: str) -> None:
+def test_every_shard_is_behind_a_wall_that_its_owner_can_move_it_through(table: str) -> None:
+    """Rows that the owner does not see are not copied when a shard is moved (docs/adr/0017-walls-on-citus.md)."""
     command = (
-        "SELECT relrowsecurity AND relforcerowsecurity AND EXISTS (SELECT 1 FROM pg_policy WHERE polrelid = c.oid)"
+        "SELECT relrowsecurity AND NOT relforcerowsecurity AND EXISTS (SELECT 1 FROM pg_policy WHERE polrelid = c.oid)"
         " FROM pg_class c WHERE oid = '%s'::regclass"
     )
     found = ask("SELECT success, result FROM run_command_on_shards(%s, %s)", table, command)

@@ -32,6 +32,7 @@ pytestmark = [
             "test_reindex.py",
             *("test_filters.py", "test_lexical.py", "test_refine.py", "test_past.py", "test_freshness.py"),
             *("test_search_batch.py", "test_snapshot.py", "test_spaces.py"),
+            *("test_nodes_away.py", "test_shards.py"),
             "test_bulk.py::test_bad_lines_fail_alone",
             "test_load.py::test_a_folder_becomes_searchable_and_again_costs_nothing",
         ),

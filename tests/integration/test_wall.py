@@ -37,6 +37,14 @@ def tables() -> dict[str, tuple[bool, bool, str]]:
         return {row[0]: row[1:] for row in cursor.fetchall()}
 
 
+def sharded() -> set[str]:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT relname FROM pg_dist_partition JOIN pg_class ON oid = logicalrelid WHERE partmethod = 'h'"
+        )
+        return {row[0] for row in cursor.fetchall()}
+
+
 def test_every_tenant_table_is_behind_a_forced_wall(database: None) -> None:
     found = tables()
     assert {
@@ -46,9 +54,10 @@ def test_every_tenant_table_is_behind_a_forced_wall(database: None) -> None:
         "access_apikey",
         "access_user",
     } <= set(found)
+    unforced = sharded() if engine_for(connection).name == "citus" else set()  # docs/adr/0017-walls-on-citus.md
     for name, (enabled, forced, _) in found.items():
         if name not in OPEN:
-            assert enabled and forced, f"{name} has no wall"
+            assert enabled and (forced or name in unforced), f"{name} has no wall"
 
 
 def test_the_application_owns_nothing_and_cannot_look_over_the_wall(database: None) -> None:
@@ -139,6 +148,8 @@ def test_equal_texts_of_two_tenants_share_no_vector(
 
 
 def test_the_owner_is_behind_the_wall_as_well(collection: Collection, ingest: Callable) -> None:
+    if engine_for(connection).name == "citus":
+        pytest.skip("the owner moves shards: docs/adr/0017-walls-on-citus.md")
     ingest(collection, "Walled text.")
     with connections["owner"].cursor() as cursor:
         cursor.execute("SELECT count(*) FROM documents_chunk")

@@ -32,6 +32,8 @@ COMPOSE: dict[str, Any] = yaml.safe_load(TEXT)
 SERVICES: dict[str, Any] = COMPOSE["services"]
 OURS = {name: service for name, service in SERVICES.items() if service["image"].startswith("ragsite:")}
 DOCKERFILE = (ROOT / "deploy/docker/Dockerfile").read_text()
+CITUS: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.citus.yml").read_text())
+NODES = {name: service for name, service in CITUS["services"].items() if "build" in service}
 
 
 def celery_of(name: str) -> list[str] | None:
@@ -238,3 +240,43 @@ def test_the_postgres_init_script_does_what_the_embedded_server_does() -> None:
     for statement in re.findall(r"^ALTER (?:FUNCTION .+ LEAKPROOF)", script, flags=re.MULTILINE):
         assert statement in embedded
     assert "LEAKPROOF" in script and "NOBYPASSRLS" in script
+
+
+def test_the_cluster_takes_the_place_of_the_one_server() -> None:
+    schema = json.loads(files("check_jsonschema").joinpath("builtin_schemas/vendor/compose-spec.json").read_text())
+    validator = jsonschema.validators.validator_for(schema)(schema)
+    assert [error.message for error in validator.iter_errors(CITUS)] == []
+    assert NODES.keys() == {"postgres", "citus-worker-1", "citus-worker-2"}
+    assert CITUS["services"].keys() - NODES.keys() == {"citus-nodes", "migrate"}
+    mounts = {name: [volume.split(":")[0] for volume in service["volumes"]] for name, service in NODES.items()}
+    assert mounts.pop("postgres")[0] in COMPOSE["volumes"]
+    assert {each[0] for each in mounts.values()} == CITUS["volumes"].keys()
+    ours = {volume.split(":")[1] for volume in SERVICES["postgres"]["volumes"]}
+    assert all({volume.split(":")[1] for volume in service["volumes"]} == ours for service in NODES.values())
+
+
+def test_every_node_is_made_one_of_the_cluster_before_the_migration() -> None:
+    making = CITUS["services"]["citus-nodes"]
+    said = " ".join(making["command"])
+    assert "citus_set_coordinator_host('postgres', 5432)" in said
+    assert set(re.findall(r"citus_add_node\('([\w-]+)', 5432\)", said)) == NODES.keys() - {"postgres"}
+    assert making["depends_on"] == {name: {"condition": "service_healthy"} for name in NODES}
+    needed = CITUS["services"]["migrate"]["depends_on"]
+    assert needed == {"citus-nodes": {"condition": "service_completed_successfully"}}
+    assert making["image"] == NODES["postgres"]["image"]
+
+
+def test_a_node_prepares_itself_like_the_one_server() -> None:
+    script = (ROOT / "deploy/citus/initdb/10-node.sh").read_text()
+    extensions = re.findall(r"^CREATE EXTENSION (\w+) ", script, flags=re.MULTILINE)
+    assert extensions == list(EXTENSIONS) and "CREATE EXTENSION citus;" in script
+    alone = (ROOT / "deploy/postgres/initdb/10-database.sql").read_text()
+    shared = re.findall(
+        r"^(?:CREATE (?:ROLE|DATABASE)|ALTER (?:FUNCTION|SCHEMA)|REVOKE) .+;$", script, flags=re.MULTILINE
+    )
+    assert len(shared) == 5 and all(statement in alone for statement in shared)
+    for service in NODES.values():
+        assert all(value.startswith("${") for name, value in service["environment"].items() if "PASSWORD" in name)
+        assert {f"${name}" for name in service["environment"] if "PASSWORD" in name} <= set(
+            re.findall(r"\$\w+", script)
+        ) | {"$OWNER_PASSWORD"}

@@ -77,7 +77,7 @@ def test_variables_read_outside_the_settings_exist() -> None:
 
 
 def test_every_variable_of_the_compose_file_is_documented(read: dict[str, str]) -> None:
-    text = (ROOT / "docker-compose.yml").read_text()
+    text = (ROOT / "docker-compose.yml").read_text() + (ROOT / "docker-compose.citus.yml").read_text()
     used = set(re.findall(r"\$\{([A-Z_0-9]+)", text))
     assert used - read.keys() == documented()[COMPOSE].keys()
 

@@ -79,6 +79,8 @@ class Engine(Protocol):
     batch: int
     #: Does one snapshot show all that a transaction has changed, or nothing of it?
     whole_snapshots: bool
+    #: Is the owner of a sharded table behind its tenant wall, as the application is?
+    forced_walls: bool
 
     def create_sharded(
         self,

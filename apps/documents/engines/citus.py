@@ -24,6 +24,8 @@ class CitusEngine:
     name = "citus"
     batch = 1  # rows of one known document only can be locked
     whole_snapshots = False  # the coordinator's rows may be seen before those of a shard
+    # Citus moves a shard to another node as its owner: who sees no rows copies none, and the old shard is dropped.
+    forced_walls = False
 
     def __init__(self) -> None:
         self.found: int | None = None

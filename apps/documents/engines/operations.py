@@ -65,7 +65,7 @@ class CreateShardedModel(CreateModel):
         engine.create_sharded(
             schema_editor, create_sql, table, self.shard_key, before_spreading=storage, parameters=self.parameters
         )
-        for statement in wall_sql(schema_editor.connection, table):
+        for statement in wall_sql(schema_editor.connection, table, forced=engine.forced_walls):
             schema_editor.execute(statement, params=None)
         schema_editor.deferred_sql.extend(schema_editor._model_indexes_sql(model))  # type: ignore[attr-defined]
 

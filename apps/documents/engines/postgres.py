@@ -28,6 +28,7 @@ class PostgresEngine:
     name = "postgres"
     batch = 200
     whole_snapshots = True
+    forced_walls = True
 
     def __init__(self, partitions: int) -> None:
         self.count = partitions

@@ -79,9 +79,9 @@ FROM unnest(%(ids)b::uuid[], %(fences)b::bigint[], %(timings)b::jsonb[]) AS held
 WHERE j.id = held.id AND j.fence = held.fence AND j.state = 'running'
 
 -- name: retry_later
--- A passing failure: queued again, not before a while.
+-- A passing failure: queued again, not before a while; uncounted: how many tries it was none of.
 UPDATE documents_ingestionjob SET
-    state = 'queued', lease_until = NULL, error = %(error)s::jsonb,
+    state = 'queued', lease_until = NULL, attempts = attempts - %(uncounted)s::int, error = %(error)s::jsonb,
     not_before = now() + make_interval(secs => %(delay)s)
 WHERE id = %(id)s AND fence = %(fence)s AND state = 'running'
 

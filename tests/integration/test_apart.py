@@ -1,0 +1,83 @@
+"""What several nodes find is brought together as one statement would have done it, and a wait ends."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.db import connection
+
+from apps.access import tenancy
+from apps.access.cutoff import CutOff, within
+from apps.access.problems import as_problem
+from apps.documents.models import Collection
+from apps.retrieval import policy
+from apps.retrieval.apart import together
+from apps.retrieval.query_vectors import new_vector
+from apps.retrieval.scopes import scopes_of
+from apps.retrieval.statement import rows_of
+from apps.retrieval.types import SearchQuery
+from tests.conftest import make_collection
+from tests.support.processes import wait_for
+
+WORDS = ("harbour", "pilot", "lantern", "tide", "rope", "cargo", "signal")
+
+
+@pytest.mark.parametrize("mode", ["dense", "lexical", "hybrid"])
+@pytest.mark.parametrize("k", [3, 20, 150])
+def test_rows_in_any_order_become_those_of_one_statement(
+    library: Collection, monkeypatch: pytest.MonkeyPatch, mode: str, k: int
+) -> None:
+    monkeypatch.setattr(policy, "CANDIDATES", 20)  # of 200 chunks: each leg leaves some out
+    query = SearchQuery("the pilot and the harbour signal", collections=(library.slug,), k=k, mode=mode)
+    with tenancy.snapshot(library.tenant_id):
+        scopes = scopes_of(query.collections)
+    vector = new_vector(tenant_id=library.tenant_id, space=library.space, query=query.query)
+    with tenancy.snapshot(library.tenant_id):
+        expected = rows_of(scopes, query, vector)
+        every = rows_of(scopes, query, vector, fetch=2 * policy.candidates(query))
+    random.Random(k).shuffle(every)
+    found = together(every, scopes, query)
+    assert [row[0] for row in found] == [row[0] for row in expected] and len(found) > 2
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours[19:22] == pytest.approx(theirs[19:22]) and len(ours) == len(theirs)
+
+
+@pytest.fixture
+def library(tenant: Any, ingest: Callable[..., Any]) -> Collection:
+    collection = make_collection(tenant)
+    dice = random.Random(5)
+    for number in range(40):
+        said = "\n\n".join(
+            f"# Part {part}\n\n" + " ".join(dice.choices(WORDS, k=12)) + f" {number}." for part in range(5)
+        )
+        ingest(collection, said, source_uri=f"d{number}", media_type="text/markdown")
+    return collection
+
+
+def test_a_wait_that_takes_too_long_is_cut_off_and_the_next_goes_on(tenant: Any) -> None:
+    began = time.monotonic()
+    connection.ensure_connection()
+    limited = within(connection.connection, 0.5)
+    with pytest.raises(CutOff) as error, limited, tenancy.scope(tenant.id), connection.cursor() as cursor:
+        cursor.execute("SELECT pg_sleep(60)")
+    assert time.monotonic() - began < 30
+    problem = as_problem(error.value)
+    assert (problem.status_code, problem.code) == (503, "shards_unavailable")
+    connection.close()
+    with tenancy.scope(tenant.id), connection.cursor() as cursor:
+        with within(connection.connection, 0.5):
+            cursor.execute("SELECT 1")
+        time.sleep(1)  # the block is over: nobody cuts this off
+        cursor.execute("SELECT 1")
+        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(60%'")
+    wait_for(lambda: not _sleeping(), what="the statement that was cut off to end")
+
+
+def _sleeping() -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(60)'")
+        return bool(cursor.fetchall())
