@@ -9,8 +9,7 @@ from typing import Any
 from django.db.models import Sum
 
 from apps.access import tenancy
-from apps.access.models import Tenant
-from apps.documents import partitions
+from apps.documents import db, partitions
 from apps.documents.models import Blob, Chunk, Collection, Document, DocumentVersion, EmbeddingSpace
 
 from .constants import Constants
@@ -44,7 +43,7 @@ def installed(constants: Constants, *, using: str = "owner") -> Installed:
 
     Raises BadWish where there are too few chunks to tell anything.
     """
-    documents, chunks, tokens = map(sum, zip(*_counted(using), strict=True))
+    documents, chunks, tokens = map(sum, zip(*_counted(), strict=True))
     if chunks < LEAST:
         raise BadWish(f"this installation holds {chunks} chunks; at least {LEAST} are needed to tell from")
     parts: dict[str, list[Any]] = {table: found for _, table, found in partitions.status(using=using)}
@@ -82,10 +81,10 @@ def installed(constants: Constants, *, using: str = "owner") -> Installed:
     return Installed(wishes, held)
 
 
-def _counted(using: str) -> Iterator[tuple[int, int, int]]:
+def _counted() -> Iterator[tuple[int, int, int]]:
     """Of each tenant: live documents, chunks and tokens."""
     yield 0, 0, 0
-    for tenant_id in Tenant.objects.using(using).values_list("id", flat=True):
-        with tenancy.scope(tenant_id, using=using):
-            each = Collection.objects.using(using).aggregate(d=Sum("documents"), c=Sum("chunks"), t=Sum("tokens"))
+    for tenant_id in {row[0] for row in db.rows("reindex_collections")}:
+        with tenancy.scope(tenant_id):
+            each = Collection.objects.aggregate(d=Sum("documents"), c=Sum("chunks"), t=Sum("tokens"))
             yield each["d"] or 0, each["c"] or 0, each["t"] or 0
