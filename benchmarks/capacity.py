@@ -41,7 +41,7 @@ import psutil
 from django.db import connection, connections
 
 from apps.access import keys, tenancy
-from apps.documents import collections, embed, lexicon, prepare, spaces
+from apps.documents import collections, embed, lexicon, prepare, spaces, vector_index
 from apps.documents.accept import Submission, accept_many
 from apps.documents.models import Collection, EmbeddingSpace
 from apps.documents.prewarm import prewarm
@@ -160,7 +160,7 @@ def _all_bytes(space: EmbeddingSpace) -> dict[str, dict[str, int]]:
 
 def _drop_index(space: EmbeddingSpace) -> None:
     with connections["owner"].cursor() as cursor:
-        cursor.execute(f'DROP INDEX IF EXISTS "{spaces.index_name(space)}"')
+        cursor.execute(f'DROP INDEX IF EXISTS "{vector_index.index_name(space)}"')
 
 
 def _vacuum(*tables: str) -> None:
@@ -244,9 +244,9 @@ def _grouped(steps: list[int], ends: npt.NDArray[np.int64]) -> npt.NDArray[np.in
 def _built(space: EmbeddingSpace) -> dict[str, float]:
     with Busy() as busy:
         if space.index_method == EmbeddingSpace.Index.IVFFLAT:
-            spaces.build_index(space=space)
+            vector_index.build_index(space=space)
         else:
-            spaces.ensure_index(space)
+            vector_index.ensure_index(space)
     return {"build_busy": busy.seconds, "build_clock": busy.clock}
 
 

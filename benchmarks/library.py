@@ -30,7 +30,7 @@ import numpy.typing as npt
 from django.db import connections
 
 from apps.access import keys, tenancy
-from apps.documents import collections, lexicon, merge, spaces, words
+from apps.documents import collections, lexicon, merge, spaces, vector_index, words
 from apps.documents.accept import Submission
 from apps.documents.models import Collection, EmbeddingSpace
 from apps.documents.parsing import Parsed
@@ -122,7 +122,7 @@ def library(data: Path, *, chunks: int = CHUNKS) -> Library:
 
 
 def _load(kept: Library) -> None:
-    with no_word_index(), spaces.index_after(kept.collection.space, coming=len(kept.ids)):
+    with no_word_index(), vector_index.index_after(kept.collection.space, coming=len(kept.ids)):
         write(kept, range(len(kept.sizes)), chunk_texts())
     lexicon.count(tenant_id=kept.collection.tenant_id, collection_id=kept.collection.id)
     with connections["owner"].cursor() as cursor:

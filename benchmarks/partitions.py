@@ -38,7 +38,7 @@ from django.db import connection, connections
 
 from apps.access import keys, tenancy
 from apps.access.sql import execute
-from apps.documents import collections, engines, spaces
+from apps.documents import collections, engines, spaces, vector_index
 from apps.documents.db import VectorArray, vector_text
 from apps.documents.engines import PostgresEngine
 from apps.documents.models import Collection, EmbeddingSpace
@@ -208,7 +208,7 @@ def _questions() -> tuple[Floats, list[set[int]]]:
 
 def _fill(arm: Arm) -> None:
     with connections["owner"].cursor() as cursor:
-        cursor.execute(f'DROP INDEX "{spaces.index_name(arm.space)}"')
+        cursor.execute(f'DROP INDEX "{vector_index.index_name(arm.space)}"')
     for start, vectors in _blocks():
         put_vectors(arm.collection, start, vectors)
     with connections["owner"].cursor() as cursor:
@@ -251,10 +251,10 @@ def _index(arm: Arm) -> None:
     before = busy()
     with Clock() as clock:
         if arm.partitions:
-            spaces.index_concurrently(arm.space)
+            vector_index.index_concurrently(arm.space)
         else:
             with connections["owner"].schema_editor() as editor:
-                spaces._create_index(editor, arm.space)
+                vector_index.create_index(editor, arm.space)
     arm.built = f"{clock.seconds:.0f} s ({busy() - before:.0f} s of processors)"
 
 

@@ -163,10 +163,10 @@ def _updated(found: Library) -> Iterator[tuple[str, str, str]]:
     for row, chunk in zip(fresh.rows, fresh.ids, strict=True):
         ids[row] = chunk
     time.sleep(2)  # until the statistics tell what has been written
-    index_care._shares.clear()
+    index_care.look(table)
     after = _recall(found, vectors, ids)
     yield "30 % of the documents updated", "at most 0.010 lost", f"recall {after:.3f}: {before - after:+.3f} lost"
-    _rebuilt()
+    _rebuilt(table)
     later = _recall(found, vectors, ids)
     yield (
         "the same, vacuumed by index_care",
@@ -176,14 +176,14 @@ def _updated(found: Library) -> Iterator[tuple[str, str, str]]:
     with tenancy.scope(found.collection.tenant_id), connection.cursor() as cursor:  # as it was, for the next time
         cursor.execute(f"DELETE FROM {table} WHERE chunk_id = ANY(%s)", [fresh.ids])
         cursor.execute(f"UPDATE {table} SET live = true WHERE NOT live")
-    _rebuilt()
+    _rebuilt(table)
 
 
-def _rebuilt() -> None:
+def _rebuilt(table: str) -> None:
     time.sleep(2)  # until the statistics tell what has been written
     connection.close()
     assert index_care.tend()
-    index_care._shares.clear()
+    index_care.look(table)
 
 
 def _recall(found: Library, vectors: npt.NDArray[np.float32], ids: list[UUID]) -> float:

@@ -13,24 +13,14 @@ when there are twice or half as many rows, and `rebuild_lists` when the rows hav
 from __future__ import annotations
 
 import logging
+import threading
 import time
 
-from django.db import connection, connections
-from django.db.backends.utils import CursorWrapper
+from django.db import Error, connection, connections
 
-from .engines import GraphEntries, engine_for
+from . import partitions, vector_index
+from .engines import Part, engine_for
 from .models import EmbeddingSpace
-from .spaces import (
-    building,
-    drop_invalid,
-    index_concurrently,
-    index_lock,
-    is_indexed,
-    lists_for,
-    lists_of,
-    patiently,
-    set_lists,
-)
 
 logger = logging.getLogger(__name__)
 
@@ -40,26 +30,41 @@ LONGEST_DAYS = 7  # that removed rows wait for VACUUM: they are still in the fil
 LOOKED_AT_SECONDS = 30
 GROWN = 2  # times as many lists as there are, or as few, are wanted by now
 FEWEST_ROWS = 10_000  # of the fullest partition, before a first IVFFlat index is built
-LIST_INDEXES = """
-SELECT format('%%I', i.relname) FROM pg_partition_tree(%s::regclass) t
-JOIN pg_index x ON x.indrelid = t.relid JOIN pg_class i ON i.oid = x.indexrelid AND i.relkind = 'i'
-JOIN pg_am a ON a.oid = i.relam AND a.amname = 'ivfflat' ORDER BY i.relname
-"""
 
 _shares: dict[str, tuple[float, float]] = {}  # by table: (when, share)
+_looking: set[str] = set()
 
 
 def dead_share(space: EmbeddingSpace) -> float:
-    """Which part of the space's vector index is dead, as it was within the last half minute: 0 to 1, by the statistics
-    of PostgreSQL. On a cluster, whose nodes have these, always 0."""
-    now = time.monotonic()
-    looked_at, share = _shares.get(space.table, (0.0, 0.0))
-    if not looked_at or now > looked_at + LOOKED_AT_SECONDS:
-        graphs = engine_for(connection).graph_entries(connection, space.table)
-        dead, entries = sum(graph.dead for graph in graphs), sum(graph.entries for graph in graphs)
-        share = dead / (dead + entries) if entries else 0.0  # not analysed yet: too few to matter
-        _shares[space.table] = (now, share)
+    """Which part of the space's vector index is dead, 0 to 1, by PostgreSQL's statistics; 0 before this process has
+    looked. While it searches it looks every half minute, but no search waits for that: on a cluster each node is asked,
+    and one that does not answer would hold it up.
+    """
+    table = space.table
+    looked_at, share = _shares.get(table, (0.0, 0.0))
+    if (not looked_at or time.monotonic() > looked_at + LOOKED_AT_SECONDS) and table not in _looking:
+        _looking.add(table)
+        threading.Thread(target=_look_beside, args=(table,), daemon=True).start()
     return share
+
+
+def look(table: str) -> float:
+    """Outside of a transaction: find out now what `dead_share` tells of a space's table."""
+    parts = [part for part in engine_for(connection).parts(connection, table) if part.valid]
+    dead, entries = sum(part.dead for part in parts), sum(part.entries or 0 for part in parts)
+    share = dead / (dead + entries) if entries else 0.0  # not analysed yet: too few to matter
+    _shares[table] = (time.monotonic(), share)
+    return share
+
+
+def _look_beside(table: str) -> None:
+    try:
+        look(table)
+    except Error as error:  # the next search tries again
+        logger.info("nothing is known of the dead entries of %s: %s", table, error)
+    finally:
+        _looking.discard(table)
+        connection.close()
 
 
 def tend(*, using: str = "owner") -> list[str]:
@@ -71,75 +76,67 @@ def tend(*, using: str = "owner") -> list[str]:
     connection = connections[using]
     tended = []
     for space in EmbeddingSpace.objects.using(using).filter(index_method=EmbeddingSpace.Index.HNSW):
-        for graph in engine_for(connection).graph_entries(connection, space.table):
-            share = graph.dead / max(1, graph.dead + graph.entries)
-            worn = graph.dead >= FEWEST_DEAD and share >= MOST_DEAD
-            waited = graph.dead > 0 and graph.days_since_vacuum > LONGEST_DAYS
+        for part in engine_for(connection).parts(connection, space.table):
+            share = part.dead / max(1, part.dead + (part.entries or 0))
+            worn = part.dead >= FEWEST_DEAD and share >= MOST_DEAD
+            waited = part.dead > 0 and part.days_since_vacuum > LONGEST_DAYS
             began = time.monotonic()
-            if (worn or waited) and _tend(space, graph, anew=worn, using=using):
-                tended.append(graph.table)
+            if part.valid and not part.phase and (worn or waited) and _tend(space, part, anew=worn, using=using):
+                tended.append(part.name)
                 done, took = "built anew" if worn else "vacuumed", time.monotonic() - began
-                logger.info("%s: %.1f %% of the graph were dead; %s in %.1f s", graph.table, share * 100, done, took)
+                logger.info("%s: %.1f %% of the graph were dead; %s in %.1f s", part.name, share * 100, done, took)
     return tended
 
 
-def _tend(space: EmbeddingSpace, graph: GraphEntries, *, anew: bool, using: str) -> bool:
+def _tend(space: EmbeddingSpace, part: Part, *, anew: bool, using: str) -> bool:
     """Outside of a transaction. False when another process is at this space's index."""
     connection = connections[using]
-    with index_lock(connection, space, wait=False) as ours, connection.cursor() as cursor:
+    with vector_index.index_lock(connection, space, wait=False) as ours:
         if not ours:
             return False
-        drop_invalid(cursor, graph.table)
         if anew:
-            with building(connection, space) as build:
-                build.execute(f"REINDEX INDEX CONCURRENTLY {graph.index}")
-        cursor.execute(f"VACUUM (INDEX_CLEANUP ON) {graph.table}")
+            with vector_index.building(connection, space):
+                vector_index.build_anew(connection, space, part)
+        else:
+            vector_index.drop_broken(connection, part)
+            vector_index.vacuum(connection, part)
     return True
 
 
 def tend_lists(*, using: str = "owner") -> list[str]:
-    """Build the IVFFlat indexes anew, concurrently, whose number of lists fits their rows no more, and those that were
-    never built though there are rows. Returns the spaces' slugs."""
+    """Build the IVFFlat indexes anew, concurrently, whose number of lists fits their rows no more, whose last build was
+    interrupted, and those that were never built though there are rows. Returns the spaces' slugs."""
     connection = connections[using]
     engine = engine_for(connection)
     tended: list[str] = []
-    if engine.name != "postgres":
-        return tended
     spaces_of_lists = EmbeddingSpace.objects.using(using).filter(
         index_method=EmbeddingSpace.Index.IVFFLAT, state=EmbeddingSpace.State.LIVE
     )
     for space in spaces_of_lists:
         rows, lists = engine.rows(connection, space.table), space.index_parameters.get("lists")
-        wanted = lists_for(rows)
-        if not is_indexed(space, using=using):
+        wanted = vector_index.lists_for(rows)
+        if not vector_index.is_indexed(space, using=using):
             if rows >= FEWEST_ROWS:
-                index_concurrently(space, using=using)
+                vector_index.index_concurrently(space, using=using)
                 tended.append(space.slug)
-        elif lists and max(wanted, lists) >= GROWN * min(wanted, lists) and rebuild_lists(space, using=using):
+        elif _is_due(space, wanted, lists, using=using) and rebuild_lists(space, using=using):
             tended.append(space.slug)
     return tended
+
+
+def _is_due(space: EmbeddingSpace, wanted: int, lists: int | None, *, using: str) -> bool:
+    if lists and max(wanted, lists) >= GROWN * min(wanted, lists):
+        return True
+    parts = engine_for(connections[using]).parts(connections[using], space.table)
+    return any(part.mark == partitions.MARK for part in parts)
 
 
 def rebuild_lists(space: EmbeddingSpace, *, using: str = "owner") -> bool:
     """Make an IVFFlat space's centroids anew from its rows, partition by partition, while it is searched and written
     to. False when another process is at its index."""
-    connection = connections[using]
-    with index_lock(connection, space, wait=False) as ours:
-        if not ours:
-            return False
-        began, before = time.monotonic(), space.index_parameters.get("lists")
-        lists = lists_of(connection, space)
-        # A search that takes an index for finer than it is looks into more of it: so the larger number first, ...
-        set_lists(space, max(lists, before or 0), using=using)
-        with building(connection, space) as cursor:
-            for index in _list_indexes(cursor, space):
-                patiently(cursor, f"ALTER INDEX {index} SET (lists = {lists})")
-                cursor.execute(f"REINDEX INDEX CONCURRENTLY {index}")
-        set_lists(space, lists, using=using)  # ... the smaller one last
-    logger.info("%s: %s lists made anew as %d in %.1f s", space.slug, before, lists, time.monotonic() - began)
+    began, before = time.monotonic(), space.index_parameters.get("lists")
+    if not partitions.rebuild(space, wait=False, using=using):
+        return False
+    lists, took = space.index_parameters["lists"], time.monotonic() - began
+    logger.info("%s: %s lists made anew as %d in %.1f s", space.slug, before, lists, took)
     return True
-
-
-def _list_indexes(cursor: CursorWrapper, space: EmbeddingSpace) -> list[str]:
-    cursor.execute(LIST_INDEXES, [space.table])
-    return [row[0] for row in cursor.fetchall()]

@@ -30,7 +30,7 @@ from django.utils import timezone
 from apps.access import tenancy
 from apps.access.problems import Problem
 
-from . import db, embed, spaces
+from . import db, embed, spaces, vector_index
 from .collections import hold_spaces
 from .embedding import EmbeddingError
 from .engines import engine_for
@@ -128,7 +128,7 @@ def finish(space: EmbeddingSpace) -> bool:
     False while one is not."""
     if uses(space).building:
         return False
-    spaces.index_concurrently(space)
+    vector_index.index_concurrently(space)
     spaces.analyze(space)
     spaces.set_state(space, EmbeddingSpace.State.LIVE)
     return True
@@ -238,6 +238,24 @@ def show(space: EmbeddingSpace) -> dict[str, Any]:
     }
 
 
+def describe(collection: Collection) -> str:
+    """Inside a scope: for people, what the collection has beside its space; '' where it has nothing."""
+    space = collection.second_space
+    if space is None:
+        return ""
+    build = SpaceBuild.objects.filter(collection=collection, space=space).order_by("-created_at").first()
+    told = [space.slug]
+    if build is not None and build.state == SpaceBuild.State.RUNNING:
+        told.append(f"being built: {build.embedded:,} vectors so far")
+    elif build is not None and build.error:
+        told.append(f"not built: {build.error.get('code')}")
+    else:
+        told.append("kept up with every write")
+    if collection.canary_percent:
+        told.append(f"answers {collection.canary_percent:g} % of the searches")
+    return ", ".join(told)
+
+
 def _show_build(build: SpaceBuild) -> dict[str, Any]:
     return {
         "state": build.state,
@@ -304,7 +322,7 @@ def _check(found: list[Collection], *, to: EmbeddingSpace | None = None, away: E
             ],
         )
     for space in {collection.second_space for collection in found if collection.second_space}:
-        if not spaces.is_indexed(space):
+        if not vector_index.is_indexed(space):
             raise Problem(409, "space_unindexed", f"The vector index of {space} is not built yet.")
 
 

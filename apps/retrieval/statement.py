@@ -20,7 +20,8 @@ from apps.documents.db import vector_from, vector_text
 from apps.documents.embedding import EmbeddingError
 from apps.documents.index_care import dead_share
 from apps.documents.models import EmbeddingSpace
-from apps.documents.spaces import OPERATORS, bits, column_type, embedder_for
+from apps.documents.spaces import column_type, embedder_for
+from apps.documents.vector_index import OPERATORS, bits
 
 from . import lexical, past, policy
 from .filters import Filter

@@ -8,15 +8,14 @@ from collections.abc import Callable
 from uuid import uuid4
 
 import pytest
-from django.db import connection
 
 from apps.access import tenancy
 from apps.access.models import Tenant
-from apps.documents import drift, index_care, metrics, remove, spaces
+from apps.documents import drift, index_care, metrics, remove, spaces, vector_index
 from apps.documents.accept import Accepted
-from apps.documents.engines import engine_for
 from apps.documents.models import Collection, Drift
 from tests.conftest import make_collection
+from tests.support.parts import indexes_of
 
 Ingest = Callable[..., Accepted]
 HARBOUR = ["gate", "crane", "light", "quay", "ship", "rope", "anchor", "mast", "tide", "buoy", "pier", "dock", "sail"]
@@ -48,9 +47,9 @@ def _tell(collection: Collection, ingest: Ingest, words: list[str], count: int, 
 def test_a_new_subject_is_told_and_the_lists_learn_it(
     lists: Collection, ingest: Ingest, caplog: pytest.LogCaptureFixture
 ) -> None:
-    clustered = engine_for(connection).name != "postgres"
     _tell(lists, ingest, HARBOUR, 80, 1)
-    spaces.index_concurrently(lists.space)
+    vector_index.index_concurrently(lists.space)
+    files = indexes_of(lists.space.table)
     assert lists.id not in drift.measure_all()  # what is normal is taken
     assert lists.id not in drift.measure_all()  # and nothing has changed
     _tell(lists, ingest, HARBOUR, 20, 2)
@@ -61,9 +60,9 @@ def test_a_new_subject_is_told_and_the_lists_learn_it(
         assert drift.measure_all()[lists.id] > drift.ALARM
         assert str(lists.id) in caplog.text
     assert metrics.DRIFT.labels(space=lists.space.slug)._value.get() > drift.ALARM
-    if not clustered:  # the index was built anew, and what is normal taken again
-        _tell(lists, ingest, KITCHEN, 20, 4)
-        assert drift.measure_all()[lists.id] < drift.ALARM
+    assert not set(indexes_of(lists.space.table)) & set(files), "the index was built anew"
+    _tell(lists, ingest, KITCHEN, 20, 4)  # and what is normal taken again
+    assert drift.measure_all()[lists.id] < drift.ALARM
 
 
 def test_a_graph_is_only_told_about(

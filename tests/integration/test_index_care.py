@@ -10,30 +10,28 @@ from uuid import UUID, uuid4
 import numpy as np
 import psycopg
 import pytest
-from django.db import connection, connections
+from django.db import DatabaseError, connection, connections
 from django.test import override_settings
 
 from apps.access import tenancy
 from apps.access.models import Tenant
-from apps.documents import index_care, spaces
+from apps.documents import index_care, spaces, vector_index
 from apps.documents.db import vector_text
-from apps.documents.engines import engine_for
+from apps.documents.engines import Part, engine_for
 from apps.documents.models import Collection
 from apps.retrieval.scopes import scopes_of
 from apps.retrieval.statement import index_settings
 from apps.retrieval.types import SearchQuery
 from tests.conftest import make_collection
 from tests.integration.test_spaces import ROWS, Floats, K, _exact, _fill, _found, _vectors
+from tests.support.parts import indexes_of, parts_of
 from tests.support.processes import wait_for
 
 
 @pytest.fixture
 def filled(tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Collection, Floats, list[UUID]]]:
     """A collection of ROWS vectors in a space of its own."""
-    if engine_for(connection).name != "postgres":
-        pytest.skip("what is dead in a cluster's indexes its nodes know")
     monkeypatch.setattr(index_care, "FEWEST_DEAD", 10)
-    monkeypatch.setattr(index_care, "LOOKED_AT_SECONDS", 0)
     space = spaces.create(slug=f"care-{uuid4().hex[:8]}", backend="fake", model="fake", dimensions=64)
     collection = make_collection(tenant, space=space.slug, slug=f"care-{uuid4().hex[:8]}")
     vectors, ids = _vectors(ROWS, 1), [uuid4() for _ in range(ROWS)]
@@ -49,9 +47,12 @@ def _replace(collection: Collection, vectors: Floats, ids: list[UUID], part: flo
     new, keys = _vectors(len(rows), 6), [uuid4() for _ in rows]
     with tenancy.scope(collection.tenant_id), connection.cursor() as cursor:
         old = [ids[row] for row in rows]
+        # Statistics are told when a session has time for it, or ends: those of a cluster's nodes end with this.
+        cursor.execute("SET LOCAL citus.max_cached_conns_per_worker = 0")
         cursor.execute(f"UPDATE {collection.space.table} SET live = false WHERE chunk_id = ANY(%s)", [old])
         assert cursor.rowcount == len(rows)
-        cursor.execute("SELECT pg_stat_force_next_flush()")  # else within seconds
+        cursor.execute("SELECT pg_stat_force_next_flush()")
+    wait_for(lambda: sum(part.dead for part in parts_of(collection.space.table)) == len(rows), what="the statistics")
     _fill(collection, new, keys)
     vectors, ids = vectors.copy(), list(ids)
     vectors[rows] = new
@@ -71,7 +72,7 @@ def _breadth(collection: Collection) -> int:
 
 
 def _dead(collection: Collection) -> float:
-    return index_care.dead_share(collection.space)
+    return index_care.look(collection.space.table)
 
 
 def _tend(collection: Collection) -> list[str]:
@@ -80,13 +81,7 @@ def _tend(collection: Collection) -> list[str]:
 
 
 def _files(collection: Collection) -> list[int]:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT pg_relation_filenode(i.oid) FROM pg_class i JOIN pg_am a ON a.oid = i.relam"
-            " WHERE a.amname = 'hnsw' AND i.relname LIKE %s AND i.relkind = 'i' ORDER BY i.relname",
-            [f"{collection.space.table}%"],
-        )
-        return [row[0] for row in cursor.fetchall()]
+    return [file for file, _ in indexes_of(collection.space.table)]
 
 
 def test_a_graph_with_dead_entries_is_searched_more_broadly_and_then_built_anew(
@@ -122,31 +117,57 @@ def test_few_dead_entries_do_not_matter_until_they_have_waited_long(
     assert _files(collection) == files, "few are vacuumed away, and no graph is built for them"
 
 
+def test_no_search_waits_to_be_told_of_dead_entries(
+    filled: tuple[Collection, Floats, list[UUID]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collection, vectors, ids = filled
+    table = collection.space.table
+    _replace(collection, vectors, ids, 0.3)
+    monkeypatch.setattr(index_care, "LOOKED_AT_SECONDS", 0)
+    with psycopg.connect(**connections["owner"].get_connection_params()) as busy:
+        busy.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")  # how large it is, is not told before this ends
+        assert index_care.dead_share(collection.space) == 0
+        if engine_for(connection).name == "postgres":  # (a cluster's shards are not locked with their table)
+            time.sleep(0.5)
+            assert index_care.dead_share(collection.space) == 0 and table in index_care._looking
+    wait_for(lambda: 0.15 < index_care.dead_share(collection.space) < 0.35, what="the statistics")
+
+
 def test_what_an_interrupted_build_has_left_is_removed(filled: tuple[Collection, Floats, list[UUID]]) -> None:
     collection, vectors, ids = filled
     _replace(collection, vectors, ids, 0.3)
-    graph = engine_for(connection).graph_entries(connection, collection.space.table)[0]
-    invalid = "SELECT count(*) FROM pg_index WHERE indrelid = %s::regclass AND NOT indisvalid"
-    with _another() as writer, connections["owner"].cursor() as owner:
+    failed: list[Exception] = []
+
+    def tend() -> None:
+        try:
+            index_care.tend()
+        except DatabaseError as error:
+            failed.append(error)
+        finally:
+            connections.close_all()
+
+    def first() -> Part:
+        return parts_of(collection.space.table)[0]
+
+    with _another() as writer:
         _lock(writer, collection)
-        owner.execute("SET statement_timeout = '2s'")  # it waits for the writer
-        with pytest.raises(Exception, match="statement timeout"):
-            owner.execute(f"REINDEX INDEX CONCURRENTLY {graph.index}")
-        owner.execute("RESET statement_timeout")
-        owner.execute(invalid, [graph.table])
-        assert owner.fetchone()[0] == 1
+        building = threading.Thread(target=tend)
+        building.start()
+        wait_for(lambda: _waits(collection), what="the build")
+        owner = connections["owner"]
+        cancel = "SELECT pg_cancel_backend(pid) FROM pg_stat_progress_create_index WHERE relid = '{}'::regclass"
+        engine_for(owner).run(owner, first(), cancel.format(first().name))
+        building.join(60)
+        assert "cancel" in str(failed[0]) and len(first().broken) == 1
     index_care.tend()
-    with connections["owner"].cursor() as owner:
-        owner.execute(invalid, [graph.table])
-        assert owner.fetchone()[0] == 0
-    assert _dead(collection) == 0
+    assert not first().broken and _dead(collection) == 0
 
 
 def test_two_do_not_build_the_same(filled: tuple[Collection, Floats, list[UUID]]) -> None:
     collection, vectors, ids = filled
     _replace(collection, vectors, ids, 0.3)
     with _another() as other:
-        other.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [spaces.index_name(collection.space)])
+        other.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [vector_index.index_name(collection.space)])
         assert not _tend(collection)
     wait_for(lambda: _tend(collection), seconds=10, what="the lock")
 
@@ -170,8 +191,8 @@ def test_a_load_that_ends_meanwhile_waits_for_the_build(filled: tuple[Collection
         _lock(writer, collection)
         building = threading.Thread(target=run, args=(index_care.tend,))
         building.start()
-        time.sleep(0.5)  # it waits for the writer
-        loading = threading.Thread(target=run, args=(lambda: spaces.ensure_index(collection.space),))
+        wait_for(lambda: _waits(collection), what="the build")
+        loading = threading.Thread(target=run, args=(lambda: vector_index.ensure_index(collection.space),))
         loading.start()
         time.sleep(2.5)  # PostgreSQL looks for deadlocks after one second
         assert building.is_alive() and loading.is_alive() and not failed
@@ -189,7 +210,7 @@ def test_searches_and_writes_go_on_while_it_is_built(filled: tuple[Collection, F
         _lock(writer, collection)
         building = threading.Thread(target=_tend_and_close)
         building.start()
-        time.sleep(0.5)
+        wait_for(lambda: _waits(collection), what="the build")
         started = time.monotonic()
         assert _found(collection, vectors[0])[0]
         with tenancy.scope(collection.tenant_id), connection.cursor() as cursor:
@@ -207,7 +228,12 @@ def _another() -> psycopg.Connection:
 
 def _lock(writer: psycopg.Connection, collection: Collection) -> None:
     """Every partition, as one who writes holds it, until the transaction ends."""
-    writer.execute(f"UPDATE {collection.space.table} SET live = live WHERE document_id = (SELECT gen_random_uuid())")
+    writer.execute(f"UPDATE {collection.space.table} SET live = live WHERE chunk_id = %s", [uuid4()])
+
+
+def _waits(collection: Collection) -> bool:
+    """Does a build wait for the writer?"""
+    return any((part.phase or "").startswith("waiting for writers") for part in parts_of(collection.space.table))
 
 
 def _tend_and_close() -> None:
@@ -220,20 +246,12 @@ def _tend_and_close() -> None:
 
 def _lists(collection: Collection) -> set[str]:
     """Of the space's indexes, as PostgreSQL has them."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT array_to_string(i.reloptions, ' ') FROM pg_class i JOIN pg_am a ON a.oid = i.relam"
-            " WHERE a.amname = 'ivfflat' AND i.relname LIKE %s AND i.relkind = 'i'",
-            [f"{collection.space.table}%"],
-        )
-        return {row[0] for row in cursor.fetchall()}
+    return {options for _, options in indexes_of(collection.space.table)}
 
 
 def test_lists_are_made_anew_when_the_rows_have_grown(tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
     """And the first ones when there are rows. Searches and writes go on meanwhile."""
-    if engine_for(connection).name != "postgres":
-        pytest.skip("on a cluster: manage.py space index")
-    monkeypatch.setattr(spaces, "ROWS_PER_LIST", 20)
+    monkeypatch.setattr(vector_index, "ROWS_PER_LIST", 20)
     monkeypatch.setattr(index_care, "FEWEST_ROWS", 50)
     slug = f"lists-{uuid4().hex[:8]}"
     spaces.create(slug=slug, backend="fake", model="fake", dimensions=64, index_method="ivfflat")
@@ -245,7 +263,7 @@ def test_lists_are_made_anew_when_the_rows_have_grown(tenant: Tenant, monkeypatc
         collection.space.refresh_from_db()
         return done
 
-    assert not tended() and not _lists(collection)  # nothing to make centroids of
+    assert not tended() and not vector_index.is_indexed(collection.space)  # nothing to make centroids of
     _fill(collection, vectors[:400], ids[:400])
     assert tended() and not tended()
     few = collection.space.index_parameters["lists"]
@@ -274,5 +292,5 @@ def test_lists_are_made_anew_when_the_rows_have_grown(tenant: Tenant, monkeypatc
         writer.join()
     many = collection.space.index_parameters["lists"]
     assert not failures and many > 4 * few and _lists(collection) == {f"lists={many}"}
-    assert spaces.is_indexed(collection.space)
+    assert vector_index.is_indexed(collection.space)
     assert _recall(collection, vectors, ids) > 0.9

@@ -22,7 +22,7 @@ from django.db import connections
 
 from apps.access import tenancy
 from apps.access.models import Tenant
-from apps.documents import bulk, ledger, load, merge, spaces
+from apps.documents import bulk, ledger, load, merge, spaces, vector_index
 from apps.documents.admin import shown
 from apps.documents.collections import Progress
 from apps.documents.models import Blob, Chunk, Collection, Document, DocumentVersion, EmbeddingSpace, IngestionJob
@@ -366,7 +366,7 @@ def own_space(database: None) -> EmbeddingSpace:
 
 def _has_index(space: EmbeddingSpace) -> bool:
     with connections["owner"].cursor() as cursor:
-        cursor.execute("SELECT to_regclass(%s) IS NOT NULL", [spaces.index_name(space)])
+        cursor.execute("SELECT to_regclass(%s) IS NOT NULL", [vector_index.index_name(space)])
         return bool(cursor.fetchone()[0])
 
 
@@ -379,13 +379,13 @@ def test_a_first_load_gets_its_index_at_the_end_and_a_later_one_keeps_it(
     assert "their vector index in" in done.stdout and _has_index(own_space), done.stderr
     assert_whole(collection, 500)
     with connections["owner"].cursor() as cursor:
-        cursor.execute("SELECT to_regclass(%s)::oid", [spaces.index_name(own_space)])
+        cursor.execute("SELECT to_regclass(%s)::oid", [vector_index.index_name(own_space)])
         before = cursor.fetchone()
     more = tmp_path / "more.ndjson"
     more.write_text('{"source_uri": "one more", "text": "One more."}\n')
     assert "their vector index in" not in ingest(more, tenant, "--bulk").stdout
     with connections["owner"].cursor() as cursor:
-        cursor.execute("SELECT to_regclass(%s)::oid", [spaces.index_name(own_space)])
+        cursor.execute("SELECT to_regclass(%s)::oid", [vector_index.index_name(own_space)])
         assert cursor.fetchone() == before
 
 
@@ -395,14 +395,14 @@ def test_an_index_that_a_killed_load_never_built_is_built_by_the_next_one(
     make_collection(tenant, space=own_space.slug)
     assert ingest(write_lines(tmp_path / "book.ndjson", 300), tenant, "--bulk").returncode == 0
     with connections["owner"].cursor() as cursor:
-        cursor.execute(f'DROP INDEX "{spaces.index_name(own_space)}"')
+        cursor.execute(f'DROP INDEX "{vector_index.index_name(own_space)}"')
     assert ingest(write_lines(tmp_path / "less.ndjson", 3), tenant, "--bulk").returncode == 0
     assert _has_index(own_space)
 
 
 def test_an_index_that_a_killed_load_never_built_is_built_by_the_next_migrate(own_space: EmbeddingSpace) -> None:
     with connections["owner"].cursor() as cursor:
-        cursor.execute(f'DROP INDEX "{spaces.index_name(own_space)}"')
+        cursor.execute(f'DROP INDEX "{vector_index.index_name(own_space)}"')
     spaces.ensure_default_after_migrate(using="owner")
     assert _has_index(own_space)
 

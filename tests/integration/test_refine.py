@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from apps.access import tenancy
 from apps.access.models import Tenant
 from apps.access.problems import Problem
-from apps.documents import queries, remove, spaces
+from apps.documents import index_care, queries, remove, spaces
 from apps.documents.accept import Accepted
 from apps.documents.models import Collection, Document
 from apps.generation.answers import answer
@@ -525,13 +525,17 @@ def _names(terms: list[dict[str, Any]]) -> list[str]:
     return sorted(term["term"].strip("'") for term in terms)
 
 
-def test_the_index_and_its_settings_are_told(collection: Collection, ingest: Put) -> None:
+def test_the_index_and_its_settings_are_told(
+    collection: Collection, ingest: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ingest(collection, "The lighthouses shine.")
+    monkeypatch.setattr(index_care, "LOOKED_AT_SECONDS", 3600)
+    dead = index_care.look(collection.space.table)  # other tests have left some
     query = SearchQuery("lighthouse", explain=True)
     with override_settings(EXACT_SCAN_ROWS=0):
         told = search(tenant_id=collection.tenant_id, query=query).as_json()["explain"]["dense"]
     assert told["method"] == "index" and told["index"] == "hnsw" and told["found"] == 1
-    used = policy.index_settings(collection.space, policy.candidates(query), chunks=1)
+    used = policy.index_settings(collection.space, policy.candidates(query), chunks=1, dead=dead)
     assert told["settings"] == used
 
 

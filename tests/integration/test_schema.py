@@ -20,7 +20,7 @@ from django.test import override_settings
 
 from apps.access import tenancy
 from apps.access.models import Tenant
-from apps.documents import bulk, db, merge, spaces
+from apps.documents import bulk, db, merge, spaces, vector_index
 from apps.documents.accept import Submission
 from apps.documents.db import vector_text
 from apps.documents.models import Collection, EmbeddingSpace
@@ -77,7 +77,7 @@ def test_every_partitions_vector_index_is_used(tenant: Tenant, method: str) -> N
     collection = make_collection(tenant, space=space.slug)
     vector = fill(collection, ROWS)
     if method == "ivfflat":
-        assert spaces.build_index(space=space)["lists"] >= 1
+        assert vector_index.build_index(space=space)["lists"] >= 1
         collection.space = EmbeddingSpace.objects.get(id=space.id)
     plan = explain(collection, SearchQuery("anything", mode="dense"), vector)
     used = [node["Index Name"] for node in plan if node["Node Type"] == "Index Scan" and "Order By" in node]

@@ -16,7 +16,7 @@ from django.db import connection
 from apps.access import tenancy
 from apps.access.models import Tenant
 from apps.access.problems import Problem
-from apps.documents import collections, embed, erasure, prepare, remove, second_space, spaces
+from apps.documents import collections, embed, erasure, prepare, remove, second_space, spaces, vector_index
 from apps.documents.accept import Accepted
 from apps.documents.models import Collection, Document, EmbeddingSpace, SpaceBuild
 from apps.retrieval import search as searching
@@ -74,7 +74,7 @@ def test_a_second_space_is_built_and_promoted_and_taken_back_and_retired(
     before = _find(collection, PARAGRAPHS[0])
     build = _build(collection, second)
     assert (build.state, build.embedded, _coverage(collection, second)) == ("done", 6, (6, 6))
-    assert spaces.is_indexed(second)
+    assert vector_index.is_indexed(second)
     assert _texts(_find(collection, PARAGRAPHS[0], second=True))[0] == PARAGRAPHS[0]
 
     _promote(collection, second)

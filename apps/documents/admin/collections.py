@@ -19,7 +19,7 @@ from unfold.widgets import UnfoldAdminSelectWidget
 from apps.access.admin import CuratorAdmin
 from apps.access.problems import Problem
 
-from .. import collections, reindex, schedules
+from .. import collections, reindex, schedules, second_space
 from ..chunking import MAX_TOKENS, MIN_TOKENS, validate
 from ..models import Collection, EmbeddingSpace
 from .reindexes import ALLOWED, ReindexForm, last_runs
@@ -158,6 +158,10 @@ class CollectionAdmin(CuratorAdmin):
             self.dress([collection])
         return pending(collection.going)  # type: ignore[attr-defined]
 
+    @display(description="Second embedding space")
+    def second(self, collection: Collection) -> str:
+        return second_space.describe(collection) or "none"
+
     def get_fieldsets(self, request: HttpRequest, obj: Collection | None = None) -> Any:
         groups: list[tuple[str | None, dict[str, Any]]] = [
             (None, {"fields": (("name", "slug"), "description")}),
@@ -169,6 +173,7 @@ class CollectionAdmin(CuratorAdmin):
         if obj is not None:
             counters = ("shown_documents", "chunks", "tokens", "pending", "epoch")
             groups.append(("What it holds", {"fields": (counters, ("created_at", "updated_at"))}))
+            groups[2][1]["fields"] += ("second",)
             groups[1][1]["description"] = "After a change, live documents are cut anew in the background."
         return groups
 
@@ -176,7 +181,7 @@ class CollectionAdmin(CuratorAdmin):
         counters = ("shown_documents", "chunks", "tokens", "pending", "epoch", "created_at", "updated_at")
         if obj is None:
             return counters
-        return (*counters, "slug", "space") if obj.chunks else (*counters, "slug")
+        return (*counters, "slug", "second", *(("space",) if obj.chunks else ()))
 
     def get_prepopulated_fields(self, request: HttpRequest, obj: Collection | None = None) -> Any:
         return self.prepopulated_fields if obj is None else {}

@@ -48,7 +48,7 @@ def _beside_example(entries: float, power: float, dimensions: int, dimensions_po
 
 
 def _lists(entries: float) -> float:
-    """As spaces.lists_for does."""
+    """As vector_index.lists_for does."""
     return max(1.0, entries / 1_000 if entries <= 1e6 else entries**0.5)
 
 

@@ -7,7 +7,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from apps.access import tenancy
 
-from .base import Engine, GraphEntries, Part
+from .base import Engine, Part
 from .citus import CitusEngine
 from .postgres import PostgresEngine
 
@@ -22,4 +22,4 @@ def engine_for(connection: BaseDatabaseWrapper) -> Engine:
     return _found[connection.alias]
 
 
-__all__ = ["CitusEngine", "Engine", "GraphEntries", "Part", "PostgresEngine", "engine_for"]
+__all__ = ["CitusEngine", "Engine", "Part", "PostgresEngine", "engine_for"]

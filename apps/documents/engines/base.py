@@ -9,31 +9,28 @@ from typing import Protocol
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 
-
-@dataclass(frozen=True, slots=True)
-class GraphEntries:
-    """An HNSW index and its table (names as SQL takes them), with about how many entries of it live and are dead."""
-
-    table: str
-    index: str
-    entries: float
-    dead: int
-    days_since_vacuum: float
-
-
-#: One JSON object for each table of {which}: see Part. (No percent sign: Citus formats it.)
+#: A JSON array of what Part says about each of the tables {names}, an array, in its order; nulls of one not there.
 PARTS = """
-SELECT json_build_object(
+SELECT coalesce(json_agg(json_build_object(
     'name', t.relname, 'dead', pg_stat_get_dead_tuples(t.oid),
     'rows', coalesce(nullif(pg_stat_get_live_tuples(t.oid), 0), greatest(t.reltuples, 0)::bigint),
-    'table_bytes', pg_table_size(t.oid), 'indexes_bytes', pg_indexes_size(t.oid),
-    'index', v.name, 'method', v.method, 'index_bytes', v.bytes, 'valid', v.valid, 'mark', v.mark,
-    'phase', b.phase, 'done', b.done
-)
-FROM pg_class t
+    'days_since_vacuum', extract(epoch FROM now() - coalesce(
+        greatest(pg_stat_get_last_vacuum_time(t.oid), pg_stat_get_last_autovacuum_time(t.oid)),
+        pg_postmaster_start_time())) / 86400,
+    'table_bytes', CASE pg_relation_size(t.oid) WHEN 0 THEN 0 ELSE pg_table_size(t.oid) END,
+    'indexes_bytes', pg_indexes_size(t.oid),
+    'index', v.name, 'method', v.method, 'entries', v.entries, 'index_bytes', v.bytes, 'valid', v.valid,
+    'mark', v.mark, 'phase', b.phase, 'done', b.done,
+    'broken', ARRAY(
+        SELECT i.relname FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid
+        WHERE x.indrelid = t.oid AND NOT x.indisvalid ORDER BY i.oid
+    )
+) ORDER BY asked.place), '[]')::text
+FROM unnest({names}::text[]) WITH ORDINALITY AS asked (name, place)
+LEFT JOIN pg_class t ON t.oid = to_regclass(asked.name)
 LEFT JOIN LATERAL (
-    SELECT i.relname AS name, a.amname AS method, pg_relation_size(i.oid) AS bytes, x.indisvalid AS valid,
-           coalesce(obj_description(i.oid, 'pg_class'), '') AS mark
+    SELECT i.relname AS name, a.amname AS method, greatest(i.reltuples, 0) AS entries, pg_relation_size(i.oid) AS bytes,
+           x.indisvalid AS valid, coalesce(obj_description(i.oid, 'pg_class'), '') AS mark
     FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_am a ON a.oid = i.relam
     WHERE x.indrelid = t.oid AND a.amname IN ('hnsw', 'ivfflat') ORDER BY x.indisvalid DESC, i.oid LIMIT 1
 ) v ON true
@@ -42,7 +39,6 @@ LEFT JOIN LATERAL (
                          WHEN p.tuples_total > 0 THEN 100.0 * p.tuples_done / p.tuples_total END AS done
     FROM pg_stat_progress_create_index p WHERE p.relid = t.oid AND p.datname = current_database() LIMIT 1
 ) b ON true
-WHERE {which} ORDER BY t.oid
 """
 
 
@@ -50,23 +46,27 @@ WHERE {which} ORDER BY t.oid
 class Part:
     """A partition or a shard, by the statistics of PostgreSQL: rows and dead are about right.
 
-    index: its vector index, None where there is none; mark: the comment on it. phase: of a build that runs on it, and
-    done, how far that is, in percent, None where PostgreSQL does not tell. node: where it is, and problem: why nothing
-    is known of it, on a cluster.
+    table_bytes: 0 of an empty table, which may have a page for values that are stored out of line.
+    index: its vector index, None where there is none; entries: live ones in it; mark: the comment on it. phase: of a
+    build that runs on it, and done, how far that is, in percent, None where PostgreSQL does not tell. broken: indexes
+    that are not valid. node: where it is, and problem: why nothing is known of it, on a cluster.
     """
 
     name: str
     rows: int = 0
     dead: int = 0
+    days_since_vacuum: float = 0.0
     table_bytes: int = 0
     indexes_bytes: int = 0
     index: str | None = None
     method: str | None = None
+    entries: float | None = None
     index_bytes: int | None = None
     valid: bool | None = None
     mark: str | None = None
     phase: str | None = None
     done: float | None = None
+    broken: Sequence[str] = ()
     node: str = ""
     problem: str = ""
 
@@ -110,8 +110,15 @@ class Engine(Protocol):
     def graphs(self, connection: BaseDatabaseWrapper) -> int:
         """How many indexes of a sharded table each search asks. Looked up once: it never changes."""
 
-    def graph_entries(self, connection: BaseDatabaseWrapper, table: str) -> list[GraphEntries]:
-        """The HNSW indexes of a table, where this engine can see into them."""
-
     def parts(self, connection: BaseDatabaseWrapper, table: str) -> list[Part]:
-        """What holds the rows of a table, as far as it can be seen."""
+        """What holds the rows of a table, as far as it can be seen. (On a cluster all nodes are asked: it takes some
+        twenty milliseconds, or as long as a node does not answer.)"""
+
+    def indexable(self, connection: BaseDatabaseWrapper, table: str) -> list[Part]:
+        """What a first index is built on, one after the other: the partitions; on a cluster the table as a whole."""
+
+    def run(self, connection: BaseDatabaseWrapper, part: Part, statement: str) -> None:
+        """Outside of a transaction: run a statement about one part, or its index, where it is."""
+
+    def defined(self, index: str, parts: Sequence[Part]) -> list[str]:
+        """The names by which the options of a table's vector index, which these parts have, are changed."""

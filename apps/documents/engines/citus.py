@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from django.db import OperationalError
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
+from django.db.backends.utils import CursorWrapper
+from psycopg import sql
 
-from .base import PARTS, GraphEntries, Part
+from .base import PARTS, Part
 
 ANCHOR = "documents_document"
 
@@ -61,13 +64,8 @@ class CitusEngine:
         return [table]
 
     def rows(self, connection: BaseDatabaseWrapper, table: str) -> int:
-        with connection.cursor() as cursor:
-            of_shard = "SELECT reltuples::bigint FROM pg_class WHERE oid = '%s'::regclass"
-            cursor.execute(
-                "SELECT coalesce(max(result::bigint), 0) FROM run_command_on_shards(%s::regclass, %s)",
-                [table, of_shard],
-            )
-            return int(cursor.fetchone()[0])
+        fullest = "SELECT max(reltuples)::bigint FROM pg_class, unnest({names}::text[]) n WHERE oid = to_regclass(n)"
+        return max((int(answer or 0) for _, _, answer, _ in _ask_nodes(connection, table, fullest)), default=0)
 
     def graphs(self, connection: BaseDatabaseWrapper) -> int:
         if self.found is None:
@@ -76,23 +74,73 @@ class CitusEngine:
                 self.found = max(1, cursor.fetchone()[0])
         return self.found
 
-    def graph_entries(self, connection: BaseDatabaseWrapper, table: str) -> list[GraphEntries]:
-        return []  # the nodes know
-
     def parts(self, connection: BaseDatabaseWrapper, table: str) -> list[Part]:
+        found: list[Part] = []
+        for node, shards, answer, problem in _ask_nodes(connection, table, PARTS):
+            for shard, part in zip(shards, json.loads(answer) if answer else [{}] * len(shards), strict=True):
+                known = part if part.get("name") else {"name": shard, "problem": problem or "it is not there"}
+                found.append(Part(**known, node=node))
+        return sorted(found, key=lambda part: (len(part.name), part.name))
+
+    def indexable(self, connection: BaseDatabaseWrapper, table: str) -> list[Part]:
+        # As the coordinator sees it: empty, with an index that is valid once those of all shards are.
         with connection.cursor() as cursor:
+            cursor.execute(PARTS.format(names="%s"), [[table]])
+            return [Part(**part) for part in json.loads(cursor.fetchone()[0])]
+
+    def run(self, connection: BaseDatabaseWrapper, part: Part, statement: str) -> None:
+        with connection.cursor() as cursor:
+            if _is_here(cursor, part):
+                # Sent to ourselves, a build would wait for the snapshot of the statement that sends it.
+                cursor.execute(statement)
+                return
+            host, _, port = part.node.rpartition(":")
             cursor.execute(
-                "SELECT r.shardid, r.success, r.result, p.nodename || ':' || p.nodeport"
-                " FROM run_command_on_shards(%s::regclass, %s) r JOIN pg_dist_shard_placement p USING (shardid)"
-                " ORDER BY r.shardid",
-                [table, PARTS.format(which="t.oid = '%s'::regclass")],
+                "SELECT success, result FROM master_run_on_worker(ARRAY[%s], ARRAY[%s], ARRAY[%s], true)",
+                [host, int(port), statement],
             )
-            return [
-                Part(**json.loads(result), node=node)
-                if success
-                else Part(f"{table}_{shard}", node=node, problem=str(result))
-                for shard, success, result, node in cursor.fetchall()
-            ]
+            success, result = cursor.fetchone()
+        if not success:
+            raise OperationalError(f"{part.node}: {result}")
+
+    def defined(self, index: str, parts: Sequence[Part]) -> list[str]:
+        return [index]  # once for all shards, also for those that are moved later
+
+
+def _is_here(cursor: CursorWrapper, part: Part) -> bool:
+    """Is it the table itself, or a shard that the coordinator has?"""
+    cursor.execute(
+        "SELECT %(node)s = '' OR EXISTS (SELECT 1 FROM pg_dist_node JOIN pg_dist_local_group USING (groupid)"
+        " WHERE nodename || ':' || nodeport = %(node)s)",
+        {"node": part.node},
+    )
+    return bool(cursor.fetchone()[0])
+
+
+def _ask_nodes(connection: BaseDatabaseWrapper, table: str, query: str) -> list[tuple[str, list[str], str | None, str]]:
+    """Let each node answer a query about its shards of a table ({names}: an array of theirs): (node, its shards, the
+    answer, None with the reason where it gave none)."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT nodename, nodeport, array_agg(shard_name(logicalrelid, shardid)::text ORDER BY shardid)"
+            " FROM pg_dist_shard JOIN pg_dist_shard_placement USING (shardid) WHERE logicalrelid = to_regclass(%s)"
+            " GROUP BY nodename, nodeport ORDER BY nodename, nodeport",
+            [table],
+        )
+        places = cursor.fetchall()
+        cursor.execute(
+            "SELECT success, result FROM master_run_on_worker(%s::text[], %s::int[], %s::text[], true)",
+            [
+                [host for host, _, _ in places],
+                [port for _, port, _ in places],
+                [query.format(names=sql.Literal(shards).as_string()) for _, _, shards in places],
+            ],
+        )
+        answers = cursor.fetchall()
+    return [
+        (f"{host}:{port}", shards, result if success else None, "" if success else result)
+        for (host, port, shards), (success, result) in zip(places, answers, strict=True)
+    ]
 
 
 def _one_connection_per_node(editor: BaseDatabaseSchemaEditor) -> None:

@@ -8,18 +8,7 @@ from collections.abc import Sequence
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 
-from .base import PARTS, GraphEntries, Part
-
-GRAPHS = """
-SELECT format('%%I', t.relname), format('%%I', i.relname), greatest(i.reltuples, 0), pg_stat_get_dead_tuples(t.oid),
-       extract(epoch FROM now() - coalesce(
-           greatest(pg_stat_get_last_vacuum_time(t.oid), pg_stat_get_last_autovacuum_time(t.oid)),
-           pg_postmaster_start_time())) / 86400
-FROM pg_inherits h JOIN pg_class t ON t.oid = h.inhrelid
-JOIN pg_index x ON x.indrelid = t.oid AND x.indisvalid
-JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_am a ON a.oid = i.relam AND a.amname = 'hnsw'
-WHERE h.inhparent = to_regclass(%s) ORDER BY t.oid
-"""
+from .base import PARTS, Part
 
 
 class PostgresEngine:
@@ -74,12 +63,6 @@ class PostgresEngine:
                 self.found = max(1, cursor.fetchone()[0])
         return self.found
 
-    def graph_entries(self, connection: BaseDatabaseWrapper, table: str) -> list[GraphEntries]:
-        with connection.cursor() as cursor:
-            cursor.execute(GRAPHS, [table])
-            found = cursor.fetchall()
-        return [GraphEntries(name, index, entries, dead, float(days)) for name, index, entries, dead, days in found]
-
     def rows(self, connection: BaseDatabaseWrapper, table: str) -> int:
         with connection.cursor() as cursor:
             cursor.execute(
@@ -90,8 +73,15 @@ class PostgresEngine:
 
     def parts(self, connection: BaseDatabaseWrapper, table: str) -> list[Part]:
         with connection.cursor() as cursor:
-            cursor.execute(
-                PARTS.format(which="t.oid = ANY(%s::regclass[])"),
-                [self.partitions(connection, table) or [table]],
-            )
-            return [Part(**json.loads(row[0]) if isinstance(row[0], str) else row[0]) for row in cursor.fetchall()]
+            cursor.execute(PARTS.format(names="%s"), [self.partitions(connection, table) or [table]])
+            return [Part(**part) for part in json.loads(cursor.fetchone()[0])]
+
+    def indexable(self, connection: BaseDatabaseWrapper, table: str) -> list[Part]:
+        return self.parts(connection, table)
+
+    def run(self, connection: BaseDatabaseWrapper, part: Part, statement: str) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+
+    def defined(self, index: str, parts: Sequence[Part]) -> list[str]:
+        return [part.index for part in parts if part.index]  # that over them all takes no options

@@ -12,8 +12,9 @@ from django.contrib.admin.models import LogEntry
 from django.test import Client
 from django.urls import reverse
 
+from apps.access import tenancy
 from apps.access.models import Tenant
-from apps.documents import collections, reindex
+from apps.documents import collections, reindex, second_space, spaces
 from apps.documents.models import Chunk, Collection, Document, DocumentVersion, IngestionJob, Reindex
 from tests.support.desk import Ingest, collection_form, in_tenant, text_of, url
 
@@ -66,6 +67,21 @@ def test_saving_a_collection_leaves_its_counters_alone(
         before.chunks,
         before.documents,
     )
+
+
+def test_a_collections_page_tells_of_its_second_space(desk: Client, collection: Collection, document: Document) -> None:
+    page = f"/admin/documents/collection/{collection.pk}/change/"
+    assert "Second embedding space" in desk.get(page).content.decode()
+    space = spaces.create(slug=f"desk-{uuid4().hex[:6]}", backend="fake", model="fake", dimensions=8)
+    space = second_space.find(space.slug)
+    with tenancy.scope(collection.tenant_id):
+        second_space.begin(space=space)
+    assert f"{space.slug}, being built: 0 vectors so far" in desk.get(page).content.decode()
+    second_space.drain()
+    with tenancy.scope(collection.tenant_id):
+        second_space.canary(space=space, percent=12.5)
+    shown = desk.get(page).content.decode()
+    assert f"{space.slug}, kept up with every write, answers 12.5 % of the searches" in shown
 
 
 def test_a_name_taken_meanwhile_is_a_message(

@@ -26,7 +26,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from apps.access import tenancy
 from apps.access.models import SLUG, Tenant
 from apps.access.problems import Problem
-from apps.documents import bulk, collections, lexicon, load, merge, spaces
+from apps.documents import bulk, collections, lexicon, load, merge, vector_index
 from apps.documents.accept import PRIORITIES, Submission
 from apps.documents.models import Collection, Document, IngestionJob
 from apps.documents.parsing.isolate import die_with_parent
@@ -149,7 +149,7 @@ What has not changed is not done again: after Ctrl-C, run the same command once 
     def _load(self, path: Path, total: int, priority: str, bar: tqdm) -> None:
         """By processes that take a group each: while Postgres writes one, others are read, cut and embedded."""
         started = time.monotonic()
-        with spaces.index_after(self.collection.space, coming=total) as unindexed:
+        with vector_index.index_after(self.collection.space, coming=total) as unindexed:
             for database in connections.all():  # a forked process could not use them
                 database.close()
                 if hasattr(database, "close_pool"):
