@@ -16,6 +16,7 @@ from django.core.exceptions import BadRequest, PermissionDenied, RequestDataTooB
 from django.core.exceptions import ValidationError as DjangoValidationError
 from django.db import DatabaseError, InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, JsonResponse
+from psycopg.errors import ReadOnlySqlTransaction
 from psycopg_pool import PoolTimeout
 from rest_framework import exceptions
 from rest_framework.response import Response
@@ -154,6 +155,9 @@ def as_problem(error: Exception) -> Problem:
         case OperationalError() if tenancy.is_conflict(error):
             detail = "Other requests are changing the same thing; nothing was changed. Try again."
             return Problem(503, "busy", detail, retry_after=1)
+        case DatabaseError() if isinstance(error.__cause__, ReadOnlySqlTransaction):
+            detail = "Nothing can be changed while everything moves to another database; searches go on. Try again."
+            return Problem(503, "read_only", detail, retry_after=30)
         case DatabaseError() if tenancy.lost_a_node(error):
             logger.warning("a node of the cluster is away: %s", error)
             detail = "A part of the database cannot be reached right now; nothing was changed."

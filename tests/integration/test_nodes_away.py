@@ -207,9 +207,9 @@ def test_over_http_it_is_told_and_refused(
     assert answered["partial"]["unavailable"] and not {hit["source_uri"] for hit in answered["results"]} & missing
     batch = client.post("/api/v1/search/batch", json={"queries": [body | {"partial": True}] * 2}).json()
     assert [each["partial"] for each in batch["results"]] == [answered["partial"]] * 2
+    assert counted(client) == before + 3
     batch = client.post("/api/v1/search/batch", json={"queries": [body | {"partial": True}, body]})
     assert batch.status_code == 503
-    assert counted(client) == before + 3
     worker_node.start()
     wait_for(lambda: client.post("/api/v1/search", json=body).status_code == 200, what="the cluster to answer")
 

@@ -1,0 +1,9 @@
+"""Why nothing, or no more, was copied."""
+
+
+class CannotCopy(Exception):
+    """One sentence for the operator."""
+
+
+class Differs(CannotCopy):
+    """What was copied is not what was read."""

@@ -1,0 +1,220 @@
+"""Rounds of copying, from the first to the last."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from django.db import connections
+
+from .. import spaces
+from ..models import EmbeddingSpace
+from . import SOURCE, TARGET, indexes, standstill, tables
+from .errors import CannotCopy
+from .parts import Part, Tally, ask, boundaries, counts, do, grouped, settle, unlike, windows, written
+from .tables import Table
+from .threshold import Mark, identity, lift_wall, opened, read_mark
+
+FEWEST_KEYS, MOST_WINDOWS = 32, 4_096  # of a window, in which rows are counted
+ROWS_AT_ONCE = 5_000  # of a table, about, in a transaction of the first round
+SHORT_SECONDS = 5.0  # a round that took no longer leaves so little that the writers may be stopped for the next
+MOST_ROUNDS = 5  # before the writers are stopped all the same
+TOLD_SECONDS = 5.0
+
+Told = Callable[[str], None]
+
+
+def copy(*, streams: int, told: Told) -> Tally:
+    """One round: what is here is as the source was when the round began, or newer. Raises CannotCopy."""
+    with opened() as mark:
+        return _round(mark, streams, told)
+
+
+def hand_over(*, streams: int, told: Told) -> float:
+    """Stop the source's writers, as late as possible, and copy the rest. Returns for how many seconds nobody could
+    write until both were the same; they stay stopped. Raises CannotCopy, and lets them write again then."""
+    with opened() as mark:
+        for _ in range(MOST_ROUNDS):
+            began = time.monotonic()
+            _round(mark, streams, told)
+            if time.monotonic() - began < SHORT_SECONDS:
+                break
+        began = time.monotonic()
+        standstill.stop()
+        told("the source takes no writes any more")
+        try:
+            _round(mark, streams, told)
+        except BaseException:
+            standstill.reopen()
+            told("the source takes writes again")
+            raise
+        mark.handed_over = True
+        mark.keep()
+        return time.monotonic() - began
+
+
+def verify(*, streams: int, told: Told) -> Tally:
+    """Compare all rows of both; the Tally tells what differs. Where anything does, the next round trusts nothing."""
+    with opened(again=True) as mark:
+        of_documents, others = tables.both()
+        tally = settle(others, lambda: {each.name: windows(_bounds(each)) for each in others}, only_compare=True)
+        tally.add(_each(of_documents, _all_parts(of_documents), streams, told, only_compare=True))
+        if tally.differing and mark.compared is not None:
+            mark.compared = None
+            mark.keep()
+        return tally
+
+
+def reopen() -> None:
+    """Let the source take writes again, and this database be copied to again. Raises CannotCopy."""
+    mark = read_mark()
+    if mark is None or mark.source != identity(SOURCE):
+        raise CannotCopy("this database is no copy of the source")
+    standstill.reopen()
+    mark.handed_over = False
+    mark.keep()
+
+
+# --- one round ---------------------------------------------------------------------------------------------------
+
+
+def _round(mark: Mark, streams: int, told: Told) -> Tally:
+    began = time.monotonic()
+    [(horizon,)] = ask(SOURCE, "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
+    since = mark.compared if mark.compared is not None and horizon - mark.compared < 2**31 else None
+    _make_spaces()
+    lift_wall()
+    if since is None:
+        indexes.take_away()
+    of_documents, others = tables.both()
+    tally = settle(others, lambda: _parts_of_others(others, since))
+    indexes.keep_lists()
+    _keep_counting(others)
+    if since is None:
+        tally.add(_each(of_documents, _all_parts(of_documents), streams, told))
+        for table in [*of_documents, *others]:
+            do(TARGET, f'VACUUM (ANALYZE) "{table.name}"')
+    else:
+        tally.add(_since(of_documents, since, streams, told))
+    indexes.bring_back(told)
+    mark.compared = horizon
+    mark.keep()
+    told(
+        f"{tally.rows} rows copied, {tally.deleted} deleted, {tally.bytes / 2**20:.1f} MB"
+        f" in {time.monotonic() - began:.1f} s"
+    )
+    return tally
+
+
+def _since(of_documents: Sequence[Table], since: int, streams: int, told: Told) -> Tally:
+    """What was written, document by document; then, window by window, of which there are not as many rows still."""
+    bounds = _bounds(of_documents[0])
+    seen = {table: written(table, bounds, since) for table in of_documents}
+    keys = {key for _, by_window in seen.values() for found in by_window.values() for key in found}
+    tally = _each(of_documents, grouped(keys), streams, told)
+    gone = set().union(*(unlike(there, counts(table, bounds)) for table, (there, _) in seen.items()))
+    every = windows(bounds)
+    tally.add(_each(of_documents, [every[at] for at in sorted(gone)], streams, told))
+    return tally
+
+
+def _parts_of_others(others: Sequence[Table], since: int | None) -> dict[str, list[Part]]:
+    """All or some windows of each table."""
+    known = {space.table for space in EmbeddingSpace.objects.using(SOURCE).all()}
+    if not known <= tables.read(TARGET).keys():
+        raise CannotCopy("an embedding space was made at this moment: run it again")
+    found = {}
+    for table in others:
+        bounds = _bounds(table)
+        found[table.name] = every = windows(bounds)
+        if since is not None:
+            there, keys = written(table, bounds, since)
+            found[table.name] = [every[at] for at in sorted(keys.keys() | unlike(there, counts(table, bounds)))]
+    return found
+
+
+def _bounds(table: Table) -> list[Any]:
+    """Of the table's windows."""
+    [(keys,)] = ask(SOURCE, f'SELECT count(DISTINCT "{table.key}") FROM "{table.name}"')  # noqa: S608
+    return boundaries(table, max(FEWEST_KEYS, keys // MOST_WINDOWS))
+
+
+def _all_parts(of_documents: Sequence[Table]) -> list[Part]:
+    """For as many documents each as have ROWS_AT_ONCE rows in the table that has most."""
+    counts = [ask(SOURCE, f'SELECT count(*) FROM "{table.name}"')[0][0] for table in of_documents]  # noqa: S608
+    rows_of_one = max(1, max(counts) / max(1, counts[0]))
+    return windows(boundaries(of_documents[0], max(1, int(ROWS_AT_ONCE / rows_of_one))))
+
+
+def _each(
+    of_documents: Sequence[Table], parts: Sequence[Part], streams: int, told: Told, *, only_compare: bool = False
+) -> Tally:
+    """Settle the parts, each for all tables of documents, by several threads with sessions of their own."""
+    total, done, began, told_at = Tally(), 0, time.monotonic(), time.monotonic()
+    left, lock = iter(parts), threading.Lock()
+
+    def settled(part: Part) -> Tally:
+        return settle(of_documents, lambda: {table.name: [part] for table in of_documents}, only_compare=only_compare)
+
+    def work() -> None:
+        nonlocal done, told_at
+        try:
+            while True:
+                with lock:
+                    part = next(left, None)
+                if part is None:
+                    return
+                each = settled(part)
+                with lock:
+                    total.add(each)
+                    done += 1
+                    if time.monotonic() > told_at + TOLD_SECONDS:
+                        told_at = time.monotonic()
+                        rate = total.bytes / 2**20 / (told_at - began)
+                        told(f"{done} of {len(parts)} parts, {total.rows} rows, {rate:.1f} MB/s")
+        finally:
+            for alias in (SOURCE, TARGET):
+                connections[alias].close()
+
+    with ThreadPoolExecutor(streams) as pool:
+        running = [pool.submit(work) for _ in range(min(streams, len(parts)))]
+        try:
+            for each in running:
+                each.result()
+        except BaseException:
+            with lock:
+                left = iter(())
+            raise
+    return total
+
+
+# --- what belongs to the tables ----------------------------------------------------------------------------------
+
+
+def _make_spaces() -> None:
+    """The tables of the source's spaces; those that `migrate` made here by other settings go."""
+    wanted = {space.table: space for space in EmbeddingSpace.objects.using(SOURCE).order_by("created_at")}
+    for own in EmbeddingSpace.objects.using(TARGET).all():
+        like = wanted.get(own.table)
+        shape = ("dimensions", "storage", "index_method")
+        if like and all(getattr(own, name) == getattr(like, name) for name in shape):
+            del wanted[own.table]
+        elif indexes.is_empty(own.table):
+            do(TARGET, f'DROP TABLE "{own.table}"')
+            own.delete(using=TARGET)
+        else:
+            raise CannotCopy(f"the space {own} has become another at the source: begin with an empty database")
+    for space in wanted.values():
+        named = ("slug", "backend", "model", "dimensions", "index_method", "storage", "metric", "index_parameters")
+        spaces.create(using=TARGET, **{name: getattr(space, name) for name in named})
+
+
+def _keep_counting(others: Sequence[Table]) -> None:
+    """Columns that number rows go on where the source's are."""
+    for table, column in tables.numbered(others):
+        [(sequence,)] = ask(SOURCE, "SELECT pg_get_serial_sequence(%s, %s)", [table, column])
+        [(last, called)] = ask(SOURCE, f"SELECT last_value, is_called FROM {sequence}")  # noqa: S608
+        ask(TARGET, "SELECT setval(pg_get_serial_sequence(%s, %s), %s, %s)", [table, column, last, called])

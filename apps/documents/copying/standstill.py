@@ -1,0 +1,70 @@
+"""Nobody writes to the source any more, and everybody may go on reading it.
+
+The database itself is set to read-only transactions, so that whoever connects from then on cannot write, by whichever
+way; and the sessions from before are ended. A request that wants to write is told so (`read_only`, access/problems.py).
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+
+from django.db import DatabaseError
+
+from . import SOURCE
+from .errors import CannotCopy
+from .parts import ask, do
+
+#: By which the sessions that copy are told from those that are ended.
+NAME = "ragsite copy-from"
+OTHERS = """
+FROM pg_stat_activity s JOIN pg_roles r ON r.oid = s.usesysid
+WHERE s.datname = current_database() AND s.backend_type = 'client backend' AND NOT r.rolsuper
+  AND s.application_name <> %s AND s.backend_start < %s
+"""
+#: Without the first the sessions of others show neither name nor time, and none would seem to be left.
+RIGHTS = "SELECT r FROM unnest('{pg_read_all_stats, pg_signal_backend}'::name[]) r WHERE NOT pg_has_role(r, 'USAGE')"
+SECONDS = 30.0
+
+
+def stop() -> None:
+    """Raises CannotCopy, with the source as it was, where this role may not do it."""
+    if lacking := ask(SOURCE, RIGHTS):
+        raise CannotCopy(f"the source's role is no superuser and not in {lacking[0][0]}: it cannot stop the writers")
+    try:
+        _set("SET default_transaction_read_only = on")
+        _end_sessions()
+        if ask(SOURCE, "SELECT 1 FROM pg_prepared_xacts WHERE database = current_database()"):
+            raise CannotCopy("a prepared transaction is open at the source: commit it or roll it back")
+    except BaseException as error:
+        with suppress(CannotCopy, DatabaseError):
+            reopen()
+        if isinstance(error, DatabaseError):
+            raise CannotCopy(f"the source's writers could not be stopped: {error}") from error
+        raise
+
+
+def reopen() -> None:
+    """Let the source take writes again."""
+    _set("RESET default_transaction_read_only")
+    _end_sessions()  # those that may not write
+
+
+def _set(what: str) -> None:
+    [(name,)] = ask(SOURCE, "SELECT quote_ident(current_database())")
+    do(SOURCE, "SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE")
+    do(SOURCE, f"ALTER DATABASE {name} {what}")
+
+
+def _end_sessions() -> None:
+    """Of all who are bound by the wall, begun before now. Looked at twice: one that is just beginning is not listed
+    yet."""
+    [(now,)] = ask(SOURCE, "SELECT clock_timestamp()")
+    until, quiet = time.monotonic() + SECONDS, 0
+    while quiet < 2:
+        ask(SOURCE, "SELECT pg_terminate_backend(s.pid) " + OTHERS, [NAME, now])
+        time.sleep(0.2)
+        left = ask(SOURCE, "SELECT count(*) " + OTHERS, [NAME, now])[0][0]
+        quiet = quiet + 1 if not left else 0
+        if time.monotonic() > until:
+            raise CannotCopy(f"{left} sessions of the source do not end")

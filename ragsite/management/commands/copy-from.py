@@ -1,0 +1,85 @@
+"""`manage.py copy-from URL`: another installation's data into this one's database, while the other goes on serving."""
+
+from __future__ import annotations
+
+from argparse import RawDescriptionHelpFormatter
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DatabaseError, connections
+
+from apps.documents.copying import SOURCE, rounds, standstill
+from apps.documents.copying.errors import CannotCopy
+from ragsite import env
+
+NAMED = 5  # keys of a table that differ
+
+
+class Command(BaseCommand):
+    help = """Copy all of another installation into the database of this one (DATABASE_URL): to a Citus cluster, to
+another number of partitions, to another server. Run `migrate` here first, and nothing else.
+
+  copy-from URL            copies what is not the same yet; again, what has changed since; as often as you like
+  copy-from URL --final    stops the writers of the other database, copies the rest, and leaves them stopped
+  copy-from URL --verify   compares all rows of both by checksums; exit status 1 where any differ
+  copy-from URL --reopen   lets the other database take writes again
+
+URL is postgresql://ROLE@HOST/DATABASE of the other database; the role must be a superuser or have BYPASSRLS."""
+
+    def create_parser(self, *args: Any, **kwargs: Any) -> CommandParser:
+        return super().create_parser(*args, formatter_class=RawDescriptionHelpFormatter, **kwargs)
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("url", metavar="URL")
+        parser.add_argument("--streams", type=int, default=4, metavar="N", help="parts copied at a time (4)")
+        act = parser.add_mutually_exclusive_group()
+        for name, told in (
+            ("final", "stop the other's writers and copy the rest"),
+            ("verify", "compare everything"),
+            ("reopen", "let the other take writes again"),
+        ):
+            act.add_argument(f"--{name}", action="store_true", help=told)
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        streams = max(1, options["streams"])
+        try:
+            self._connect(options["url"])
+            if options["reopen"]:
+                rounds.reopen()
+                self._tell("the source takes writes again")
+            elif options["verify"]:
+                self._verify(streams)
+            elif options["final"]:
+                seconds = rounds.hand_over(streams=streams, told=self._tell)
+                self._tell(f"everything is here; nobody could write for the last {seconds:.1f} s")
+                self._tell("start the application on this database now; until then the other one answers searches")
+            else:
+                rounds.copy(streams=streams, told=self._tell)
+        except (CannotCopy, DatabaseError) as error:
+            raise CommandError(str(error).strip())
+        finally:
+            if SOURCE in connections.settings:
+                connections[SOURCE].close()
+
+    def _connect(self, url: str) -> None:
+        try:
+            found = env.database("URL", url)
+        except ImproperlyConfigured as error:
+            raise CommandError(str(error))
+        found["OPTIONS"] = found["OPTIONS"] | {"application_name": standstill.NAME}  # type: ignore[operator]
+        made = connections.configure_settings({"default": {}, SOURCE: found})
+        connections.settings[SOURCE] = made[SOURCE]
+
+    def _verify(self, streams: int) -> None:
+        tally = rounds.verify(streams=streams, told=self._tell)
+        for table, rows in sorted(tally.compared.items()):
+            differing = tally.differing.get(table, [])
+            named = ", ".join(map(str, differing[:NAMED])) + (", ..." if len(differing) > NAMED else "")
+            self._tell(f"{table}: {rows} rows, " + (f"{len(differing)} keys differ: {named}" if differing else "equal"))
+        if tally.differing:
+            raise CommandError("they are not the same; run copy-from again")
+
+    def _tell(self, line: str) -> None:
+        self.stdout.write(line)
+        self.stdout.flush()  # for whoever reads a pipe
