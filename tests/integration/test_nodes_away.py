@@ -179,12 +179,12 @@ def test_a_node_that_hangs_holds_one_search_up_and_not_the_next(
 ) -> None:
     missing = placed(collection, worker_node)
     worker_node.hang()
-    with override_settings(SEARCH_TIMEOUT_SECONDS=1.0):
+    with override_settings(SEARCH_TIMEOUT_SECONDS=6.0):
         answered = found(collection)
         assert answered.partial and not uris(answered) & missing and uris(answered)
         began = time.monotonic()
         assert found(collection).partial
-        assert time.monotonic() - began < 1.0, "it waited for the node again"
+        assert time.monotonic() - began < 6.0, "it waited for the node again"
         worker_node.go_on()
         wait_for(lambda: found(collection).partial is None, what="the node to be asked again")
 
