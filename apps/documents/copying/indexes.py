@@ -13,7 +13,7 @@ from django.contrib.postgres.indexes import GinIndex
 from django.db import connections
 from django.db.models import Index, Model
 
-from .. import models, spaces
+from .. import models, vector_index
 from ..models import EmbeddingSpace
 from . import SOURCE, TARGET
 from .parts import ask, do
@@ -24,8 +24,8 @@ MEMORY = "256MB"  # for an inverted index
 def take_away() -> None:
     for space in EmbeddingSpace.objects.using(TARGET).all():
         if is_empty(space.table):
-            with spaces.index_lock(connections[TARGET], space):
-                do(TARGET, f'DROP INDEX IF EXISTS "{spaces.index_name(space)}"')
+            with vector_index.index_lock(connections[TARGET], space):
+                do(TARGET, f'DROP INDEX IF EXISTS "{vector_index.index_name(space)}"')
     for model, index in _inverted():
         if is_empty(model._meta.db_table):
             do(TARGET, f'DROP INDEX IF EXISTS "{index.name}"')
@@ -41,9 +41,9 @@ def bring_back(told: Callable[[str], None]) -> None:
                 editor.add_index(model, index)
             told(f"built the index {index.name} in {time.monotonic() - began:.1f} s")
     for space in EmbeddingSpace.objects.using(TARGET).all():
-        if spaces.is_indexed(space, using=SOURCE) and not spaces.is_indexed(space, using=TARGET):
+        if vector_index.is_indexed(space, using=SOURCE) and not vector_index.is_indexed(space, using=TARGET):
             began = time.monotonic()
-            spaces.index_concurrently(space, using=TARGET)
+            vector_index.index_concurrently(space, using=TARGET)
             told(f"built the vector index of {space} in {time.monotonic() - began:.1f} s")
 
 
@@ -54,10 +54,10 @@ def keep_lists() -> None:
             TARGET,
             "SELECT option_value FROM pg_class, pg_options_to_table(reloptions)"
             " WHERE oid = to_regclass(%s) AND option_name = 'lists'",
-            [spaces.index_name(space)],
+            [vector_index.index_name(space)],
         )
         if built and space.index_parameters.get("lists") != int(built[0][0]):
-            spaces.set_lists(space, int(built[0][0]), using=TARGET)
+            vector_index.set_lists(space, int(built[0][0]), using=TARGET)
 
 
 def is_empty(table: str) -> bool:
