@@ -32,7 +32,16 @@ NAMES = (
     "first_answer",
 )
 #: They need an environment of their own, or take long.
-ON_REQUEST = ("beside", "beside_search", "citus", "formats_limits", "model_change", "partitions", "retrieval")
+ON_REQUEST = (
+    "beside",
+    "beside_search",
+    "capacity",
+    "citus",
+    "formats_limits",
+    "model_change",
+    "partitions",
+    "retrieval",
+)
 ROOT = Path(__file__).resolve().parent.parent
 
 

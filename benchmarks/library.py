@@ -122,27 +122,30 @@ def library(data: Path, *, chunks: int = CHUNKS) -> Library:
 
 
 def _load(kept: Library) -> None:
-    texts = _texts()
-    dice = np.random.default_rng(6)
-    ends = np.cumsum(kept.sizes)
-    documents = len(kept.sizes)
-    shared = shares(documents)
-    tags = dice.integers(0, 200, (documents, 3))
-    with _no_word_index(), vector_index.index_after(kept.collection.space, coming=len(kept.ids)):
-        for start in range(0, documents, AT_ONCE):
-            new, vectors = [], {}
-            for number in range(start, min(start + AT_ONCE, documents)):
-                metadata = {name: f"{name}-{values[number]}" for name, values in shared.items()}
-                metadata |= {"number": number, "topic": int(kept.topics[number])}
-                metadata |= {"tags": [f"tag-{tag}" for tag in tags[number]]}
-                first = int(ends[number] - kept.sizes[number])
-                mine = kept.ids[first : int(ends[number])]
-                new.append(_document(kept.collection, number, mine, metadata, texts))
-                vectors |= {chunk.sha256: kept.vectors[first + chunk.ordinal] for chunk in new[-1].chunks}
-            merge.write(kept.collection, new, vectors)
+    with no_word_index(), vector_index.index_after(kept.collection.space, coming=len(kept.ids)):
+        write(kept, range(len(kept.sizes)), chunk_texts())
     lexicon.count(tenant_id=kept.collection.tenant_id, collection_id=kept.collection.id)
     with connections["owner"].cursor() as cursor:
         cursor.execute("VACUUM ANALYZE")
+
+
+def write(kept: Library, documents: range, texts: Iterator[tuple[str, str]]) -> None:
+    """Some of the library's documents, live, as a first load writes them."""
+    dice = np.random.default_rng(6)
+    ends = np.cumsum(kept.sizes)
+    shared = shares(len(kept.sizes))
+    tags = dice.integers(0, 200, (len(kept.sizes), 3))
+    for start in range(documents.start, documents.stop, AT_ONCE):
+        new, vectors = [], {}
+        for number in range(start, min(start + AT_ONCE, documents.stop)):
+            metadata = {name: f"{name}-{values[number]}" for name, values in shared.items()}
+            metadata |= {"number": number, "topic": int(kept.topics[number])}
+            metadata |= {"tags": [f"tag-{tag}" for tag in tags[number]]}
+            first = int(ends[number] - kept.sizes[number])
+            mine = kept.ids[first : int(ends[number])]
+            new.append(_document(kept.collection, number, mine, metadata, texts))
+            vectors |= {chunk.sha256: kept.vectors[first + chunk.ordinal] for chunk in new[-1].chunks}
+        merge.write(kept.collection, new, vectors)
 
 
 def shares(documents: int) -> dict[str, npt.NDArray[np.int64]]:
@@ -175,7 +178,7 @@ def _document(
     )
 
 
-def _texts() -> Iterator[tuple[str, str]]:
+def chunk_texts(words_each: int = WORDS_PER_CHUNK) -> Iterator[tuple[str, str]]:
     """(title, text of a chunk), without end; no text twice, because a text has one vector."""
     dice = random.Random(4)
     seen: set[str] = set()
@@ -187,7 +190,7 @@ def _texts() -> Iterator[tuple[str, str]]:
     while True:
         passages = dice.choice(sets)
         title, found, words = dice.choice(passages)[0], [], 0
-        while words < WORDS_PER_CHUNK:
+        while words < words_each:
             sentences = dice.choice(passages)[1]
             first = dice.randrange(len(sentences))
             found += sentences[first : first + 2]
@@ -211,12 +214,12 @@ def _sizes(dice: np.random.Generator, chunks: int) -> npt.NDArray[np.int64]:
     return np.append(sizes[:whole], rest) if rest else sizes[:whole]
 
 
-def _centres(topics: int = TOPICS) -> Floats:
-    return _unit(np.random.default_rng(0).standard_normal((topics, DIMENSIONS), np.float32))
+def _centres(topics: int = TOPICS, dimensions: int = DIMENSIONS) -> Floats:
+    return _unit(np.random.default_rng(0).standard_normal((topics, dimensions), np.float32))
 
 
 def _around(centres: Floats, dice: np.random.Generator) -> Floats:
-    noise = dice.standard_normal(centres.shape, np.float32) / np.float32(DIMENSIONS**0.5)
+    noise = dice.standard_normal(centres.shape, np.float32) / np.float32(centres.shape[1] ** 0.5)
     return _unit(centres + np.float32(SPREAD) * noise)
 
 
@@ -229,7 +232,7 @@ def _name(number: int) -> str:
 
 
 @contextlib.contextmanager
-def _no_word_index() -> Iterator[None]:
+def no_word_index() -> Iterator[None]:
     """Without the chunks' GIN indexes: they are built in a tenth of the time that filling them takes."""
     with connections["owner"].cursor() as cursor:
         cursor.execute(

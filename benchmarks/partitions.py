@@ -209,26 +209,32 @@ def _questions() -> tuple[Floats, list[set[int]]]:
 def _fill(arm: Arm) -> None:
     with connections["owner"].cursor() as cursor:
         cursor.execute(f'DROP INDEX "{vector_index.index_name(arm.space)}"')
-    statement = (
-        f'INSERT INTO "{arm.space.table}" SELECT d, c, %(tenant)s, %(collection)s, true, v'
-        f" FROM unnest(%(documents)b::uuid[], %(chunks)b::uuid[], %(vectors)b::{spaces.column_type(arm.space)}[])"
-        " AS rows (d, c, v)"
-    )
     for start, vectors in _blocks():
-        for first in range(0, len(vectors), AT_ONCE):
-            some = vectors[first : first + AT_ONCE]
-            numbers = range(start + first, start + first + len(some))
-            parameters = {
-                "tenant": arm.collection.tenant_id,
-                "collection": arm.collection.id,
-                "documents": [UUID(bytes=md5(b"%d" % (n // CHUNKS_PER_DOCUMENT)).digest()) for n in numbers],
-                "chunks": [UUID(int=number) for number in numbers],
-                "vectors": VectorArray(list(some), "halfvec"),
-            }
-            with tenancy.scope(arm.collection.tenant_id, durable=False):
-                execute(statement, parameters)
+        put_vectors(arm.collection, start, vectors)
     with connections["owner"].cursor() as cursor:
         cursor.execute(f'VACUUM ANALYZE "{arm.space.table}"')
+
+
+def put_vectors(collection: Collection, start: int, vectors: Floats) -> None:
+    """Rows with the numbers from `start` into the collection's space, without texts; a chunk's id is its number."""
+    space = collection.space
+    statement = (
+        f'INSERT INTO "{space.table}" SELECT d, c, %(tenant)s, %(collection)s, true, v'
+        f" FROM unnest(%(documents)b::uuid[], %(chunks)b::uuid[], %(vectors)b::{spaces.column_type(space)}[])"
+        " AS rows (d, c, v)"
+    )
+    for first in range(0, len(vectors), AT_ONCE):
+        some = vectors[first : first + AT_ONCE]
+        numbers = range(start + first, start + first + len(some))
+        parameters = {
+            "tenant": collection.tenant_id,
+            "collection": collection.id,
+            "documents": [UUID(bytes=md5(b"%d" % (n // CHUNKS_PER_DOCUMENT)).digest()) for n in numbers],
+            "chunks": [UUID(int=number) for number in numbers],
+            "vectors": VectorArray(list(some), space.storage),
+        }
+        with tenancy.scope(collection.tenant_id, durable=False):
+            execute(statement, parameters)
 
 
 def _index(arm: Arm) -> None:
@@ -268,8 +274,9 @@ def _prepare(arm: Arm, vector: Floats) -> dict[str, str]:
     with tenancy.scope(arm.collection.tenant_id):
         scopes = scopes_of([arm.collection.slug])
         legs, _, parameters = legs_of(scopes, query, vector, choose(scopes, query))
-        assert list(legs) == ["dense_index"]
-        arm.statement = "WITH " + legs["dense_index"].rstrip(",") + " SELECT chunk_id FROM dense"
+        (leg,) = legs.values()
+        assert "dense_exact" not in legs
+        arm.statement = "WITH " + leg.rstrip(",") + " SELECT chunk_id FROM dense"
         arm.parameters = parameters
         return index_settings(scopes, query)
 

@@ -154,6 +154,19 @@ def test_lexical_search_uses_the_gin_index_under_the_wall(collection: Collection
     assert scans, f"the GIN index must serve @@ under row-level security, not {used}"
 
 
+def test_no_index_of_chunks_begins_with_the_tenant(database: None) -> None:
+    """The wall names the tenant in each query. Where the statistics know several, PostgreSQL would take such an index
+    to narrow down what the words find, and read all entries of the tenant: 29 in place of 6 ms among 600,000."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT x.indexrelid::regclass::text, a.attname FROM pg_index x"
+            " JOIN pg_attribute a ON a.attrelid = x.indrelid AND a.attnum = x.indkey[0]"
+            " WHERE x.indrelid = 'documents_chunk'::regclass"
+        )
+        first = dict(cursor.fetchall())
+    assert "tsv" in first.values() and "tenant_id" not in first.values(), first
+
+
 @pytest.mark.parametrize(
     "table",
     [

@@ -634,7 +634,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name="chunk",
-            index=models.Index(fields=["tenant", "sha256"], name="chunk_same_text"),
+            index=models.Index(fields=["sha256", "tenant"], name="chunk_same_text"),
         ),
         migrations.AddIndex(
             model_name="chunk",
