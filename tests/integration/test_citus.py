@@ -33,7 +33,7 @@ pytestmark = [
             *("test_filters.py", "test_lexical.py", "test_refine.py", "test_past.py", "test_freshness.py"),
             *("test_search_batch.py", "test_snapshot.py", "test_spaces.py", "test_second_space.py"),
             *("test_partitions.py", "test_index_care.py", "test_recall_monitor.py", "test_drift.py"),
-            *("test_nodes_away.py", "test_shards.py"),
+            *("cluster_nodes_away.py", "cluster_shards.py"),
             "test_bulk.py::test_bad_lines_fail_alone",
             "test_load.py::test_a_folder_becomes_searchable_and_again_costs_nothing",
         ),
