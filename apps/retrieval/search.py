@@ -127,8 +127,10 @@ def _of_all(tenant_id: UUID, query: SearchQuery) -> _Found:
 def _in_reach(tenant_id: UUID, query: SearchQuery) -> _Found:
     """`_of_all`; where a node of a cluster is away, of the others. One that hangs is away as well, once a search has
     waited for it in vain."""
+    if engine_for(connection).name != "citus":
+        return _of_all(tenant_id, query)
     failed = None
-    if engine_for(connection).name != "citus" or not nodes.any_away():
+    if not nodes.any_away():
         try:
             return _of_all(tenant_id, query)
         except DatabaseError as error:

@@ -50,8 +50,8 @@ def filled(collection: Collection, ingest: Callable[..., Any]) -> Collection:
     return collection
 
 
-def found(collection: Collection, filters: dict[str, Any], mode: str = "hybrid") -> set[str]:
-    query = SearchQuery("lighthouse", mode=mode, filter=compile_filter(filters))
+def found(collection: Collection, filters: dict[str, Any], mode: str = "hybrid", **options: bool) -> set[str]:
+    query = SearchQuery("lighthouse", mode=mode, filter=compile_filter(filters), **options)  # type: ignore[arg-type]
     return {hit.source_uri for hit in search(tenant_id=collection.tenant_id, query=query).hits}
 
 
@@ -388,8 +388,11 @@ def test_every_write_keeps_the_terms_with_the_metadata(
         assert not Document.objects.get(id=document_id).attributes
 
 
-def test_a_search_that_takes_too_long_is_stopped(filled: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("partial", [False, True], ids=["whole", "partial"])
+def test_a_search_that_takes_too_long_is_stopped(
+    filled: Collection, monkeypatch: pytest.MonkeyPatch, partial: bool
+) -> None:
     monkeypatch.setitem(statement.QUERIES, "holds", " AND pg_sleep(30)::text || {row}.document_id IS NOT NULL")
     with override_settings(SEARCH_TIMEOUT_SECONDS=0.2), pytest.raises(Problem) as stopped:
-        found(filled, {"title": "x"})
+        found(filled, {"title": "x"}, partial=partial)
     assert (stopped.value.status_code, stopped.value.code) == (504, "search_timeout")
