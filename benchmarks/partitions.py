@@ -4,8 +4,8 @@
 
 An arm is a number of partitions, or `plain` for a table without any, or `8/12/64`: partitions, HNSW's m and
 ef_construction. All arms hold the same halfvec(384) vectors, made as the library's are (library.py), each in an
-embedding space of its own. Of each: the time its index takes to build (as `manage.py partitions rebuild-index` does,
-`plain` by CREATE INDEX alone), the index's size, and two ways to search:
+embedding space of its own. Of each: the time its index takes to build with all processors (as `manage.py partitions
+rebuild-index --processors N` does, `plain` by CREATE INDEX alone), the index's size, and two ways to search:
 
 - the least hnsw.ef_search that finds BENCH_RECALL of what comparing everything finds;
 - what the product sets (retrieval/policy.py).
@@ -251,7 +251,7 @@ def _index(arm: Arm) -> None:
     before = busy()
     with Clock() as clock:
         if arm.partitions:
-            vector_index.index_concurrently(arm.space)
+            vector_index.index_concurrently(arm.space, processors=os.cpu_count())
         else:
             with connections["owner"].schema_editor() as editor:
                 vector_index.create_index(editor, arm.space)

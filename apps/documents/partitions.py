@@ -50,18 +50,22 @@ def rebuild(
     space: EmbeddingSpace,
     *,
     number: int | None = None,
+    processors: int | None = None,
     wait: bool = True,
     using: str = "owner",
     told: Told = lambda _: None,
 ) -> list[str]:
     """Outside of a transaction: build the space's vector index anew, of all partitions or of one by its number. Returns
-    the names of those built; none where another process is at the index, and `wait` is not set. told: is given a line
-    for each step and, every few seconds, how far it is.
+    the names of those built; none where another process is at the index, and `wait` is not set. processors: as for
+    `vector_index.building`. told: is given a line for each step and, every few seconds, how far it is.
 
     What an earlier call was killed at is finished first, and no more is done then. Raises NoSuchPartition.
     """
     connection = connections[using]
-    with _alone(connection, space, told, wait=wait) as alone, vector_index.building(connection, space):
+    with (
+        _alone(connection, space, told, wait=wait) as alone,
+        vector_index.building(connection, space, processors=processors),
+    ):
         if not alone:
             return []
         parts = _parts(connection, space, told)

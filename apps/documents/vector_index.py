@@ -126,17 +126,21 @@ def create_index(editor: BaseDatabaseSchemaEditor, space: EmbeddingSpace) -> Non
 
 
 def index_concurrently(
-    space: EmbeddingSpace, *, using: str = "owner", told: Callable[[str], None] = lambda _: None
+    space: EmbeddingSpace,
+    *,
+    using: str = "owner",
+    processors: int | None = None,
+    told: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Outside of a transaction: build the vector index, if there is none, while the space is written to and searched.
 
     Partition by partition, each of which stays when it is interrupted; the last step puts one index over them, in a
-    moment. told: is given the name of each partition before its turn.
+    moment. processors: as for `building`. told: is given the name of each partition before its turn.
     """
     connection = connections[using]
     if space.index_method == EmbeddingSpace.Index.IVFFLAT and not is_indexed(space, using=using):
         set_lists(space, lists_of(connection, space), using=using)
-    with index_lock(connection, space), building(connection, space):
+    with index_lock(connection, space), building(connection, space, processors=processors):
         if is_indexed(space, using=using):
             return
         for part in engine_for(connection).indexable(connection, space.table):
@@ -219,14 +223,17 @@ def index_lock(connection: BaseDatabaseWrapper, space: EmbeddingSpace, *, wait: 
 
 
 @contextlib.contextmanager
-def building(connection: BaseDatabaseWrapper, space: EmbeddingSpace) -> Iterator[None]:
-    """Outside of a transaction: the session is set to build the space's index, with half of the processors, because
-    searches go on; on a cluster, whose nodes have settings of their own, on one shard of each at a time. Whoever is
-    killed does not go on building."""
+def building(
+    connection: BaseDatabaseWrapper, space: EmbeddingSpace, *, processors: int | None = None
+) -> Iterator[None]:
+    """Outside of a transaction: the session is set to build the space's index, with so many processors (None: half of
+    them, because searches go on); on a cluster, whose nodes have settings of their own, on one shard of each at a time.
+    Whoever is killed does not go on building."""
+    processors = processors or (os.cpu_count() or 1) // 2
     wanted = build_settings(connection, space) | {
         "client_connection_check_interval": "1s",
         "citus.max_adaptive_executor_pool_size": "1",
-        "max_parallel_maintenance_workers": str(max(0, (os.cpu_count() or 1) // 2 - 1)),  # beside the session itself
+        "max_parallel_maintenance_workers": str(max(0, processors - 1)),  # beside the session itself
     }
     with connection.cursor() as cursor:
         try:

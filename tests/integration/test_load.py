@@ -128,6 +128,16 @@ def test_a_load_keeps_the_pages_of_an_archives_members(tmp_path: Path, tenant: T
     assert {1, 2, 3, None} == set(version.page_numbers)
 
 
+def test_a_load_stores_long_values_as_the_workers_do(tmp_path: Path, tenant: Tenant, collection: Collection) -> None:
+    """Not compressed, which each reader would pay for."""
+    (tmp_path / "long.txt").write_text("A passage that says nothing new. " * 300)
+    assert "1 accepted" in ingest(tmp_path, tenant, "--bulk").stdout
+    with tenancy.scope(tenant.id), connections["default"].cursor() as cursor:
+        for table, column in (("blob", "data"), ("documentversion", "text")):
+            cursor.execute(f"SELECT octet_length({column}), pg_column_compression({column}) FROM documents_{table}")
+            assert cursor.fetchall() == [(9_900, None)]
+
+
 def test_what_a_load_leaves_to_the_ledger_has_the_priority_asked_for(
     folder: Path, tenant: Tenant, collection: Collection
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -147,6 +148,19 @@ def _counted(collection: Collection) -> list[dict[str, Any]]:
     with connections["owner"].cursor() as cursor:
         cursor.execute(f"ANALYZE {collection.space.table}")
     return _status(collection)
+
+
+@pytest.mark.parametrize("processors", [None, 1, 5])
+def test_a_build_takes_half_of_the_processors_or_as_many_as_one_says(filled: Filled, processors: int | None) -> None:
+    def workers() -> int:
+        with connections["owner"].cursor() as cursor:
+            cursor.execute("SHOW max_parallel_maintenance_workers")
+            return int(cursor.fetchone()[0])
+
+    before = workers()
+    with vector_index.building(connections["owner"], filled[0].space, processors=processors):
+        assert workers() == (processors or max(1, (os.cpu_count() or 1) // 2)) - 1  # beside the session itself
+    assert workers() == before
 
 
 def test_status_shows_each_partition_of_all_tables(filled: Filled) -> None:

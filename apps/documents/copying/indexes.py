@@ -6,6 +6,7 @@ with those that are missing, also where the process that took them away was kill
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 
@@ -43,7 +44,7 @@ def bring_back(told: Callable[[str], None]) -> None:
     for space in EmbeddingSpace.objects.using(TARGET).all():
         if vector_index.is_indexed(space, using=SOURCE) and not vector_index.is_indexed(space, using=TARGET):
             began = time.monotonic()
-            vector_index.index_concurrently(space, using=TARGET)
+            vector_index.index_concurrently(space, using=TARGET, processors=os.cpu_count())
             told(f"built the vector index of {space} in {time.monotonic() - began:.1f} s")
 
 

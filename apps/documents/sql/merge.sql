@@ -4,23 +4,25 @@ SELECT source_uri, content_sha256, media_type, deleted_at IS NULL AND erased_at 
 FROM documents_document WHERE collection_id = %(collection)s AND source_uri = ANY(%(source_uris)b)
 
 -- name: create_load_document
+-- STORAGE as the tables have it: a value that is compressed here stays so there.
 CREATE TEMPORARY TABLE IF NOT EXISTS load_document (
     id uuid, source_uri text, given_title text, title text, metadata jsonb, attributes text, version bigint,
-    sha256 bytea, media_type text, filename text, bytes bigint, data bytea, text text, characters bigint,
-    parsed_media_type text, parser text, blob_uri text, chunk_ids uuid[], starts int[], ends int[], page_starts int[], page_numbers int[], notes jsonb,
-    source_updated_at timestamptz
+    sha256 bytea, media_type text, filename text, bytes bigint,
+    data bytea STORAGE EXTERNAL, text text STORAGE EXTERNAL, characters bigint,
+    parsed_media_type text, parser text, blob_uri text, chunk_ids uuid[], starts int[], ends int[],
+    page_starts int[], page_numbers int[], notes jsonb, source_updated_at timestamptz
 ) ON COMMIT DELETE ROWS
 
 -- name: create_load_halfvec_chunk
 CREATE TEMPORARY TABLE IF NOT EXISTS load_halfvec_chunk (
-    document_id uuid, chunk_id uuid, version bigint, text text, words text, sha256 bytea, tokens int, heading_path text[],
-    embedding halfvec
+    document_id uuid, chunk_id uuid, version bigint, text text STORAGE EXTERNAL, words text, sha256 bytea,
+    tokens int, heading_path text[], embedding halfvec
 ) ON COMMIT DELETE ROWS
 
 -- name: create_load_vector_chunk
 CREATE TEMPORARY TABLE IF NOT EXISTS load_vector_chunk (
-    document_id uuid, chunk_id uuid, version bigint, text text, words text, sha256 bytea, tokens int, heading_path text[],
-    embedding vector
+    document_id uuid, chunk_id uuid, version bigint, text text STORAGE EXTERNAL, words text, sha256 bytea,
+    tokens int, heading_path text[], embedding vector
 ) ON COMMIT DELETE ROWS
 
 -- name: merge_documents

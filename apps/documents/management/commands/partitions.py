@@ -11,10 +11,12 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from apps.documents import partitions
 from apps.documents.engines import Part
+from apps.documents.management.table import aligned
 from apps.documents.models import EmbeddingSpace
 from apps.documents.prewarm import prewarm
 
 HEADINGS = ("space", "partition", "rows", "dead", "table", "indexes", "vector index", "size", "state")
+RIGHT = ("rows", "dead", "table", "indexes", "size")
 
 
 class Command(BaseCommand):
@@ -30,10 +32,13 @@ class Command(BaseCommand):
         )
         rebuild.add_argument("slug")
         rebuild.add_argument("--partition", type=int, metavar="N", help="only this one, from 0")
+        rebuild.add_argument(
+            "--processors", type=int, metavar="N", help="to build with; half of them by default, as searches go on"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         if options["verb"] == "rebuild-index":
-            self._rebuild(options["slug"], options["partition"])
+            self._rebuild(options["slug"], options["partition"], options["processors"])
             return
         found = partitions.status()
         if options["json"]:
@@ -43,21 +48,15 @@ class Command(BaseCommand):
             ]
             self.stdout.write(json.dumps(tables, indent=2))
             return
-        rows = [HEADINGS, *(_row(slug, part) for slug, _, parts in found for part in parts)]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        for row in rows:
-            cells = [
-                cell.rjust(width) if name in ("rows", "dead", "table", "indexes", "size") else cell.ljust(width)
-                for name, cell, width in zip(HEADINGS, row, widths, strict=True)
-            ]
-            self.stdout.write("  ".join(cells).rstrip())
+        rows = [_row(slug, part) for slug, _, parts in found for part in parts]
+        self.stdout.write("\n".join(aligned(HEADINGS, rows, right=RIGHT)))
 
-    def _rebuild(self, slug: str, number: int | None) -> None:
+    def _rebuild(self, slug: str, number: int | None, processors: int | None) -> None:
         space = EmbeddingSpace.objects.filter(slug=slug).first()
         if space is None:
             raise CommandError(f"there is no space {slug!r}")
         try:
-            built = partitions.rebuild(space, number=number, told=self._tell)
+            built = partitions.rebuild(space, number=number, processors=processors, told=self._tell)
         except partitions.NoSuchPartition as error:
             raise CommandError(str(error))
         prewarm()

@@ -10,6 +10,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from apps.documents import shards
+from apps.documents.management.table import aligned
 
 HEADINGS = ("node", "role", "shards", "size", "PostgreSQL", "Citus", "pgvector", "state")
 RIGHT = ("shards", "size")
@@ -65,14 +66,7 @@ class Command(BaseCommand):
         if as_json:
             self.stdout.write(json.dumps({"nodes": [asdict(node) for node in nodes], "rebalance": job}, indent=2))
             return
-        rows = [HEADINGS, *(_row(node) for node in nodes)]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        for row in rows:
-            cells = [
-                cell.rjust(width) if name in RIGHT else cell.ljust(width)
-                for name, cell, width in zip(HEADINGS, row, widths, strict=True)
-            ]
-            self.stdout.write("  ".join(cells).rstrip())
+        self.stdout.write("\n".join(aligned(HEADINGS, [_row(node) for node in nodes], right=RIGHT)))
         if job and job["state"] in ("scheduled", "running"):
             self.stdout.write(f"rebalance {job['state']}: {shards.told_of(job)}")
 
