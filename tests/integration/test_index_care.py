@@ -84,6 +84,19 @@ def _files(collection: Collection) -> list[int]:
     return [file for file, _ in indexes_of(collection.space.table)]
 
 
+def test_a_larger_graph_is_searched_further(filled: tuple[Collection, Floats, list[UUID]]) -> None:
+    collection, _, _ = filled
+
+    def breadth(chunks: int) -> int:
+        with tenancy.scope(collection.tenant_id):
+            Collection.objects.filter(id=collection.id).update(chunks=chunks)
+        return _breadth(collection)
+
+    assert breadth(ROWS) == breadth(400_000) < breadth(500_000)
+    assert breadth(1_600_000) == 2 * breadth(400_000)
+    assert breadth(10**9) == breadth(1_600_000)
+
+
 def test_a_graph_with_dead_entries_is_searched_more_broadly_and_then_built_anew(
     filled: tuple[Collection, Floats, list[UUID]],
 ) -> None:

@@ -62,7 +62,8 @@ class Constants:
     words: Constant  # ms of a hybrid search beyond a dense one
     words_chunk: Constant  # for each chunk
     fan_out: Constant  # n graphs in place of one: n to this power times the work of dense
-    words_fan_out: Constant  # the same of words, without words_chunk
+    breadth_power: Constant  # so many times as far searched: to this power times the work
+    words_fan_out: Constant  # as fan_out, of words, without words_chunk
     measured_chunks: Constant  # to which times were measured
 
     web: Constant  # ms of the web process for a search

@@ -6,6 +6,8 @@ from .constants import EXAMPLE, Constants
 from .sizes import DEAD
 from .wishes import Wishes
 
+FURTHER_FROM = 400_000  # chunks: larger graphs are searched up to twice as far, by the root (LARGE of retrieval/policy.py)
+
 
 def build_ms(wishes: Wishes, constants: Constants, entries: float) -> float:
     """To build one vector index of so many entries, in memory."""
@@ -27,6 +29,7 @@ def dense_ms(wishes: Wishes, constants: Constants, graphs: int = 1) -> float:
     one = constants.dense * _beside_example(
         wishes.chunks, constants.dense_power, wishes.dimensions, constants.dense_dimensions
     )
+    one *= min(2.0, max(1.0, wishes.chunks / FURTHER_FROM) ** 0.5) ** constants.breadth_power
     return float(graphs**constants.fan_out) * one * (constants.bits_search if wishes.index == "bits" else 1)
 
 
