@@ -87,6 +87,7 @@ def prepare(*, tenant_id: UUID, request: AnswerRequest, without: Collection[str]
             consistency=request.consistency,
             min_versions=request.min_versions,
             as_of=request.as_of,
+            partial=request.partial,
         )
         query = SearchQuery(
             query=request.question, collections=request.collections, k=request.k, rerank=reranks, **when
@@ -207,6 +208,7 @@ def _finish(prepared: Prepared, draft: Draft, timings: dict[str, float]) -> dict
             request=prepared.request,
             task=prepared.task,
             draft=draft,
+            partial=prepared.found.partial,
             timings=timings,
         )
     finally:

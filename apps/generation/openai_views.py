@@ -145,7 +145,8 @@ def url_citations(final: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _sources(final: dict[str, Any]) -> dict[str, Any]:
-    return {"annotations": url_citations(final), "citations": final["citations"]}
+    partial = {"partial": final["partial"]} if final.get("partial") else {}
+    return {"annotations": url_citations(final), "citations": final["citations"]} | partial
 
 
 async def _chunks(prepared: Prepared, model: str, *, with_usage: bool) -> AsyncGenerator[str, None]:

@@ -34,11 +34,18 @@ class SourcesChanged(Exception):
 
 
 def finish(
-    *, answer_id: UUID, tenant_id: UUID, request: AnswerRequest, task: Task, draft: Draft, timings: dict[str, float]
+    *,
+    answer_id: UUID,
+    tenant_id: UUID,
+    request: AnswerRequest,
+    task: Task,
+    draft: Draft,
+    partial: dict[str, int] | None,
+    timings: dict[str, float],
 ) -> dict[str, Any]:
     """Cite, prove and store a written answer; returns all of it. Raises SourcesChanged.
 
-    timings: milliseconds so far; `verify_ms` is added, and `total_ms` raised by it.
+    partial: as in SearchResult, of the passages. timings: milliseconds so far; `verify_ms` is added, and `total_ms` raised by it.
     """
     began = time.perf_counter()
     passages = task.passages
@@ -55,6 +62,7 @@ def finish(
         "model": draft.model,
         "cached": False,
         "degraded": "extractive" if isinstance(draft.backend, ExtractiveLLM) else None,
+        "partial": partial,
         "usage": usage.as_json() if usage else None,
         "finish_reason": draft.finish_reason,
     }

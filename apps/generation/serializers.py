@@ -8,7 +8,7 @@ from django.conf import settings
 from rest_framework import serializers
 
 from apps.access.serializers import FlagField, NumberField, StrictSerializer, TextField, WholeField, refuse_unbuilt
-from apps.retrieval.serializers import MAX_QUERY, WhenMixin
+from apps.retrieval.serializers import MAX_QUERY, PartialSerializer, WhenMixin
 
 from .types import AnswerRequest, Options
 
@@ -56,6 +56,7 @@ def answer_request(values: dict[str, Any]) -> AnswerRequest:
         consistency=values.get("consistency") or "bounded",
         min_versions=values.get("min_versions") or (),
         as_of=values.get("as_of"),
+        partial=values.get("partial") or False,
         options=Options(
             max_tokens=values.get("max_tokens") or min(1024, settings.LLM_CONTEXT_TOKENS // 4),
             temperature=values.get("temperature"),
@@ -104,6 +105,9 @@ class AnswerSerializer(serializers.Serializer):
     model = serializers.CharField()
     cached = serializers.BooleanField()
     degraded = serializers.ChoiceField(choices=["extractive", "cached"], allow_null=True)
+    partial = PartialSerializer(  # type: ignore[assignment]
+        required=False, allow_null=True, help_text="null when all shards were asked"
+    )
     usage = UsageSerializer(allow_null=True)
     finish_reason = serializers.CharField()
     timings = serializers.DictField(child=serializers.FloatField())

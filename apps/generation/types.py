@@ -44,6 +44,7 @@ class AnswerRequest:
     consistency: str = "bounded"
     min_versions: tuple[tuple[UUID, int], ...] = ()
     as_of: datetime | None = None
+    partial: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """What is stored with the answer, so that it can be replayed."""
@@ -62,6 +63,7 @@ class AnswerRequest:
             "consistency": self.consistency,
             "min_versions": {str(document_id): version for document_id, version in self.min_versions},
             "as_of": self.as_of and self.as_of.isoformat(),
+            "partial": self.partial,
         }
 
 

@@ -15,9 +15,16 @@ Versions = Sequence[tuple[UUID, int]]
 
 
 def asked(
-    *, filters: Mapping[str, Any] | None, consistency: str | None, min_versions: Versions | None, as_of: datetime | None
+    *,
+    filters: Mapping[str, Any] | None,
+    consistency: str | None,
+    min_versions: Versions | None,
+    as_of: datetime | None,
+    partial: bool = False,
 ) -> dict[str, Any]:
     """The fields of a SearchQuery. Raises Problem 400, 422."""
+    if partial and (consistency == "strong" or min_versions):
+        raise invalid("/partial", "Who asks for all that was accepted cannot be answered by a part.")
     pinned, rest = _take_version(filters or {})
     if pinned and as_of:
         raise invalid("/as_of", "as_of and the version of a document name two times; one is enough.")
@@ -31,6 +38,7 @@ def asked(
         "min_versions": tuple(min_versions or ()),
         "as_of": as_of,
         "pinned": pinned,
+        "partial": partial,
     }
 
 

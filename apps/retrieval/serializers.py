@@ -85,6 +85,9 @@ class WhenMixin(serializers.Serializer):
         required=False, allow_null=True, help_text="at least these versions, by document id: read what you have written"
     )
     as_of = MomentField(required=False, allow_null=True, help_text="ask the collections as they were then")
+    partial = FlagField(  # type: ignore[assignment]  # DRF takes fields out of the class
+        default=False, help_text="on a cluster: while a part of it is away, answer from the rest; 503 otherwise"
+    )
 
 
 class SearchSerializer(WhenMixin, StrictSerializer):
@@ -100,9 +103,6 @@ class SearchSerializer(WhenMixin, StrictSerializer):
         min_value=0, max_value=MOST, default=0, help_text="chunks before and after that come with each passage"
     )
     explain = FlagField(default=False, help_text="tell how the passages were found")
-    partial = FlagField(  # type: ignore[assignment]  # DRF takes fields out of the class
-        default=False, help_text="on a cluster: while a part of it is away, answer from the rest; 503 otherwise"
-    )
 
 
 class BatchSerializer(StrictSerializer):

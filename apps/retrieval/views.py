@@ -74,8 +74,6 @@ class SearchBatchView(TenantView):
 def query_of(values: dict[str, Any]) -> SearchQuery:
     """A body's clean values as what they ask for. Raises Problem 400, 422."""
     slugs = values.get("collections")
-    if values["partial"] and (values["consistency"] == "strong" or values.get("min_versions")):
-        raise invalid("/partial", "Who asks for all that was accepted cannot be answered by a part.")
     return SearchQuery(
         query=values["query"],
         collections=tuple(slugs) if slugs is not None else None,
@@ -85,12 +83,12 @@ def query_of(values: dict[str, Any]) -> SearchQuery:
         diversify=values["diversify"],
         expand=values["expand"],
         explain=values["explain"],
-        partial=values["partial"],
         **asked(
             filters=values.get("filters"),
             consistency=values["consistency"],
             min_versions=values.get("min_versions"),
             as_of=values.get("as_of"),
+            partial=values["partial"],
         ),
     )
 

@@ -189,6 +189,27 @@ def test_a_node_that_hangs_holds_one_search_up_and_not_the_next(
         wait_for(lambda: found(collection).partial is None, what="the node to be asked again")
 
 
+def test_an_answer_from_the_rest_says_so_and_is_stored(
+    client: Any, collection: Collection, harbour: list[Accepted], worker_node: Node
+) -> None:
+    missing = placed(collection, worker_node)
+    body = {"question": "When does the harbour open?", "collections": [collection.slug], "k": 50}
+    assert client.post("/api/v1/answers", json=body | {"partial": True}).json()["partial"] is None
+    refused = client.post("/api/v1/answers", json=body | {"partial": True, "consistency": "strong"})
+    assert refused.status_code == 400 and refused.json()["errors"][0]["pointer"] == "/partial"
+    worker_node.kill()
+    response = client.post("/api/v1/answers", json=body)
+    assert response.status_code == 503 and response.json()["code"] == "shards_unavailable"
+    answer = client.post("/api/v1/answers", json=body | {"partial": True}).json()
+    assert answer["partial"]["unavailable"] and answer["citations"]
+    assert not {citation["source_uri"] for citation in answer["citations"]} & missing
+    assert client.get(f"/api/v1/answers/{answer['id']}").json() == answer
+    assert client.get(f"/api/v1/answers/{answer['id']}/verify").json()["verified"]
+    chat = {"messages": [{"role": "user", "content": body["question"]}], "collections": [collection.slug]}
+    message = client.post("/v1/chat/completions", json=chat | {"partial": True}).json()["choices"][0]["message"]
+    assert message["partial"] == answer["partial"] and message["citations"]
+
+
 def test_over_http_it_is_told_and_refused(
     client: Any, collection: Collection, harbour: list[Accepted], worker_node: Node
 ) -> None:
