@@ -79,8 +79,9 @@ def _stored(tenant_id: UUID, key: str, task: Task) -> dict[str, Any] | None:
 
 
 def keep(key: str, final: dict[str, Any]) -> None:
-    """Keep a finished answer, unless it is a makeshift: quoted because the model failed, from a part, cut, or none at all."""
-    if final["degraded"] or final["partial"] or final["abstained"] or final["finish_reason"] != "stop" or not final["citations"]:
+    """Keep a finished answer, unless it is a makeshift: quoted because the model failed, of a part, cut, or none."""
+    makeshift = final["degraded"] or final["partial"] or final["abstained"] or final["finish_reason"] != "stop"
+    if makeshift or not final["citations"]:
         return
     try:
         cache.set(key, final["id"], timeout=SECONDS)

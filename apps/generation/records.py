@@ -45,7 +45,8 @@ def finish(
 ) -> dict[str, Any]:
     """Cite, prove and store a written answer; returns all of it. Raises SourcesChanged.
 
-    partial: as in SearchResult, of the passages. timings: milliseconds so far; `verify_ms` is added, and `total_ms` raised by it.
+    partial: as in SearchResult, of the passages. timings: milliseconds so far; `verify_ms` is added, and `total_ms`
+    raised by it.
     """
     began = time.perf_counter()
     passages = task.passages

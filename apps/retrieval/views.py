@@ -10,7 +10,7 @@ from drf_spectacular.utils import OpenApiExample, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apps.access.problems import Problem, invalid
+from apps.access.problems import Problem
 from apps.access.throttling import charge
 from apps.access.views import TenantView
 from apps.documents.embedding import EmbeddingError

@@ -6,7 +6,7 @@ from .constants import EXAMPLE, Constants
 from .sizes import DEAD
 from .wishes import Wishes
 
-FURTHER_FROM = 400_000  # chunks: larger graphs are searched up to twice as far, by the root (LARGE of retrieval/policy.py)
+FURTHER_FROM = 400_000  # chunks: among more, graphs are searched further (LARGE of retrieval/policy.py)
 
 
 def build_ms(wishes: Wishes, constants: Constants, entries: float) -> float:
