@@ -244,7 +244,7 @@ def _grouped(steps: list[int], ends: npt.NDArray[np.int64]) -> npt.NDArray[np.in
 def _built(space: EmbeddingSpace) -> dict[str, float]:
     with Busy() as busy:
         if space.index_method == EmbeddingSpace.Index.IVFFLAT:
-            vector_index.build_index(space=space)
+            vector_index.index_concurrently(space, processors=os.cpu_count())
         else:
             vector_index.ensure_index(space)
     return {"build_busy": busy.seconds, "build_clock": busy.clock}

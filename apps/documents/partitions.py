@@ -69,6 +69,9 @@ def rebuild(
         if not alone:
             return []
         parts = _parts(connection, space, told)
+        if not vector_index.is_indexed(space, using=using):
+            vector_index.clear_unfinished(connection, space)
+            parts = _parts(connection, space, told)
         due = _due(connection, space, parts, number, told)
         lists = _lists(connection, space, due)
         for place, part in enumerate(due, 1):

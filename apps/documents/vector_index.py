@@ -90,33 +90,25 @@ def index_after(space: EmbeddingSpace, *, coming: int, using: str = "owner") -> 
 
 
 def ensure_index(space: EmbeddingSpace, *, using: str = "owner") -> None:
-    """Build the space's HNSW index if there is none."""
+    """Outside of a transaction: build the space's HNSW index if there is none. Holds a lock on the table's writers
+    while it builds."""
     connection = connections[using]
     # Two loads may end together, or one while the index is built anew.
-    with (
-        index_lock(connection, space),
-        connection.schema_editor() as editor,
-        connection.cursor() as cursor,
-    ):
-        cursor.execute("SELECT to_regclass(%s)", [index_name(space)])
-        if cursor.fetchone()[0] is None:
+    with index_lock(connection, space):
+        if is_indexed(space, using=using):
+            return
+        clear_unfinished(connection, space)
+        with connection.schema_editor() as editor:
             create_index(editor, space)
 
 
-def build_index(*, space: EmbeddingSpace, using: str = "owner") -> dict[str, Any]:
-    """Build the vector index anew from the rows there are: IVFFlat's centroids are as good as what they were made from.
-
-    Returns the index's parameters. Holds a lock on the table's writers while it builds.
-    """
-    connection = connections[using]
-    if space.index_method == EmbeddingSpace.Index.IVFFLAT:
-        # In a transaction of its own: Citus builds on all shards at once, and lets nothing be written after that.
-        # First, because a search that takes the index for finer than it is looks into more of it, and not into less.
-        set_lists(space, lists_of(connection, space), using=using)
-    with connection.schema_editor() as editor:
-        editor.execute(f'DROP INDEX IF EXISTS "{index_name(space)}"', params=None)
-        create_index(editor, space)
-    return space.index_parameters
+def clear_unfinished(connection: BaseDatabaseWrapper, space: EmbeddingSpace) -> None:
+    """Under `index_lock`, outside of a transaction: drop what interrupted builds left. CREATE INDEX over all partitions
+    would take a partition's index that is not valid for its own, and be not valid itself."""
+    if not is_indexed(space, using=connection.alias):
+        patiently(connection, f'DROP INDEX IF EXISTS "{index_name(space)}"')  # one that is there is not valid
+    for part in engine_for(connection).parts(connection, space.table):
+        drop_broken(connection, part)
 
 
 def create_index(editor: BaseDatabaseSchemaEditor, space: EmbeddingSpace) -> None:
@@ -143,9 +135,9 @@ def index_concurrently(
     with index_lock(connection, space), building(connection, space, processors=processors):
         if is_indexed(space, using=using):
             return
+        clear_unfinished(connection, space)
         for part in engine_for(connection).indexable(connection, space.table):
             told(part.name)
-            drop_broken(connection, part)
             if not part.valid:
                 create_on(connection, space, part)
         if not is_indexed(space, using=using):

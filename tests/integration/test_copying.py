@@ -297,7 +297,7 @@ def test_a_second_round_finds_what_the_first_could_not(target: Target, tenant: T
     late = ingest(kept, "The granite stays.", source_uri="n").document
     lists = spaces.create(slug=f"lists-{uuid4().hex[:8]}", backend="fake", dimensions=8, index_method="ivfflat")
     ingest(make_collection(tenant, slug="in-lists", space=lists.slug), "The harbour.", source_uri="n")
-    vector_index.build_index(space=lists)
+    vector_index.index_concurrently(lists)
     vector_index.set_lists(lists, 7)  # of other partitions than those here
     title = f"UPDATE documents_document SET title = 'late' WHERE id = '{late.id}'"
     with psycopg.connect(SOURCE) as session:

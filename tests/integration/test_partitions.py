@@ -66,6 +66,11 @@ def _assert_whole(collection: Collection, vectors: Floats, ids: list[UUID]) -> N
     assert np.mean(recall) >= 0.95
 
 
+def _drop_index(collection: Collection) -> None:
+    with connections["owner"].cursor() as cursor:
+        cursor.execute(f"DROP INDEX {vector_index.index_name(collection.space)}")
+
+
 def _command(*arguments: str) -> str:
     out = io.StringIO()
     call_command("partitions", *arguments, stdout=out)
@@ -184,8 +189,7 @@ def test_status_tells_of_dead_entries_and_of_an_index_that_is_not_there(filled: 
     with tenancy.scope(collection.tenant_id), connection.cursor() as cursor:
         cursor.execute(f"DELETE FROM {collection.space.table} WHERE chunk_id = ANY(%s)", [ids[: ROWS // 4]])
     wait_for(lambda: sum(part["dead"] for part in _counted(collection)) == ROWS // 4, what="the statistics")
-    with connections["owner"].cursor() as cursor:
-        cursor.execute(f"DROP INDEX {vector_index.index_name(collection.space)}")
+    _drop_index(collection)
     assert [part["method"] for part in _status(collection)] == [None] * len(_leaves(collection))
     mine = [line for line in _command("status").splitlines() if line.startswith(collection.space.slug)]
     assert all(line.endswith("missing") for line in mine)
@@ -228,6 +232,58 @@ def test_killed_in_the_middle_it_goes_on_with_the_partitions_that_are_left(tmp_p
     assert not any(part["mark"] for part in _status(collection))
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_what_a_killed_build_left_is_not_taken_for_the_index_of_the_next(
+    tmp_path: Path, filled: Filled, first: bool
+) -> None:
+    """A load takes the index away and brings it back, migrations bring it back where it is missing: CREATE INDEX over
+    all partitions would adopt what is not valid, and build nothing there."""
+    collection, vectors, ids = filled
+    if first:
+        _drop_index(collection)
+    with _written_to(collection, 1), _rebuilding(tmp_path, collection) as running:
+        wait_for(lambda: "waiting for writers" in running.log.read_text(), what="a build")
+        running.kill()
+        _given_up(collection)
+    assert any(part["broken"] for part in _status(collection))
+    if not first:
+        _drop_index(collection)
+    vector_index.ensure_index(collection.space)
+    assert not any(part["broken"] for part in _status(collection))
+    _assert_whole(collection, vectors, ids)
+
+
+def test_an_index_over_all_that_is_not_valid_is_built_anew(tmp_path: Path, filled: Filled) -> None:
+    collection, vectors, ids = filled
+    if engine_for(connection).name == "citus":
+        pytest.skip("shards are no partitions: no index is over them")
+    _drop_index(collection)
+    with _written_to(collection, 1), _rebuilding(tmp_path, collection) as running:
+        wait_for(lambda: "waiting for writers" in running.log.read_text(), what="a build")
+        running.kill()
+        _given_up(collection)
+    space = collection.space
+    with connections["owner"].cursor() as cursor:
+        cursor.execute(vector_index.index_sql(space, space.table, name=vector_index.index_name(space)))
+    assert not vector_index.is_indexed(space), "it took the one that is not valid"
+    assert partitions.rebuild(space) == _leaves(collection)
+    _assert_whole(collection, vectors, ids)
+
+
+def test_searches_and_writes_go_on_while_a_space_is_indexed_anew(tmp_path: Path, filled: Filled) -> None:
+    collection, vectors, ids = filled
+    before = _files(collection)
+    argv = ("manage", "space", "index", collection.space.slug)
+    with _written_to(collection, 1) as writer, Process(tmp_path, "index", *argv) as running:
+        wait_for(lambda: "waiting for writers" in running.log.read_text(), what="the build")
+        with _load(collection, vectors, ids) as done:
+            wait_for(lambda: done["searches"] > 3 and done["writes"] > 3, seconds=5, what="searches and writes")
+        writer.commit()
+        assert running.process.wait(120) == 0, running.log.read_text()
+    assert all(file != before[leaf] for leaf, file in _files(collection).items())
+    _assert_whole(collection, vectors, ids)
+
+
 def test_what_is_done_is_not_done_again(filled: Filled) -> None:
     collection, vectors, ids = filled
     leaves, killed = _leaves(collection), "now"
@@ -254,8 +310,7 @@ def test_an_index_that_is_missing_is_built_in_parts_and_put_over_all(tmp_path: P
     if engine_for(connection).name == "citus":
         pytest.skip("a cluster makes the first index of all its shards by one statement: see the next test")
     leaves = _leaves(collection)
-    with connections["owner"].cursor() as cursor:
-        cursor.execute(f"DROP INDEX {vector_index.index_name(collection.space)}")
+    _drop_index(collection)
     assert partitions.rebuild(collection.space, number=3) == leaves[3:]
     assert not vector_index.is_indexed(collection.space), "three have none"
     [first] = [part.index for part in parts_of(collection.space.table) if part.valid]
@@ -272,8 +327,7 @@ def test_an_index_that_is_missing_is_built_in_parts_and_put_over_all(tmp_path: P
 
 def test_a_first_index_whose_build_was_killed_is_built_by_the_next(tmp_path: Path, filled: Filled) -> None:
     collection, vectors, ids = filled
-    with connections["owner"].cursor() as cursor:
-        cursor.execute(f"DROP INDEX {vector_index.index_name(collection.space)}")
+    _drop_index(collection)
     with _written_to(collection, 1), _rebuilding(tmp_path, collection) as running:
         wait_for(lambda: "waiting for writers" in running.log.read_text(), what="a build")
         running.kill()

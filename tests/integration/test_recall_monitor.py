@@ -6,6 +6,7 @@ import logging
 from uuid import uuid4
 
 import pytest
+from django.db import connections
 from django.test import override_settings
 
 from apps.access.models import Tenant
@@ -52,7 +53,9 @@ def test_an_index_that_finds_too_little_is_told(worn: Collection, caplog: pytest
         assert recall.metrics.RECALL.labels(space=slug)._value.get() == low
         assert recall.measure() == {}  # each is measured once
         worn.space.index_parameters = spaces.HNSW_DEFAULTS
-        vector_index.build_index(space=worn.space)
+        with connections["owner"].cursor() as cursor:
+            cursor.execute(f"DROP INDEX {vector_index.index_name(worn.space)}")
+        vector_index.ensure_index(worn.space)
         recall.redis_client().delete(f"rs:recall:{slug}")
         _ask(worn)
         assert recall.measure()[slug] > 0.98

@@ -77,7 +77,8 @@ def test_every_partitions_vector_index_is_used(tenant: Tenant, method: str) -> N
     collection = make_collection(tenant, space=space.slug)
     vector = fill(collection, ROWS)
     if method == "ivfflat":
-        assert vector_index.build_index(space=space)["lists"] >= 1
+        vector_index.index_concurrently(space)
+        assert space.index_parameters["lists"] >= 1
         collection.space = EmbeddingSpace.objects.get(id=space.id)
     plan = explain(collection, SearchQuery("anything", mode="dense"), vector)
     used = [node["Index Name"] for node in plan if node["Node Type"] == "Index Scan" and "Order By" in node]

@@ -14,7 +14,7 @@ from django.test import override_settings
 
 from apps.access import tenancy
 from apps.access.models import Tenant
-from apps.documents import spaces, vector_index
+from apps.documents import partitions, spaces, vector_index
 from apps.documents.db import vector_text
 from apps.documents.engines import engine_for
 from apps.documents.models import Collection
@@ -89,7 +89,8 @@ def test_what_an_index_finds_is_what_is_nearest(
     _fill(collection, vectors, ids)
     if method == "ivfflat":
         monkeypatch.setattr(vector_index, "lists_of", lambda connection, space: 12)  # so few rows would get one
-        assert vector_index.build_index(space=space)["lists"] == 12
+        vector_index.index_concurrently(space)
+        assert space.index_parameters["lists"] == 12
     recall = []
     for query in _vectors(QUERIES, 2):
         found, plan = _found(collection, query)
@@ -108,7 +109,8 @@ def test_rows_are_counted_where_they_are(tenant: Tenant) -> None:
 def test_a_binary_index_stays_one_when_it_is_built_anew(database: None) -> None:
     slug = f"bits-{uuid4().hex[:8]}"
     space = spaces.create(slug=slug, backend="fake", model="fake", dimensions=8, index_method="ivfflat", binary=True)
-    assert vector_index.build_index(space=space) == {"binary": True, "lists": 1}
+    vector_index.index_concurrently(space)
+    assert partitions.rebuild(space) and space.index_parameters == {"binary": True, "lists": 1}
     with connection.cursor() as cursor:
         cursor.execute("SELECT indexdef FROM pg_indexes WHERE indexname = %s", [vector_index.index_name(space)])
         assert "binary_quantize(embedding)" in cursor.fetchone()[0]

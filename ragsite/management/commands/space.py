@@ -14,7 +14,7 @@ from django.db import transaction
 
 from apps.access import tenancy
 from apps.access.problems import Problem
-from apps.documents import db, second_space, spaces, vector_index
+from apps.documents import db, partitions, second_space, spaces, vector_index
 from apps.documents.embedding import BACKENDS, EmbeddingError
 from apps.documents.models import Collection, EmbeddingSpace, SpaceBuild
 from apps.documents.prewarm import prewarm
@@ -101,7 +101,8 @@ transaction."""
 
     def _index(self, options: dict[str, Any]) -> None:
         found = second_space.find(options["slug"])
-        self.stdout.write(f"built {vector_index.index_name(found)} with {vector_index.build_index(space=found)}")
+        partitions.rebuild(found, told=self.stdout.write)
+        self.stdout.write(f"built {vector_index.index_name(found)} with {found.index_parameters}")
         prewarm()
 
     def _build(self, options: dict[str, Any]) -> None:
