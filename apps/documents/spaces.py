@@ -74,8 +74,8 @@ def create(
     binary: bool = False,
     using: str = "owner",
 ) -> EmbeddingSpace:
-    """A new live space with its table; HNSW is indexed at once, IVFFlat by `partitions.rebuild` after a load. Backend, model
-    and dimensions are those of the settings unless they are named.
+    """A new live space with its table; HNSW is indexed at once, IVFFlat by `partitions.rebuild` after a load. Backend,
+    model and dimensions are those of the settings unless they are named.
 
     binary: the index holds one bit for each dimension, and searches compare what it finds again by the vectors.
     Raises ValidationError on bad values, such as more than 4,000 dimensions (halfvec; 2,000 for vector), which
