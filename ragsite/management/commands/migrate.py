@@ -8,7 +8,7 @@ from django.core.management.base import CommandParser
 from django.core.management.commands.migrate import Command as MigrateCommand
 from django.db import connections
 
-from apps.access.roles import ensure_app_role
+from apps.access.roles import ensure_app_role, notice_who_has_left
 
 LOCK = 0x72616773697465  # any number that nobody else takes
 
@@ -28,6 +28,7 @@ class Command(MigrateCommand):
             cursor.execute("SELECT pg_advisory_lock(%s)", [LOCK])
             try:
                 ensure_app_role()
+                notice_who_has_left()
                 super().handle(*args, **options)
             finally:
                 cursor.execute("SELECT pg_advisory_unlock(%s)", [LOCK])
