@@ -39,7 +39,7 @@ def _number(text: str, factors: dict[str, float], tail: str) -> float:
 
 
 class Command(BaseCommand):
-    help = "Tell what so many documents and searches take, from what was measured. Needs no database."
+    help = "Tell what so many documents and searches take, from what was measured."
 
     def add_arguments(self, parser: CommandParser) -> None:
         what = parser.add_argument_group("what there shall be")
