@@ -6,11 +6,14 @@ from __future__ import annotations
 import os
 import sys
 
-#: Commands that never ask the database. `up` starts the servers itself, as a step the user can see.
+#: Commands that never ask the database, or only with an option (ASKING). `up` starts the servers itself, as a step the
+#: user can see.
 WITHOUT_SERVERS = {
     *("help", "version", "up", "check", "makemigrations", "spectacular", "collectstatic"),
-    *("makemessages", "compilemessages", "diffsettings"),
+    *("makemessages", "compilemessages", "diffsettings", "capacity"),
 }
+#: With an option that begins so, they do.
+ASKING = {"check": "--database", "capacity": "--from"}
 
 
 def asks_for_help(arguments: list[str]) -> bool:
@@ -32,7 +35,8 @@ def needs_servers(arguments: list[str]) -> bool:
     """Whether the command will talk to the servers, and finds them running only if they are started first."""
     if asks_for_help(arguments):
         return False
-    asks_database = arguments[0] == "check" and any(a.startswith("--database") for a in arguments)
+    asking = ASKING.get(arguments[0])
+    asks_database = asking is not None and any(a.startswith(asking) for a in arguments)
     return arguments[0] not in WITHOUT_SERVERS or asks_database
 
 

@@ -18,7 +18,6 @@ import os
 import re
 import select
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -48,8 +47,9 @@ _PRIMARYS = "SELECT pg_current_wal_flush_lsn() - '0/0'::pg_lsn"
 _REPLICAS = "SELECT pg_last_wal_replay_lsn() - '0/0'::pg_lsn WHERE pg_is_in_recovery()"
 
 _after: ContextVar[int] = ContextVar("after", default=0)
-#: How far the primary had come, and when (time.monotonic) that was first seen: as long ago as it is worth telling.
-_primary: deque[tuple[float, int]] = deque(maxlen=1_200)
+#: How far the primary had come, and when (time.monotonic) that was first seen, since this process began to look.
+_primary: list[tuple[float, int]] = []
+MOST_LOOKS = 2_400  # of a year, thinned out, there are 1,500
 
 
 class NotFollowing(Exception):
@@ -227,16 +227,31 @@ def _answer(session: psycopg.Connection, question: str) -> int | None:
 
 
 def _came(position: int | None) -> None:
+    global _primary
     if position is not None and (not _primary or _primary[-1][1] != position):
         _primary.append((time.monotonic(), position))
+        if len(_primary) > MOST_LOOKS:
+            _primary = _thinned(_primary)
+
+
+def _thinned(looks: list[tuple[float, int]]) -> list[tuple[float, int]]:
+    """Without those that are nearer to the next one than a hundredth of how long ago they were. What is told by them is
+    too little by 2 % at most, and they may reach back for ever."""
+    now = looks[-1][0]
+    kept = [looks[-1]]
+    for look in looks[-2::-1]:
+        if kept[-1][0] - look[0] >= (now - look[0]) / 100:
+            kept.append(look)
+    return kept[::-1]
 
 
 def _seconds_since(replayed: int) -> float | None:
-    """For how long, at least, the primary has been further than that; 0 where it is not, None where it is not known."""
+    """For how long, at least, the primary has been further than that; 0 where it is not, None where it is not known.
+    What was so before the first look has been so since then, at least."""
     if not _primary:
         return None
     first = now = time.monotonic()
-    for at, position in reversed(list(_primary)):
+    for at, position in reversed(_primary.copy()):
         if position <= replayed:
             break
         first = at

@@ -17,6 +17,7 @@ import threading
 import time
 
 from django.db import Error, connection, connections
+from django.utils import timezone
 
 from . import partitions, vector_index
 from .engines import Part, engine_for
@@ -73,19 +74,39 @@ def tend(*, using: str = "owner") -> list[str]:
 
     Searches and writes go on meanwhile. Interrupted, it leaves an index that is not valid, which the next time removes.
     """
-    connection = connections[using]
     tended = []
     for space in EmbeddingSpace.objects.using(using).filter(index_method=EmbeddingSpace.Index.HNSW):
-        for part in engine_for(connection).parts(connection, space.table):
+        for part in _remembered(space, using=using):
             share = part.dead / max(1, part.dead + (part.entries or 0))
             worn = part.dead >= FEWEST_DEAD and share >= MOST_DEAD
-            waited = part.dead > 0 and part.days_since_vacuum > LONGEST_DAYS
+            waited = part.dead > 0 and _days_since_vacuum(space, part) > LONGEST_DAYS
             began = time.monotonic()
             if part.valid and not part.phase and (worn or waited) and _tend(space, part, anew=worn, using=using):
                 tended.append(part.name)
                 done, took = "built anew" if worn else "vacuumed", time.monotonic() - began
                 logger.info("%s: %.1f %% of the graph were dead; %s in %.1f s", part.name, share * 100, done, took)
     return tended
+
+
+def _remembered(space: EmbeddingSpace, *, using: str) -> list[Part]:
+    """What holds the space's rows. After a crash PostgreSQL has forgotten how many are dead: ANALYZE finds out."""
+    connection = connections[using]
+    engine = engine_for(connection)
+    parts = engine.parts(connection, space.table)
+    forgotten = [part for part in parts if part.forgotten and not part.phase]
+    if not forgotten:
+        return parts
+    with vector_index.index_lock(connection, space, wait=False) as ours:  # ANALYZE would wait for a build
+        for part in forgotten if ours else []:
+            engine.run(connection, part, f'ANALYZE "{part.name}"')
+    return engine.parts(connection, space.table)
+
+
+def _days_since_vacuum(space: EmbeddingSpace, part: Part) -> float:
+    """At most so many: a table that was never vacuumed cannot have waited since before it was made."""
+    if part.days_since_vacuum is not None:
+        return part.days_since_vacuum
+    return (timezone.now() - space.created_at).total_seconds() / 86400
 
 
 def _tend(space: EmbeddingSpace, part: Part, *, anew: bool, using: str) -> bool:

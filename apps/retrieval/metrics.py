@@ -16,6 +16,9 @@ RECALL = Gauge(
     ["space"],
     multiprocess_mode="mostrecent",
 )
+RECALL_DROPPED = Counter(
+    "rag_recall_dropped_total", "Sampled searches that were not compared with an exact one", ["space", "reason"]
+)
 RECALL_SAMPLES = Counter("rag_recall_samples_total", "Searches that were compared with an exact one", ["space"])
 SPACE_SECONDS = Histogram(
     "rag_space_search_seconds",

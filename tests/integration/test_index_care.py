@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from uuid import UUID, uuid4
 
 import numpy as np
@@ -12,13 +15,14 @@ import psycopg
 import pytest
 from django.db import DatabaseError, connection, connections
 from django.test import override_settings
+from django.utils import timezone
 
 from apps.access import tenancy
 from apps.access.models import Tenant
 from apps.documents import index_care, spaces, vector_index
 from apps.documents.db import vector_text
 from apps.documents.engines import Part, engine_for
-from apps.documents.models import Collection
+from apps.documents.models import Collection, EmbeddingSpace
 from apps.retrieval.scopes import scopes_of
 from apps.retrieval.statement import index_settings
 from apps.retrieval.types import SearchQuery
@@ -128,6 +132,48 @@ def test_few_dead_entries_do_not_matter_until_they_have_waited_long(
     monkeypatch.setattr(index_care, "LONGEST_DAYS", -1)
     assert _tend(collection) and _dead(collection) == 0
     assert _files(collection) == files, "few are vacuumed away, and no graph is built for them"
+
+
+def test_a_table_that_was_never_vacuumed_has_waited_since_its_space_was_made(
+    filled: tuple[Collection, Floats, list[UUID]],
+) -> None:
+    """Not since the server was started: one that is restarted every day would never come to it."""
+    collection, vectors, ids = filled
+    _replace(collection, vectors, ids, 0.05)
+    EmbeddingSpace.objects.using("owner").filter(id=collection.space_id).update(
+        created_at=timezone.now() - timedelta(days=index_care.LONGEST_DAYS + 1)
+    )
+    assert _tend(collection) and _dead(collection) == 0
+
+
+def test_dead_entries_are_found_again_after_a_crash_of_the_database(
+    filled: tuple[Collection, Floats, list[UUID]],
+) -> None:
+    """PostgreSQL drops its statistics then, and takes the table for one without dead rows."""
+    collection, vectors, ids = filled
+    if engine_for(connection).name == "citus":
+        pytest.skip("its processes are not here")
+    _replace(collection, vectors, ids, 0.3)
+    share, files = _dead(collection), _files(collection)
+    with psycopg.connect(**connections["owner"].get_connection_params()) as session:
+        os.kill(session.info.backend_pid, signal.SIGKILL)  # of one backend: the postmaster ends all and recovers
+        wait_for(_is_up_again, what="the recovery")
+    assert share > 0.15 and _dead(collection) == 0, "all forgotten"
+    assert _tend(collection), "and seen again"
+    assert _dead(collection) == 0 and not set(_files(collection)) & set(files)
+    assert not any(part.forgotten for part in parts_of(collection.space.table))
+
+
+def _is_up_again() -> bool:
+    for each in connections.all():
+        each.close()
+    try:
+        for alias in ("owner", "default"):
+            with connections[alias].cursor() as cursor:
+                cursor.execute("SELECT 1")
+    except DatabaseError:
+        return False
+    return True
 
 
 def test_no_search_waits_to_be_told_of_dead_entries(

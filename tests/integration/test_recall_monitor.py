@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
 from uuid import uuid4
 
 import pytest
-from django.db import connections
+from django.db import connection, connections
 from django.test import override_settings
 
+from apps.access import tenancy
 from apps.access.models import Tenant
 from apps.documents import spaces, vector_index
 from apps.documents.models import Collection
@@ -38,7 +40,8 @@ def worn(tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> Collection:
 
 def _ask(collection: Collection, **values: object) -> None:
     texts = [f"question {number}" for number in range(QUESTIONS)]
-    query_vectors._keep(collection.tenant_id, collection.space, texts, _vectors(QUESTIONS, 9))
+    for space in filter(None, (collection.space, collection.second_space)):
+        query_vectors._keep(collection.tenant_id, space, texts, _vectors(QUESTIONS, 9))
     for text in texts:
         query = SearchQuery(text, collections=(collection.slug,), mode="dense", **values)
         search(tenant_id=collection.tenant_id, query=query, reuse=False)
@@ -76,6 +79,7 @@ def test_a_collection_that_is_gone_is_left_out(worn: Collection) -> None:
         recall.redis_client().lset(recall._NOTES, 0, strange)
         recall.measure()
     assert recall.redis_client().llen(f"rs:recall:{worn.space.slug}") == QUESTIONS - 1
+    assert _dropped(worn, "gone") == 1
 
 
 def test_other_searches_are_not_noted(worn: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,3 +87,50 @@ def test_other_searches_are_not_noted(worn: Collection, monkeypatch: pytest.Monk
     with override_settings(EXACT_SCAN_ROWS=0):
         _ask(worn)
     assert not recall.redis_client().exists(recall._NOTES)
+
+
+def _dropped(collection: Collection, reason: str) -> float:
+    return recall.metrics.RECALL_DROPPED.labels(space=collection.space.slug, reason=reason)._value.get()
+
+
+def test_with_a_canary_both_spaces_are_measured(worn: Collection) -> None:
+    """Each search by the space that answered it, whatever its share."""
+    second = spaces.create(slug=f"second-{uuid4().hex[:8]}", backend="fake", model="fake", dimensions=64)
+    with tenancy.scope(worn.tenant_id):
+        Collection.objects.filter(id=worn.id).update(second_space=second, canary_percent=50)
+        worn.refresh_from_db()
+    _fill(worn, _vectors(ROWS, 1), [uuid4() for _ in range(ROWS)], second)
+    with override_settings(EXACT_SCAN_ROWS=0):
+        _ask(worn)
+        found = recall.measure()
+    assert found.keys() == {worn.space.slug, second.slug}
+    assert found[worn.space.slug] < recall.LEAST < found[second.slug]
+    samples = [recall.redis_client().llen(f"rs:recall:{slug}") for slug in found]
+    assert sum(samples) == QUESTIONS and min(samples) > QUESTIONS / 4
+
+
+def test_an_exact_scan_may_take_longer_than_a_search_and_where_it_takes_too_long_the_last_value_is_not_kept(
+    worn: Collection, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is beat's, and nobody waits for it: else large collections would never be measured, and never be told."""
+    with tenancy.scope(worn.tenant_id), connection.cursor() as cursor:
+        row = f"gen_random_uuid(), gen_random_uuid(), tenant_id, collection_id, live, embedding FROM {worn.space.table}"
+        cursor.execute(f"INSERT INTO {worn.space.table} SELECT {row}, generate_series(1, 30)")
+    gauge = recall.metrics.RECALL.labels(space=worn.space.slug)
+    with override_settings(EXACT_SCAN_ROWS=0), caplog.at_level(logging.WARNING):
+        _ask(worn)
+        with override_settings(SEARCH_TIMEOUT_SECONDS=0.01):
+            assert recall.measure()[worn.space.slug] == gauge._value.get()
+        _ask(worn)
+        monkeypatch.setattr(recall, "EXACT_SECONDS", 0.003)
+        assert recall.measure() == {}
+    assert _dropped(worn, "failed") >= QUESTIONS
+    assert math.isnan(gauge._value.get()) and "statement timeout" in caplog.text
+
+
+def test_what_there_is_no_time_for_waits(worn: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recall, "AT_IT_SECONDS", 0.0)
+    with override_settings(EXACT_SCAN_ROWS=0):
+        _ask(worn)
+        recall.measure()
+    assert recall.redis_client().llen(recall._NOTES) == QUESTIONS - 1

@@ -17,7 +17,7 @@ from apps.access.models import Tenant
 from apps.documents import partitions, spaces, vector_index
 from apps.documents.db import vector_text
 from apps.documents.engines import engine_for
-from apps.documents.models import Collection
+from apps.documents.models import Collection, EmbeddingSpace
 from apps.retrieval.scopes import scopes_of
 from apps.retrieval.statement import choose, compose, index_settings
 from apps.retrieval.types import SearchQuery
@@ -36,9 +36,9 @@ def _vectors(count: int, seed: int) -> Floats:
     return (near / np.linalg.norm(near, axis=1, keepdims=True)).astype(np.float32)
 
 
-def _fill(collection: Collection, vectors: Floats, ids: list[UUID]) -> None:
-    """Live vectors straight into the space's table. (As VALUES: INSERT .. SELECT FROM unnest is a COPY on Citus.)"""
-    row = "(%s, %s, %s, %s, true, %s)"
+def _fill(collection: Collection, vectors: Floats, ids: list[UUID], space: EmbeddingSpace | None = None) -> None:
+    """Live vectors straight into a space's table. (As VALUES: INSERT .. SELECT FROM unnest is a COPY on Citus.)"""
+    row, table = "(%s, %s, %s, %s, true, %s)", (space or collection.space).table
     with tenancy.scope(collection.tenant_id), connection.cursor() as cursor:
         for first in range(0, len(ids), 1_000):
             part = [
@@ -46,12 +46,12 @@ def _fill(collection: Collection, vectors: Floats, ids: list[UUID]) -> None:
                 for key, vector in zip(ids[first : first + 1_000], vectors[first : first + 1_000], strict=True)
             ]
             cursor.execute(
-                f"INSERT INTO {collection.space.table} VALUES " + ", ".join([row] * len(part)),
+                f"INSERT INTO {table} VALUES " + ", ".join([row] * len(part)),
                 [value for values in part for value in values],
             )
         Collection.objects.filter(id=collection.id).update(chunks=len(ids), documents=len(ids))
     with connections["owner"].cursor() as cursor:
-        cursor.execute(f"ANALYZE {collection.space.table}")
+        cursor.execute(f"ANALYZE {table}")
 
 
 def _found(collection: Collection, vector: Floats) -> tuple[set[UUID], str]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 
+import manage
 from apps.documents.capacity import BadWish, Constants, Needs, Wishes, needs
 from apps.documents.capacity.sizes import disk, entries_per_page, index_entry, vector_row
 from apps.documents.capacity.times import build_ms, dense_ms
@@ -181,6 +185,9 @@ def test_the_command_gives_json_in_bytes() -> None:
         ((), "how many"),
         (("--documents", "many"), "no number"),
         (("--documents", "1e3e3"), "no number"),
+        (("--documents", "1,5M"), "no number"),
+        (("--documents", "1,500"), "no number"),
+        (("--documents", "5", "--node-memory", "1,5G"), "no number"),
         (("--documents", "5", "--chunks", "5"), "not both"),
         (("--documents", "5", "--dimensions", "5000"), "dimensions go from 1 to 4000"),
         (("--documents", "5", "--node-memory", "64X"), "no number"),
@@ -191,6 +198,23 @@ def test_the_command_gives_json_in_bytes() -> None:
 def test_the_command_refuses_what_it_does_not_understand(arguments: tuple[str, ...], why: str) -> None:
     with pytest.raises(CommandError, match=why):
         told(*arguments)
+
+
+def test_no_server_is_started_for_it(tmp_path: Path) -> None:
+    """But for --from-database, which asks one."""
+    environment = {"PATH": os.environ["PATH"], "RAGSITE_DATA_DIR": str(tmp_path), "SECRET_KEY": "test"}
+    done = subprocess.run(
+        [sys.executable, "manage.py", "capacity", "--documents", "1M"],
+        cwd=Path(__file__).resolve().parents[2],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0 and "10,000,000 live chunks" in done.stdout, done.stderr
+    assert not {"postgres", "redis"} & {path.name for path in tmp_path.iterdir()}
+    assert manage.needs_servers(["capacity", "--from-database"])
+    assert manage.needs_servers(["capacity", "--from-d", "--json"]), "as argparse understands it"
 
 
 def test_constants_of_ones_own_machine_take_the_place_of_the_products(tmp_path: Path) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections import deque
+from types import SimpleNamespace
 
 import pytest
+from django.test import override_settings
 
 from apps.access import replicas
 from apps.access.replicas import Replica
@@ -17,7 +18,7 @@ def one(monkeypatch: pytest.MonkeyPatch) -> Replica:
     replica = Replica("replica_0")
     now = time.monotonic()
     monkeypatch.setattr(replicas, "_replicas", [replica])
-    monkeypatch.setattr(replicas, "_primary", deque([(now - 3600, 100), (now - 60, 200), (now, 300)]))
+    monkeypatch.setattr(replicas, "_primary", [(now - 3600, 100), (now - 60, 200), (now, 300)])
     monkeypatch.setattr(replicas, "_watch", lambda: None)
     return replica
 
@@ -31,6 +32,30 @@ def test_it_is_behind_since_the_primary_went_further(one: Replica) -> None:
         one.seen(replayed)
         assert one.lag == pytest.approx(seconds, abs=30)
         assert _chosen() is (seconds == 0)
+
+
+@pytest.mark.parametrize("seconds", [1, 20, 100, 599, 610, 1_800, 3_500, 3_700, 7_200, 86_000])
+def test_how_far_it_is_behind_is_known_for_as_long_as_the_primary_is_looked_at(
+    one: Replica, monkeypatch: pytest.MonkeyPatch, seconds: int
+) -> None:
+    """The primary goes on and on, for a day; the replica has stopped at where it was so many seconds before the end."""
+    clock, looks = SimpleNamespace(now=0.0), round(86_400 / replicas.LOOK_SECONDS)
+    monkeypatch.setattr(replicas, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    replicas._primary.clear()
+    for look in range(looks):
+        clock.now = look * replicas.LOOK_SECONDS
+        replicas._came(look)
+    with override_settings(REPLICA_MAX_LAG_SECONDS=3_600):
+        one.seen(looks - 1 - round(seconds / replicas.LOOK_SECONDS))
+    assert one.lag == pytest.approx(seconds, rel=0.04, abs=replicas.LOOK_SECONDS)
+    assert _chosen() is (seconds < 3_600)
+    assert len(replicas._primary) <= replicas.MOST_LOOKS
+
+
+def test_what_was_behind_before_the_first_look_is_so_for_longer(one: Replica) -> None:
+    replicas._primary[:] = [(time.monotonic() - 3_600, 100)]
+    one.seen(50)
+    assert one.lag == pytest.approx(3_600, abs=30) and str(one) == "left out: lagging"
 
 
 def test_nothing_is_known_before_the_primary_has_answered(one: Replica) -> None:

@@ -14,9 +14,11 @@ PARTS = """
 SELECT coalesce(json_agg(json_build_object(
     'name', t.relname, 'dead', pg_stat_get_dead_tuples(t.oid),
     'rows', coalesce(nullif(pg_stat_get_live_tuples(t.oid), 0), greatest(t.reltuples, 0)::bigint),
-    'days_since_vacuum', extract(epoch FROM now() - coalesce(
-        greatest(pg_stat_get_last_vacuum_time(t.oid), pg_stat_get_last_autovacuum_time(t.oid)),
-        pg_postmaster_start_time())) / 86400,
+    'days_since_vacuum', extract(epoch FROM now() -
+        greatest(pg_stat_get_last_vacuum_time(t.oid), pg_stat_get_last_autovacuum_time(t.oid))) / 86400,
+    'forgotten', pg_relation_size(t.oid) > 0 AND 4 = num_nulls(
+        pg_stat_get_last_vacuum_time(t.oid), pg_stat_get_last_autovacuum_time(t.oid),
+        pg_stat_get_last_analyze_time(t.oid), pg_stat_get_last_autoanalyze_time(t.oid)),
     'table_bytes', CASE pg_relation_size(t.oid) WHEN 0 THEN 0 ELSE pg_table_size(t.oid) END,
     'indexes_bytes', pg_indexes_size(t.oid),
     'index', v.name, 'method', v.method, 'entries', v.entries, 'index_bytes', v.bytes, 'valid', v.valid,
@@ -46,6 +48,8 @@ LEFT JOIN LATERAL (
 class Part:
     """A partition or a shard, by the statistics of PostgreSQL: rows and dead are about right.
 
+    days_since_vacuum: None where it never was, as far as is known. forgotten: there are rows, and nothing has looked at
+    them since the statistics began, which they do anew after a crash: dead counts only what came since.
     table_bytes: 0 of an empty table, which may have a page for values that are stored out of line.
     index: its vector index, None where there is none; entries: live ones in it; mark: the comment on it. phase: of a
     build that runs on it, and done, how far that is, in percent, None where PostgreSQL does not tell. broken: indexes
@@ -55,7 +59,8 @@ class Part:
     name: str
     rows: int = 0
     dead: int = 0
-    days_since_vacuum: float = 0.0
+    days_since_vacuum: float | None = None
+    forgotten: bool = False
     table_bytes: int = 0
     indexes_bytes: int = 0
     index: str | None = None

@@ -28,17 +28,18 @@ def size(text: str) -> float:
 
 
 def _number(text: str, factors: dict[str, float], tail: str) -> float:
-    found = re.fullmatch(rf"([\d_,.]+(?:e\d+)?)\s*([{''.join(factors)}]?){tail}", text.strip())
+    """Raises ArgumentTypeError. No commas: 1,500 is not the same everywhere."""
+    found = re.fullmatch(rf"([\d_.]+(?:e\d+)?)\s*([{''.join(factors)}]?){tail}", text.strip())
     try:
         assert found is not None
-        return float(found[1].replace("_", "").replace(",", "")) * factors[found[2]]
+        return float(found[1].replace("_", "")) * factors[found[2]]
     except (AssertionError, ValueError):
         known = ", ".join(name for name in factors if name)
         raise argparse.ArgumentTypeError(f"{text!r} is no number such as 250000 or 1.5M ({known})")
 
 
 class Command(BaseCommand):
-    help = "Tell what so many documents and searches take, from what was measured. Needs no database."
+    help = "Tell what so many documents and searches take, from what was measured."
 
     def add_arguments(self, parser: CommandParser) -> None:
         what = parser.add_argument_group("what there shall be")
