@@ -30,7 +30,7 @@ HNSW_DEFAULTS = {"m": 16, "ef_construction": 64}  # pgvector's own
 def embedder_for(space: EmbeddingSpace) -> Embedder:
     """The embedder of a space, one per process.
 
-    Raises EmbeddingError `wrong_revision` when the weights found here are not those that the space was made with:
+    Raises EmbeddingError `unusable_model` where the settings or the dimensions do not fit, `wrong_revision` when the weights found here are not those that the space was made with:
     vectors of two models must never meet in one index.
     """
     embedder = _embedder(space)
@@ -44,16 +44,19 @@ def embedder_for(space: EmbeddingSpace) -> Embedder:
 
 
 def _embedder(space: EmbeddingSpace) -> Embedder:
-    return get_embedder(
-        space.backend,
-        model=space.model,
-        dimensions=space.dimensions,
-        url=settings.EMBEDDING_URL or None,
-        api_key=settings.EMBEDDING_API_KEY or None,
-        cache_dir=settings.EMBEDDING_CACHE_DIR,
-        model_dir=settings.EMBEDDING_MODEL_DIR,
-        threads=settings.EMBEDDING_THREADS,
-    )
+    try:
+        return get_embedder(
+            space.backend,
+            model=space.model,
+            dimensions=space.dimensions,
+            url=settings.EMBEDDING_URL or None,
+            api_key=settings.EMBEDDING_API_KEY or None,
+            cache_dir=settings.EMBEDDING_CACHE_DIR,
+            model_dir=settings.EMBEDDING_MODEL_DIR,
+            threads=settings.EMBEDDING_THREADS,
+        )
+    except ValueError as error:
+        raise EmbeddingError("unusable_model", f"The space {space}: {error}", retryable=False) from error
 
 
 def column_type(space: EmbeddingSpace) -> str:
@@ -95,7 +98,7 @@ def create(
     )
     space.full_clean(validate_unique=False)
     _check(space, using)
-    with contextlib.suppress(EmbeddingError, ValueError):  # a model that is not at hand yet is found out later
+    with contextlib.suppress(EmbeddingError):  # a model that is not at hand yet is found out later
         space.revision = _embedder(space).revision
     connection = connections[using]
     engine = engine_for(connection)
