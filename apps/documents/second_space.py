@@ -162,11 +162,21 @@ def promote(*, space: EmbeddingSpace, slugs: Sequence[str] | None = None) -> lis
 
 
 def rollback(*, space: EmbeddingSpace, slugs: Sequence[str] | None = None) -> list[Collection]:
-    """Inside a scope: take a promotion back, by the same rules: the spaces that were there before answer again."""
+    """Inside a scope: take a promotion back, by the same rules: the spaces that were there before answer again. (None:
+    of those collections that the space was promoted for.) Raises Problem 409 `not_promoted` where there was none."""
     found = _locked(slugs)
     if slugs is None:
         found = [each for each in found if each.space_id == space.id and each.second_space_id]
-    return _swap(found, away=space)
+    never = [each for each in found if each.space_id == space.id and each.second_space_id and not _is_promoted(each)]
+    if never and (slugs is not None or never == found):
+        raise Problem(409, "not_promoted", f"The space {space} has not been promoted for {never[0].slug!r}.")
+    return _swap([each for each in found if each not in never], away=space)
+
+
+def _is_promoted(collection: Collection) -> bool:
+    """Of its two spaces, did the one that serves come last? (Its build is the newest: see `_swap`.)"""
+    last = SpaceBuild.objects.filter(collection=collection).order_by("-created_at").first()
+    return last is not None and last.space_id == collection.space_id
 
 
 def canary(*, space: EmbeddingSpace, percent: float, slugs: Sequence[str] | None = None) -> list[Collection]:

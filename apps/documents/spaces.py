@@ -30,8 +30,8 @@ HNSW_DEFAULTS = {"m": 16, "ef_construction": 64}  # pgvector's own
 def embedder_for(space: EmbeddingSpace) -> Embedder:
     """The embedder of a space, one per process.
 
-    Raises EmbeddingError `unusable_model` where the settings or the dimensions do not fit, `wrong_revision` when the weights found here are not those that the space was made with:
-    vectors of two models must never meet in one index.
+    Raises EmbeddingError `unusable_model` where the settings or the dimensions do not fit, `wrong_revision` when the
+    weights found here are not those that the space was made with: vectors of two models must never meet in one index.
     """
     embedder = _embedder(space)
     if space.revision and embedder.revision != space.revision:

@@ -352,6 +352,39 @@ def test_a_collection_with_two_spaces_can_be_deleted(
             assert cursor.fetchone()[0] == 0
 
 
+def test_only_a_promotion_is_taken_back(collection: Collection, second: EmbeddingSpace, ingest: Ingest) -> None:
+    first = collection.space
+    ingest(collection, "The gate is red.")
+    third = spaces.create(slug=f"third-{uuid4().hex[:8]}", backend="fake", model="fake", dimensions=32)
+
+    def back(space: EmbeddingSpace) -> None:
+        with tenancy.scope(collection.tenant_id):
+            second_space.rollback(space=space)
+
+    def refused(space: EmbeddingSpace) -> None:
+        with pytest.raises(Problem) as caught:
+            back(space)
+        assert (caught.value.status_code, caught.value.code) == (409, "not_promoted")
+        with tenancy.scope(collection.tenant_id):
+            collection.refresh_from_db()
+        assert collection.space == space
+
+    _build(collection, second)
+    refused(first)
+    _promote(collection, second)
+    _build(collection, first)  # complete already; the promotion is still one
+    back(second)
+    refused(first)
+    _promote(collection, second)
+    with tenancy.scope(collection.tenant_id):
+        second_space.retire(space=first)
+    _build(collection, third)
+    refused(second)
+    _promote(collection, third)
+    back(third)
+    refused(second)
+
+
 def test_a_third_space_is_refused(collection: Collection, second: EmbeddingSpace) -> None:
     third = spaces.create(slug=f"third-{uuid4().hex[:8]}", backend="fake", model="fake", dimensions=32)
     with tenancy.scope(collection.tenant_id):

@@ -190,14 +190,18 @@ transaction."""
     def _each(self, options: dict[str, Any], verb: Callable[..., list[Any]]) -> list[list[Any]]:
         """What the verb gives for each tenant; one that it does not concern is passed by, unless it is named."""
         space, names = second_space.find(options["slug"]), _names(options)
-        given = []
+        given: list[list[Any]] = []
+        passed: Problem | None = None
         for tenant_id in _tenants(options):
             with tenancy.scope(tenant_id):
                 try:
                     given.append(verb(space=space, slugs=names))
                 except Problem as problem:
-                    if options["tenant"] or problem.code not in ("not_second", "unknown_collection"):
+                    if options["tenant"] or problem.code not in ("not_second", "not_promoted", "unknown_collection"):
                         raise
+                    passed = problem
+        if passed and not given:
+            raise passed
         return given
 
 
