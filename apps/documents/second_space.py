@@ -143,10 +143,14 @@ def work(*, tenant_id: UUID, build_id: UUID, told: Callable[[SpaceBuild], None] 
 
 def finish(space: EmbeddingSpace) -> bool:
     """Outside of a scope: once every build of a space is done, build its index, while it is written to and searched.
-    False while one is not."""
+    False while one is not, and where no collection has the space any more."""
     if uses(space).building:
         return False
-    vector_index.index_concurrently(space)
+    if any(uses(space)):
+        vector_index.index_concurrently(space)
+    if not any(uses(space)):  # it may have been retired while its index was built
+        settle(space)
+        return False
     spaces.analyze(space)
     spaces.set_state(space, EmbeddingSpace.State.LIVE)
     return True
@@ -213,9 +217,10 @@ def of_both(space: EmbeddingSpace, slugs: Sequence[str] | None = None) -> list[C
 
 
 def settle(space: EmbeddingSpace) -> None:
-    """Outside of a scope, after `retire`: a space that no collection of any tenant has any more gives its disk back."""
-    if not any(uses(space)):
-        spaces.empty(space)
+    """Outside of a scope, after `retire`: a space that no collection of any tenant has any more gives its disk back,
+    or does so when `drain` comes to it, where its index is being built."""
+    if not any(uses(space)) and not spaces.empty(space):
+        spaces.set_state(space, EmbeddingSpace.State.BUILDING)
 
 
 class Uses(NamedTuple):

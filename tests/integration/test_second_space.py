@@ -14,7 +14,7 @@ import httpx
 import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
-from django.db import connection
+from django.db import connection, connections
 from django.test import override_settings
 from django.utils import timezone
 
@@ -420,6 +420,78 @@ def test_a_canary_answers_its_share(collection: Collection, second: EmbeddingSpa
     with tenancy.scope(collection.tenant_id):
         second_space.canary(space=second, percent=0)
     assert scores() == by_first
+
+
+def test_a_build_leaves_the_index_that_answers_for_another_tenant(
+    collection: Collection, other_tenant: Tenant, second: EmbeddingSpace, ingest: Ingest
+) -> None:
+    theirs = make_collection(other_tenant)
+    for number, text in enumerate(PARAGRAPHS):
+        ingest(theirs, text, source_uri=str(number))
+    ingest(collection, PARAGRAPHS[0])
+    _build(collection, second)
+    with tenancy.scope(collection.tenant_id):
+        second_space.canary(space=second, percent=100)
+    with tenancy.scope(other_tenant.id):
+        Collection.objects.filter(id=theirs.id).update(chunks=1_000_000)  # as if it were large
+        (build,) = second_space.begin(space=second)
+    assert second_space.work(tenant_id=other_tenant.id, build_id=build.id)
+    second.refresh_from_db()
+    assert second.state == EmbeddingSpace.State.LIVE and vector_index.is_indexed(second)
+    _promote(collection, second)
+
+
+def test_a_space_is_retired_while_its_index_is_built(
+    collection: Collection, second: EmbeddingSpace, ingest: Ingest
+) -> None:
+    """The build of an index and the emptying of its table would wait for one another."""
+    ingest(collection, "The gate is red.")
+    with tenancy.scope(collection.tenant_id):
+        (build,) = second_space.begin(space=second)
+    spaces.begin_filling(second, coming=1_000_000)
+    assert second_space.work(tenant_id=collection.tenant_id, build_id=build.id)
+    assert not vector_index.is_indexed(second)
+    with vector_index.index_lock(connections["owner"], second):  # as whoever builds it holds it
+        with tenancy.scope(collection.tenant_id):
+            second_space.retire(space=second)
+
+        def settle() -> None:
+            second_space.settle(second)
+            connections.close_all()
+
+        retired = threading.Thread(target=settle)
+        retired.start()
+        retired.join(timeout=20)
+        assert not retired.is_alive(), "it waits for an index of hours"
+        second.refresh_from_db()
+        assert second.state != EmbeddingSpace.State.RETIRED
+    assert second_space.is_due()
+    second_space.drain()
+    second.refresh_from_db()
+    assert second.state == EmbeddingSpace.State.RETIRED
+
+
+def test_a_build_of_what_is_retired_meanwhile_does_not_say_that_it_is_built(
+    collection: Collection, second: EmbeddingSpace, ingest: Ingest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingest(collection, "The gate is red.")
+    made = embed.new_vectors
+
+    def retire_meanwhile(space: EmbeddingSpace, texts: Any) -> Any:
+        if space == second:
+            with tenancy.scope(collection.tenant_id):
+                second_space.retire(space=second)
+            second_space.settle(second)
+        return made(space, texts)
+
+    monkeypatch.setattr(embed, "new_vectors", retire_meanwhile)
+    with tenancy.scope(collection.tenant_id):
+        mine = Tenant.objects.get(id=collection.tenant_id).slug
+    with pytest.raises(CommandError, match="given up"):
+        call_command("space", "build", second.slug, "--tenant", mine)
+    second_space.drain()
+    second.refresh_from_db()
+    assert second.state == EmbeddingSpace.State.RETIRED
 
 
 def test_another_tenants_collections_stay_as_they_are(

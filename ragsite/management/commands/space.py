@@ -133,6 +133,8 @@ transaction."""
             now = SpaceBuild.objects.filter(id=build.id).first()
         if now and now.error:
             raise CommandError(f"{now.error['detail']} (Workers try again; you can run this command again.)")
+        if now and now.state == SpaceBuild.State.CANCELLED:
+            raise CommandError("The build was given up: the space was retired.")
         return now is None or now.state != SpaceBuild.State.RUNNING
 
     def _check(self, options: dict[str, Any]) -> None:
