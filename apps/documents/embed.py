@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -28,8 +29,10 @@ from .collections import hold_spaces
 from .errors import SpacesChanged
 from .ledger import Claim
 from .models import Collection, EmbeddingSpace
-from .publish import STAGED, Timings, publish
+from .publish import RETRY_SECONDS, STAGED, Timings, publish
 from .spaces import embedder_for
+
+logger = logging.getLogger(__name__)
 
 JOBS_PER_CLAIM = 100
 Vectors = dict[bytes, npt.NDArray[np.float32]]  # by their texts' digests
@@ -183,13 +186,15 @@ def embed_texts(collection: Collection, claims: Sequence[Claim], *, alone: bool 
         with ledger.scope(claims, durable=False):
             hold_spaces(collection)
             for space, staged in zip(collection.spaces, STAGED, strict=False):
+                known = vectors[space.id]
+                rows = [row for row in pending if row[3] in known or space == collection.space]
                 db.run(
                     "store_vectors",
                     staged=staged,
-                    documents=[row[0] for row in pending],
-                    versions=[row[1] for row in pending],
-                    ordinals=[row[2] for row in pending],
-                    embeddings=db.VectorArray([vectors[space.id][row[3]] for row in pending]),
+                    documents=[row[0] for row in rows],
+                    versions=[row[1] for row in rows],
+                    ordinals=[row[2] for row in rows],
+                    embeddings=db.VectorArray([known[row[3]] for row in rows]),
                 )
         if len(pending) < WINDOW_TEXTS:
             return {}
@@ -203,10 +208,28 @@ def known_in_spaces(collection: Collection, texts: Mapping[bytes, str]) -> OfSpa
 
 
 def embed_the_rest(collection: Collection, texts: Mapping[bytes, str], vectors: OfSpaces) -> None:
-    """Complete the vectors of these texts by their models. Raises EmbeddingError."""
+    """Complete the vectors of these texts by their models. Raises EmbeddingError of the space that serves; what a
+    second space's model fails to make is left out."""
     for space in collection.spaces:
         known = vectors.setdefault(space.id, {})
-        known |= new_vectors(space, {digest: text for digest, text in texts.items() if digest not in known})
+        unknown = {digest: text for digest, text in texts.items() if digest not in known}
+        known |= new_vectors(space, unknown) if space == collection.space else _if_it_works(space, unknown)
+
+
+_fails_until: dict[UUID, float] = {}  # by second space: no document waits for a model that has just failed
+
+
+def _if_it_works(space: EmbeddingSpace, texts: Mapping[bytes, str]) -> Vectors:
+    """What a second space's model makes of these texts, or nothing: the documents go live in the space that serves, and
+    the build adds what is missing (publish.py)."""
+    if time.monotonic() < _fails_until.get(space.id, 0):
+        return {}
+    try:
+        return new_vectors(space, texts)
+    except Exception as error:  # whatever it is, the space that serves has its vectors
+        logger.warning("documents go live without vectors in the second space %s: %s", space, error)
+        _fails_until[space.id] = time.monotonic() + RETRY_SECONDS
+        return {}
 
 
 def known_vectors(tenant_id: UUID, space: EmbeddingSpace, digests: Iterable[bytes]) -> Vectors:

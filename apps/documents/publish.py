@@ -22,6 +22,7 @@ Outcome = IngestionJob.Outcome
 Vector = npt.NDArray[np.float32]
 Timings = Mapping[UUID, dict[str, float]]  # by job, in milliseconds
 Vectors = Mapping[UUID, Mapping[bytes, Vector]]  # by embedding space, and by the digest of the text
+RETRY_SECONDS = 30  # after a second space's model has failed
 STAGED = ("embedding", "second_embedding")  # the stage's columns for a collection's spaces
 
 
@@ -54,7 +55,8 @@ def swap(
     1. A version that is not above the live or the deleted one has been superseded: nothing to do.
     2. If another version, or another revision of it, went live since the chunks were compared, they are compared again
        (back to prepare). So a reindex only ever replaces what it was made from.
-    3. Retire old chunks, insert new ones and vectors, place all, raise the live versions or revisions.
+    3. Retire old chunks, insert new ones and vectors, place all, raise the live versions or revisions. Where the second
+       space's model has failed, its vectors are left to its build, which goes on or begins again.
     4. Finish the jobs; bump the collection's epoch last, because every publish of the collection waits for that row.
 
     Returns (live version, state) of the documents that went live, by id. `started` is when publishing began
@@ -92,7 +94,7 @@ def swap(
     added = db.rows("insert_chunks", **at, collection=collection.id, language=collection.language, now=now)
     for space, staged in zip(collection.spaces, STAGED, strict=False):
         made = vectors.get(space.id, {})
-        db.run(
+        inserted = db.run(
             "insert_embeddings",
             **at,
             table=space.table,
@@ -101,7 +103,10 @@ def swap(
             collection=collection.id,
             sha256s=list(made),
             embeddings=db.VectorArray(list(made.values()), space.storage),
+            complete=space == collection.space,
         )
+        if inserted < len(added):
+            db.run("build_again", collection=collection.id, space=space.id, seconds=RETRY_SECONDS)
     if claims[0].is_reindex:
         now_live = revisions.put_in_place(claims, now=now)
     else:

@@ -1,6 +1,8 @@
 """A collection's second embedding space: another model, dimension, metric or index, without a pause.
 
-1. `begin` gives a collection a second space. From that commit on, whatever is published goes into both.
+1. `begin` gives a collection a second space, whose model it has seen working. From that commit on, whatever is
+   published goes into both. A model that fails later fails no document: it goes live in the space that serves, and the
+   build goes on, or begins again, with what is missing (publish.py).
 2. `drain`, by workers or in `manage.py space build`, gives a vector in it to every chunk that was there before, live or
    retired (the past is searched as well). A window of texts at a time; documents that are waiting to be embedded go
    between two windows. Killed, it goes on where it was.
@@ -36,12 +38,12 @@ from .embedding import EmbeddingError
 from .engines import engine_for
 from .errors import LostLease, SpacesChanged
 from .models import Collection, EmbeddingSpace, SpaceBuild
+from .publish import RETRY_SECONDS
 from .sources import runs
 
 logger = logging.getLogger(__name__)
 
 State = SpaceBuild.State
-RETRY_SECONDS = 30  # after a failure, such as of a model that cannot be reached
 _FIRST = UUID(int=0)
 
 
@@ -64,8 +66,10 @@ def get(space_id: UUID) -> EmbeddingSpace:
 def begin(*, space: EmbeddingSpace, slugs: Sequence[str] | None = None) -> list[SpaceBuild]:
     """Inside a scope: build a space for collections (None: for all) that have another one. Asked again, nothing more.
 
-    Raises Problem 404 for an unknown collection, 409 `second_space_taken` for one with a third space.
+    Raises Problem 404 for an unknown collection, 409 `second_space_taken` for one with a third space; 422 or 503, with
+    the code of the EmbeddingError, where the space's model does not work here.
     """
+    _prove(space)
     builds = []
     for collection in _locked(slugs):
         if collection.space_id == space.id:
@@ -75,12 +79,26 @@ def begin(*, space: EmbeddingSpace, slugs: Sequence[str] | None = None) -> list[
             raise Problem(409, "second_space_taken", detail)
         if collection.second_space_id is None:
             _change(collection, second_space=space)
-        running = SpaceBuild.objects.filter(collection=collection, state=State.RUNNING).first()
-        if running is None:
-            tenant_id = collection.tenant_id
-            running = SpaceBuild.objects.create(tenant_id=tenant_id, collection=collection, space_id=space.id)
-        builds.append(running)
+            _new_build(collection, space)
+        elif not SpaceBuild.objects.filter(collection=collection, state=State.RUNNING).exists():
+            db.run("build_again", collection=collection.id, space=space.id, seconds=0)
+        builds.append(SpaceBuild.objects.get(collection=collection, state=State.RUNNING))
     return builds
+
+
+def _prove(space: EmbeddingSpace) -> None:
+    """Before any collection has the space: does its model give vectors that fit?"""
+    try:
+        vectors = spaces.embedder_for(space).embed(["A text."])
+        if vectors.shape[1] != space.dimensions:
+            detail = f"The model gives {vectors.shape[1]} dimensions; the space {space} has {space.dimensions}."
+            raise EmbeddingError("wrong_dimensions", detail, retryable=False)
+    except EmbeddingError as error:
+        raise Problem(503 if error.retryable else 422, error.code, str(error)) from error
+
+
+def _new_build(collection: Collection, space: EmbeddingSpace, **values: Any) -> SpaceBuild:
+    return SpaceBuild.objects.create(tenant_id=collection.tenant_id, collection=collection, space_id=space.id, **values)
 
 
 def is_due() -> bool:
@@ -125,10 +143,14 @@ def work(*, tenant_id: UUID, build_id: UUID, told: Callable[[SpaceBuild], None] 
 
 def finish(space: EmbeddingSpace) -> bool:
     """Outside of a scope: once every build of a space is done, build its index, while it is written to and searched.
-    False while one is not."""
+    False while one is not, and where no collection has the space any more."""
     if uses(space).building:
         return False
-    vector_index.index_concurrently(space)
+    if any(uses(space)):
+        vector_index.index_concurrently(space)
+    if not any(uses(space)):  # it may have been retired while its index was built
+        settle(space)
+        return False
     spaces.analyze(space)
     spaces.set_state(space, EmbeddingSpace.State.LIVE)
     return True
@@ -144,11 +166,21 @@ def promote(*, space: EmbeddingSpace, slugs: Sequence[str] | None = None) -> lis
 
 
 def rollback(*, space: EmbeddingSpace, slugs: Sequence[str] | None = None) -> list[Collection]:
-    """Inside a scope: take a promotion back, by the same rules: the spaces that were there before answer again."""
+    """Inside a scope: take a promotion back, by the same rules: the spaces that were there before answer again. (None:
+    of those collections that the space was promoted for.) Raises Problem 409 `not_promoted` where there was none."""
     found = _locked(slugs)
     if slugs is None:
         found = [each for each in found if each.space_id == space.id and each.second_space_id]
-    return _swap(found, away=space)
+    never = [each for each in found if each.space_id == space.id and each.second_space_id and not _is_promoted(each)]
+    if never and (slugs is not None or never == found):
+        raise Problem(409, "not_promoted", f"The space {space} has not been promoted for {never[0].slug!r}.")
+    return _swap([each for each in found if each not in never], away=space)
+
+
+def _is_promoted(collection: Collection) -> bool:
+    """Of its two spaces, did the one that serves come last? (Its build is the newest: see `_swap`.)"""
+    last = SpaceBuild.objects.filter(collection=collection).order_by("-created_at").first()
+    return last is not None and last.space_id == collection.space_id
 
 
 def canary(*, space: EmbeddingSpace, percent: float, slugs: Sequence[str] | None = None) -> list[Collection]:
@@ -185,9 +217,10 @@ def of_both(space: EmbeddingSpace, slugs: Sequence[str] | None = None) -> list[C
 
 
 def settle(space: EmbeddingSpace) -> None:
-    """Outside of a scope, after `retire`: a space that no collection of any tenant has any more gives its disk back."""
-    if not any(uses(space)):
-        spaces.empty(space)
+    """Outside of a scope, after `retire`: a space that no collection of any tenant has any more gives its disk back,
+    or does so when `drain` comes to it, where its index is being built."""
+    if not any(uses(space)) and not spaces.empty(space):
+        spaces.set_state(space, EmbeddingSpace.State.BUILDING)
 
 
 class Uses(NamedTuple):
@@ -288,6 +321,10 @@ def _swap(
     _check(found, to=to, away=away)
     for collection in found:
         _end_builds(collection, State.DONE)
+        if not SpaceBuild.objects.filter(collection=collection, space=collection.space).exists():
+            # For `build_again`. As old as the collection: the newest build tells which space came last.
+            first = _new_build(collection, collection.space, state=State.DONE, finished_at=timezone.now())
+            SpaceBuild.objects.filter(id=first.id).update(created_at=collection.created_at)
         _change(
             collection,
             space=collection.second_space,

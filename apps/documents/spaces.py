@@ -30,8 +30,8 @@ HNSW_DEFAULTS = {"m": 16, "ef_construction": 64}  # pgvector's own
 def embedder_for(space: EmbeddingSpace) -> Embedder:
     """The embedder of a space, one per process.
 
-    Raises EmbeddingError `wrong_revision` when the weights found here are not those that the space was made with:
-    vectors of two models must never meet in one index.
+    Raises EmbeddingError `unusable_model` where the settings or the dimensions do not fit, `wrong_revision` when the
+    weights found here are not those that the space was made with: vectors of two models must never meet in one index.
     """
     embedder = _embedder(space)
     if space.revision and embedder.revision != space.revision:
@@ -44,16 +44,19 @@ def embedder_for(space: EmbeddingSpace) -> Embedder:
 
 
 def _embedder(space: EmbeddingSpace) -> Embedder:
-    return get_embedder(
-        space.backend,
-        model=space.model,
-        dimensions=space.dimensions,
-        url=settings.EMBEDDING_URL or None,
-        api_key=settings.EMBEDDING_API_KEY or None,
-        cache_dir=settings.EMBEDDING_CACHE_DIR,
-        model_dir=settings.EMBEDDING_MODEL_DIR,
-        threads=settings.EMBEDDING_THREADS,
-    )
+    try:
+        return get_embedder(
+            space.backend,
+            model=space.model,
+            dimensions=space.dimensions,
+            url=settings.EMBEDDING_URL or None,
+            api_key=settings.EMBEDDING_API_KEY or None,
+            cache_dir=settings.EMBEDDING_CACHE_DIR,
+            model_dir=settings.EMBEDDING_MODEL_DIR,
+            threads=settings.EMBEDDING_THREADS,
+        )
+    except ValueError as error:
+        raise EmbeddingError("unusable_model", f"The space {space}: {error}", retryable=False) from error
 
 
 def column_type(space: EmbeddingSpace) -> str:
@@ -95,7 +98,7 @@ def create(
     )
     space.full_clean(validate_unique=False)
     _check(space, using)
-    with contextlib.suppress(EmbeddingError, ValueError):  # a model that is not at hand yet is found out later
+    with contextlib.suppress(EmbeddingError):  # a model that is not at hand yet is found out later
         space.revision = _embedder(space).revision
     connection = connections[using]
     engine = engine_for(connection)
@@ -134,18 +137,27 @@ def _check(space: EmbeddingSpace, using: str) -> None:
 
 def begin_filling(space: EmbeddingSpace, *, coming: int, using: str = "owner") -> None:
     """Before many vectors come to a space that answers nowhere: load first, index after. Takes the index of one that is
-    nearly empty away; `index_concurrently` brings it back."""
+    nearly empty away; `index_concurrently` brings it back. Not where it is complete for a collection of any tenant,
+    whose canary it may answer, and which may promote it."""
     connection = connections[using]
-    if space.state == EmbeddingSpace.State.BUILDING:
+
+    def pays() -> bool:
+        space.state = EmbeddingSpace.objects.using(using).values_list("state", flat=True).get(pk=space.pk)
+        if space.state == EmbeddingSpace.State.BUILDING or about_rows(connection, space) >= max(1, coming):
+            return False
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT serving, second, building FROM space_uses() WHERE space_id = %s", [space.id])
+            serving, second, building = cursor.fetchone()
+        return bool(serving == 0 and second <= building)
+
+    if not pays():  # without the lock, which somebody may have for hours
         return
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT serving FROM space_uses() WHERE space_id = %s", [space.id])
-        serving = cursor.fetchone()[0]
-    if serving or about_rows(connection, space) >= max(1, coming):
-        return
-    set_state(space, EmbeddingSpace.State.BUILDING, using=using)
-    with index_lock(connection, space), connection.schema_editor() as editor:
-        editor.execute(f'DROP INDEX IF EXISTS "{index_name(space)}"', params=None)
+    with index_lock(connection, space):
+        if not pays():
+            return
+        set_state(space, EmbeddingSpace.State.BUILDING, using=using)
+        with connection.schema_editor() as editor:
+            editor.execute(f'DROP INDEX IF EXISTS "{index_name(space)}"', params=None)
 
 
 def set_state(space: EmbeddingSpace, state: str, *, using: str = "owner") -> None:
@@ -153,11 +165,17 @@ def set_state(space: EmbeddingSpace, state: str, *, using: str = "owner") -> Non
     space.state = state
 
 
-def empty(space: EmbeddingSpace, *, using: str = "owner") -> None:
-    """Of a space that no collection has any more: no row, and a state that says so."""
-    with connections[using].cursor() as cursor:
-        cursor.execute(f'TRUNCATE "{space.table}"')
-    set_state(space, EmbeddingSpace.State.RETIRED, using=using)
+def empty(space: EmbeddingSpace, *, using: str = "owner") -> bool:
+    """Of a space that no collection has any more: no row, and a state that says so. False while its index is built,
+    which TRUNCATE would wait for, and which would wait for TRUNCATE."""
+    connection = connections[using]
+    with index_lock(connection, space, wait=False) as ours:
+        if not ours:
+            return False
+        with connection.cursor() as cursor:
+            cursor.execute(f'TRUNCATE "{space.table}"')
+        set_state(space, EmbeddingSpace.State.RETIRED, using=using)
+    return True
 
 
 def analyze(space: EmbeddingSpace, *, using: str = "owner") -> None:

@@ -14,12 +14,13 @@ WHERE NOT s.kept
 RETURNING c.tokens
 
 -- name: insert_embeddings
--- Only new chunks reach the vector index (invariant I9). Their vectors come along, or wait on the stage.
+-- Only new chunks reach the vector index (invariant I9). Their vectors come along, or wait on the stage. In a second
+-- space, which need not be complete, some may be missing.
 INSERT INTO {table} (document_id, chunk_id, tenant_id, collection_id, live, embedding)
 SELECT s.document_id, s.chunk_id, s.tenant_id, %(collection)s, true, coalesce(v.embedding, s.{staged}::{type})
 FROM documents_stagedchunk s JOIN {held} ON s.document_id = held.document_id AND s.version = held.version
 LEFT JOIN unnest(%(sha256s)b::bytea[], %(embeddings)b::{type}[]) AS v (sha256, embedding) ON v.sha256 = s.sha256
-WHERE NOT s.kept
+WHERE NOT s.kept AND (%(complete)s OR coalesce(v.embedding, s.{staged}::{type}) IS NOT NULL)
 
 -- name: kept_chunks
 SELECT s.chunk_id FROM documents_stagedchunk s JOIN {held} ON s.document_id = held.document_id AND s.version = held.version

@@ -28,6 +28,17 @@ JOIN unnest(%(documents)b::uuid[], %(chunks)b::uuid[], %(embeddings)b::{type}[])
   ON c.document_id = v.document_id AND c.chunk_id = v.chunk_id
 ON CONFLICT (document_id, chunk_id) DO NOTHING
 
+-- name: build_again
+-- Something was published without a vector in the space: its build walks through all chunks once more, whoever has it
+-- loses it, and nobody asks the model that has just failed for a while.
+UPDATE documents_spacebuild SET
+    state = 'running', fence = fence + 1, cursor = NULL, embedded_before = -1, finished_at = NULL,
+    lease_until = now() + make_interval(secs => %(seconds)s)
+WHERE id = (
+    SELECT id FROM documents_spacebuild WHERE collection_id = %(collection)s AND space_id = %(space)s
+    ORDER BY created_at DESC LIMIT 1
+)
+
 -- name: coverage
 -- A collection's chunks, and those that have a vector, which is live where they are.
 SELECT count(*), count(e.chunk_id) FILTER (WHERE e.live = (c.retired_in_version IS NULL))

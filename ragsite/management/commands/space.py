@@ -134,6 +134,8 @@ transaction."""
             now = SpaceBuild.objects.filter(id=build.id).first()
         if now and now.error:
             raise CommandError(f"{now.error['detail']} (Workers try again; you can run this command again.)")
+        if now and now.state == SpaceBuild.State.CANCELLED:
+            raise CommandError("The build was given up: the space was retired.")
         return now is None or now.state != SpaceBuild.State.RUNNING
 
     def _check(self, options: dict[str, Any]) -> None:
@@ -191,14 +193,18 @@ transaction."""
     def _each(self, options: dict[str, Any], verb: Callable[..., list[Any]]) -> list[list[Any]]:
         """What the verb gives for each tenant; one that it does not concern is passed by, unless it is named."""
         space, names = second_space.find(options["slug"]), _names(options)
-        given = []
+        given: list[list[Any]] = []
+        passed: Problem | None = None
         for tenant_id in _tenants(options):
             with tenancy.scope(tenant_id):
                 try:
                     given.append(verb(space=space, slugs=names))
                 except Problem as problem:
-                    if options["tenant"] or problem.code not in ("not_second", "unknown_collection"):
+                    if options["tenant"] or problem.code not in ("not_second", "not_promoted", "unknown_collection"):
                         raise
+                    passed = problem
+        if passed and not given:
+            raise passed
         return given
 
 
