@@ -45,7 +45,7 @@ class Away(OperationalError):
     """A node does not answer."""
 
 
-_away: dict[str, float] = {}  # by alias: until when it is not asked, by time.monotonic
+_away: dict[str, float] = {}  # nodes that did not answer, by alias: when to ask them again, by time.monotonic
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,20 +67,24 @@ def holders() -> list[Node]:
 
 
 def any_away() -> bool:
-    """Has a node not answered within the last seconds?"""
-    return any(until > time.monotonic() for until in list(_away.values()))
+    """Has a node not answered, and not been heard of since? (The cluster as a whole would be waited for longer.)"""
+    return bool(_away)
 
 
 @contextmanager
 def reachable(nodes: Sequence[Node]) -> Iterator[list[Node]]:
     """Those that answer, with a connection to each for its first snapshot."""
     answering = []
+    for alias in _away.keys() - {node.alias for node in nodes}:
+        _away.pop(alias, None)  # it has no shards any more
     try:
         for node in nodes:
-            if _away.get(node.alias, 0) > time.monotonic():
-                continue
-            _introduce(node)
             began = time.monotonic()
+            if _away.get(node.alias, 0) > began:
+                continue
+            if node.alias in _away:  # one of all searches asks
+                _away[node.alias] = began + PATIENCE * CONNECT_SECONDS
+            _introduce(node)
             try:
                 connections[node.alias].ensure_connection()
             except OperationalError:
