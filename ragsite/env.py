@@ -39,8 +39,8 @@ def integer(name: str, default: int, *, at_least: int = 0) -> int:
     return value
 
 
-def decimal(name: str, default: float) -> float:
-    """The variable as a number."""
+def decimal(name: str, default: float, *, at_least: float = -math.inf) -> float:
+    """The variable as a number not below `at_least`."""
     raw = text(name, str(default))
     try:
         value = float(raw)
@@ -48,6 +48,8 @@ def decimal(name: str, default: float) -> float:
         value = math.nan
     if not math.isfinite(value):
         raise ImproperlyConfigured(f"{name} must be a number; it is {raw!r}")
+    if value < at_least:
+        raise ImproperlyConfigured(f"{name} must be at least {at_least:g}; it is {value:g}")
     return value
 
 

@@ -144,7 +144,7 @@ DATABASES: dict[str, dict] = {"default": _app_database(), "owner": env.database(
 REPLICAS = [f"replica_{number}" for number, _ in enumerate(env.words("DATABASE_REPLICA_URLS"))]
 for _alias, _url in zip(REPLICAS, env.words("DATABASE_REPLICA_URLS"), strict=True):
     DATABASES[_alias] = env.replica("DATABASE_REPLICA_URLS", _url, DATABASES["default"])
-REPLICA_MAX_LAG_SECONDS = env.decimal("REPLICA_MAX_LAG_SECONDS", 30.0)
+REPLICA_MAX_LAG_SECONDS = env.decimal("REPLICA_MAX_LAG_SECONDS", 30.0, at_least=15)
 DATABASE_POOL_SIZE = env.integer("DATABASE_POOL_SIZE", 16, at_least=1)
 for _alias in ("default", *REPLICAS):
     DATABASES[_alias]["OPTIONS"]["pool"] = {

@@ -10,6 +10,7 @@ index built anew. An erasure takes the collection's means along.
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -45,21 +46,32 @@ class Normal:
 
 def measure_all() -> dict[UUID, float]:
     """Outside of a scope: the drift of every collection that has changed and is large enough, of all tenants. The worst
-    of each space is the gauge `rag_embedding_drift`."""
-    drifts, worst = {}, dict[str, float]()
+    of each space is the gauge `rag_embedding_drift`, NaN where there is none. One that cannot be measured is logged."""
+    drifts, worst = dict[UUID, float](), dict[str, float]()
     for tenant_id, collection_id in db.rows("reindex_collections"):
-        with tenancy.scope(tenant_id, repeatable_read=True):
-            collection = Collection.objects.select_related("space").filter(id=collection_id).first()
-            drift = _measure(collection) if collection else None
-        if collection is None or drift is None:
+        try:
+            found = _measured(tenant_id, collection_id)
+        except Exception:
+            logger.exception("the drift of collection %s could not be measured", collection_id)
             continue
-        drifts[collection_id] = drift
-        worst[collection.space.slug] = max(drift, worst.get(collection.space.slug, 0.0))
-        if drift >= ALARM:
-            _act(collection, drift)
-    for slug, drift in worst.items():
-        metrics.DRIFT.labels(space=slug).set(drift)
+        if found is not None:
+            slug, drifts[collection_id] = found
+            worst[slug] = max(found[1], worst.get(slug, 0.0))
+    for slug in EmbeddingSpace.objects.values_list("slug", flat=True):
+        metrics.DRIFT.labels(space=slug).set(worst.get(slug, math.nan))
     return drifts
+
+
+def _measured(tenant_id: UUID, collection_id: UUID) -> tuple[str, float] | None:
+    """Outside of a scope: (its space, its drift), acted upon; None where there is none."""
+    with tenancy.scope(tenant_id, repeatable_read=True):
+        collection = Collection.objects.select_related("space").filter(id=collection_id).first()
+        drift = _measure(collection) if collection else None
+    if collection is None or drift is None:
+        return None
+    if drift >= ALARM:
+        _act(collection, drift)
+    return collection.space.slug, drift
 
 
 def _measure(collection: Collection) -> float | None:

@@ -15,6 +15,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from django.db import Error, connection, connections
 from django.utils import timezone
@@ -74,18 +76,29 @@ def tend(*, using: str = "owner") -> list[str]:
 
     Searches and writes go on meanwhile. Interrupted, it leaves an index that is not valid, which the next time removes.
     """
-    tended = []
+    tended: list[str] = []
     for space in EmbeddingSpace.objects.using(using).filter(index_method=EmbeddingSpace.Index.HNSW):
-        for part in _remembered(space, using=using):
-            share = part.dead / max(1, part.dead + (part.entries or 0))
-            worn = part.dead >= FEWEST_DEAD and share >= MOST_DEAD
-            waited = part.dead > 0 and _days_since_vacuum(space, part) > LONGEST_DAYS
-            began = time.monotonic()
-            if part.valid and not part.phase and (worn or waited) and _tend(space, part, anew=worn, using=using):
-                tended.append(part.name)
-                done, took = "built anew" if worn else "vacuumed", time.monotonic() - began
-                logger.info("%s: %.1f %% of the graph were dead; %s in %.1f s", part.name, share * 100, done, took)
+        with _whatever_comes_of(space, using=using):
+            for part in _remembered(space, using=using):
+                share = part.dead / max(1, part.dead + (part.entries or 0))
+                worn = part.dead >= FEWEST_DEAD and share >= MOST_DEAD
+                waited = part.dead > 0 and _days_since_vacuum(space, part) > LONGEST_DAYS
+                began = time.monotonic()
+                if part.valid and not part.phase and (worn or waited) and _tend(space, part, anew=worn, using=using):
+                    tended.append(part.name)
+                    done, took = "built anew" if worn else "vacuumed", time.monotonic() - began
+                    logger.info("%s: %.1f %% of the graph were dead; %s in %.1f s", part.name, share * 100, done, took)
     return tended
+
+
+@contextmanager
+def _whatever_comes_of(space: EmbeddingSpace, *, using: str) -> Iterator[None]:
+    """The care of one space does not end that of the others: it is logged, and the next time tries again."""
+    try:
+        yield
+    except Exception:
+        logger.exception("the vector index of the space %s could not be cared for", space)
+        connections[using].close_if_unusable_or_obsolete()
 
 
 def _remembered(space: EmbeddingSpace, *, using: str) -> list[Part]:
@@ -134,14 +147,15 @@ def tend_lists(*, using: str = "owner") -> list[str]:
         index_method=EmbeddingSpace.Index.IVFFLAT, state=EmbeddingSpace.State.LIVE
     )
     for space in spaces_of_lists:
-        rows, lists = engine.rows(connection, space.table), space.index_parameters.get("lists")
-        wanted = vector_index.lists_for(rows)
-        if not vector_index.is_indexed(space, using=using):
-            if rows >= FEWEST_ROWS:
-                vector_index.index_concurrently(space, using=using)
+        with _whatever_comes_of(space, using=using):
+            rows, lists = engine.rows(connection, space.table), space.index_parameters.get("lists")
+            wanted = vector_index.lists_for(rows)
+            if not vector_index.is_indexed(space, using=using):
+                if rows >= FEWEST_ROWS:
+                    vector_index.index_concurrently(space, using=using)
+                    tended.append(space.slug)
+            elif _is_due(space, wanted, lists, using=using) and rebuild_lists(space, using=using):
                 tended.append(space.slug)
-        elif _is_due(space, wanted, lists, using=using) and rebuild_lists(space, using=using):
-            tended.append(space.slug)
     return tended
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 from collections.abc import Callable
 from uuid import uuid4
@@ -61,6 +62,9 @@ def test_a_new_subject_is_told_and_the_lists_learn_it(
         assert str(lists.id) in caplog.text
     assert metrics.DRIFT.labels(space=lists.space.slug)._value.get() > drift.ALARM
     assert not set(indexes_of(lists.space.table)) & set(files), "the index was built anew"
+    drift.measure_all()
+    told = metrics.DRIFT.labels(space=lists.space.slug)._value.get()
+    assert math.isnan(told), "what does not change any more raises no alarm for ever"
     _tell(lists, ingest, KITCHEN, 20, 4)  # and what is normal taken again
     assert drift.measure_all()[lists.id] < drift.ALARM
 
@@ -91,3 +95,22 @@ def test_a_small_collection_has_no_normal(collection: Collection, ingest: Ingest
     drift.measure_all()
     with tenancy.scope(collection.tenant_id):
         assert not Drift.objects.filter(collection=collection).exists()
+
+
+def test_one_that_cannot_be_measured_does_not_keep_the_others_from_it(
+    collection: Collection, other_tenant: Tenant, ingest: Ingest, caplog: pytest.LogCaptureFixture
+) -> None:
+    both = (collection, make_collection(other_tenant))
+    for each in both:
+        _tell(each, ingest, HARBOUR, 70, 1)
+    drift.measure_all()
+    for seed, (broken, other) in enumerate((both, both[::-1]), start=2):
+        for each in both:
+            _tell(each, ingest, HARBOUR, 20, seed)
+        with tenancy.scope(broken.tenant_id):
+            kept = Drift.objects.get(collection=broken).centroids
+            Drift.objects.filter(collection=broken).update(centroids=b"torn")
+        found = drift.measure_all()
+        assert other.id in found and broken.id not in found and str(broken.id) in caplog.text
+        with tenancy.scope(broken.tenant_id):
+            Drift.objects.filter(collection=broken).update(centroids=kept)

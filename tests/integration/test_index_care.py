@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from uuid import UUID, uuid4
 
@@ -21,7 +22,7 @@ from apps.access import tenancy
 from apps.access.models import Tenant
 from apps.documents import index_care, spaces, vector_index
 from apps.documents.db import vector_text
-from apps.documents.engines import Part, engine_for
+from apps.documents.engines import engine_for
 from apps.documents.models import Collection, EmbeddingSpace
 from apps.retrieval.scopes import scopes_of
 from apps.retrieval.statement import index_settings
@@ -36,6 +37,12 @@ from tests.support.processes import wait_for
 def filled(tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Collection, Floats, list[UUID]]]:
     """A collection of ROWS vectors in a space of its own."""
     monkeypatch.setattr(index_care, "FEWEST_DEAD", 10)
+    with _another_filled(tenant) as filled:
+        yield filled
+
+
+@contextmanager
+def _another_filled(tenant: Tenant) -> Iterator[tuple[Collection, Floats, list[UUID]]]:
     space = spaces.create(slug=f"care-{uuid4().hex[:8]}", backend="fake", model="fake", dimensions=64)
     collection = make_collection(tenant, space=space.slug, slug=f"care-{uuid4().hex[:8]}")
     vectors, ids = _vectors(ROWS, 1), [uuid4() for _ in range(ROWS)]
@@ -192,34 +199,31 @@ def test_no_search_waits_to_be_told_of_dead_entries(
     wait_for(lambda: 0.15 < index_care.dead_share(collection.space) < 0.35, what="the statistics")
 
 
-def test_what_an_interrupted_build_has_left_is_removed(filled: tuple[Collection, Floats, list[UUID]]) -> None:
-    collection, vectors, ids = filled
-    _replace(collection, vectors, ids, 0.3)
-    failed: list[Exception] = []
-
-    def tend() -> None:
-        try:
-            index_care.tend()
-        except DatabaseError as error:
-            failed.append(error)
-        finally:
-            connections.close_all()
-
-    def first() -> Part:
-        return parts_of(collection.space.table)[0]
-
-    with _another() as writer:
-        _lock(writer, collection)
-        building = threading.Thread(target=tend)
-        building.start()
-        wait_for(lambda: _waits(collection), what="the build")
-        owner = connections["owner"]
-        cancel = "SELECT pg_cancel_backend(pid) FROM pg_stat_progress_create_index WHERE relid = '{}'::regclass"
-        engine_for(owner).run(owner, first(), cancel.format(first().name))
-        building.join(60)
-        assert "cancel" in str(failed[0]) and len(first().broken) == 1
-    index_care.tend()
-    assert not first().broken and _dead(collection) == 0
+def test_an_interrupted_build_does_not_end_the_care_of_others_and_what_it_has_left_is_removed(
+    tenant: Tenant, filled: tuple[Collection, Floats, list[UUID]], caplog: pytest.LogCaptureFixture
+) -> None:
+    with _another_filled(tenant) as another:
+        both = [filled[0], another[0]]
+        for collection, vectors, ids in (filled, another):
+            _replace(collection, vectors, ids, 0.3)
+        with _another() as writer:
+            for collection in both:
+                _lock(writer, collection)
+            building = threading.Thread(target=_tend_and_close)
+            building.start()
+            wait_for(lambda: any(map(_waits, both)), what="the first build")
+            first, second = sorted(both, key=_waits, reverse=True)
+            owner = connections["owner"]
+            cancel = "SELECT pg_cancel_backend(pid) FROM pg_stat_progress_create_index WHERE relid = '{}'::regclass"
+            part = parts_of(first.space.table)[0]
+            engine_for(owner).run(owner, part, cancel.format(part.name))
+            wait_for(lambda: _waits(second) or not building.is_alive(), what="the second build")
+            writer.commit()
+            building.join(60)
+        assert "cancel" in caplog.text and len(parts_of(first.space.table)[0].broken) == 1
+        assert _dead(second) == 0 < _dead(first)
+        index_care.tend()
+        assert not parts_of(first.space.table)[0].broken and _dead(first) == 0
 
 
 def test_two_do_not_build_the_same(filled: tuple[Collection, Floats, list[UUID]]) -> None:

@@ -98,6 +98,7 @@ def test_the_example_environment_names_known_variables_and_every_required_one(re
         pytest.param("JOB_MAX_ATTEMPTS", "five", "must be a whole number", id="integer"),
         pytest.param("JOB_LEASE_SECONDS", "0", "must be at least 1", id="integer-too-small"),
         pytest.param("LLM_TIMEOUT_SECONDS", "soon", "must be a number", id="decimal"),
+        pytest.param("REPLICA_MAX_LAG_SECONDS", "14.9", "must be at least 15", id="decimal-too-small"),
         pytest.param("DEBUG", "perhaps", "must be true or false", id="boolean"),
         pytest.param("DATABASE_URL", "mysql://h/d", "must start with postgresql://", id="database-scheme"),
         pytest.param("DATABASE_URL", "postgresql://h:p/d", "port that is not a number", id="database-port"),
