@@ -6,13 +6,14 @@ are made here, and their indexes in vector_index.py, as the owner: an operator's
 
 from __future__ import annotations
 
-import contextlib
+import re
 from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import connections
 
+from apps.access.problems import Problem
 from apps.access.roles import grant_after_migrate
 from apps.access.tenancy import wall_sql
 
@@ -82,13 +83,14 @@ def create(
 
     binary: the index holds one bit for each dimension, and searches compare what it finds again by the vectors.
     Raises ValidationError on bad values, such as more than 4,000 dimensions (halfvec; 2,000 for vector), which
-    pgvector cannot index.
+    pgvector cannot index, or a slug that is taken; Problem 422 `unusable_model` where the local or the fake backend has
+    no such model, or not so many dimensions of it.
     """
     space = EmbeddingSpace(
         slug=slug,
         backend=backend or settings.EMBEDDING_BACKEND,
         model=model or settings.EMBEDDING_MODEL,
-        dimensions=dimensions or settings.EMBEDDING_DIMENSIONS,
+        dimensions=settings.EMBEDDING_DIMENSIONS if dimensions is None else dimensions,
         index_method=index_method,
         storage=storage,
         metric=metric,
@@ -98,8 +100,12 @@ def create(
     )
     space.full_clean(validate_unique=False)
     _check(space, using)
-    with contextlib.suppress(EmbeddingError):  # a model that is not at hand yet is found out later
+    try:
         space.revision = _embedder(space).revision
+    except EmbeddingError as error:
+        # A model that is not at hand yet is found out when a build begins; one of ours that there is not, now.
+        if error.code == "unusable_model" and space.backend != "openai":
+            raise Problem(422, error.code, str(error)) from error
     connection = connections[using]
     engine = engine_for(connection)
     with connection.schema_editor() as editor:
@@ -130,9 +136,16 @@ def _check(space: EmbeddingSpace, using: str) -> None:
     limit = MAX_DIMENSIONS[space.storage]
     if not 1 <= space.dimensions <= limit:
         raise ValidationError(f"{space.storage} can be indexed from 1 to {limit} dimensions, not {space.dimensions}")
-    tables = {found.table for found in EmbeddingSpace.objects.using(using).all()}
-    if space.table in tables:
-        raise ValidationError(f"there is a space with the table {space.table} already", code="taken")
+    for found in EmbeddingSpace.objects.using(using).all():
+        if _is_or_of(space.table, found.table) or _is_or_of(found.table, space.table):
+            raise ValidationError(
+                f"the space {found} has the relation {space.table}, or its like, already", code="taken"
+            )
+
+
+def _is_or_of(name: str, table: str) -> bool:
+    """Is it the name of the table, or one that a partition, a shard or an index of it may have?"""
+    return bool(re.fullmatch(rf"{re.escape(table)}(_(p\d+|\d{{6,}}|vectors|collection|pkey)(_.*)?)?", name))
 
 
 def begin_filling(space: EmbeddingSpace, *, coming: int, using: str = "owner") -> None:

