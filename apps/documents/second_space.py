@@ -80,8 +80,10 @@ def begin(*, space: EmbeddingSpace, slugs: Sequence[str] | None = None) -> list[
         if collection.second_space_id is None:
             _change(collection, second_space=space)
             _new_build(collection, space)
-        elif not SpaceBuild.objects.filter(collection=collection, state=State.RUNNING).exists():
-            db.run("build_again", collection=collection.id, space=space.id, seconds=0)
+        running = SpaceBuild.objects.filter(collection=collection, state=State.RUNNING).exists()
+        # Not a new one where one was: it would be newer than that of a space that has been promoted (`_is_promoted`).
+        if not running and not db.run("build_again", collection=collection.id, space=space.id, seconds=0):
+            _new_build(collection, space)
         builds.append(SpaceBuild.objects.get(collection=collection, state=State.RUNNING))
     return builds
 
