@@ -348,6 +348,8 @@ def test_one_partition_alone_is_built(filled: Filled) -> None:
         _command("rebuild-index", collection.space.slug, "--partition", str(len(leaves)))
     with pytest.raises(CommandError, match="there is no space 'nowhere'"):
         _command("rebuild-index", "nowhere")
+    with pytest.raises(CommandError, match="with -5 processors"):
+        _command("rebuild-index", collection.space.slug, "--processors", "-5")
 
 
 def test_lists_of_ivfflat_follow_the_rows(tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,6 +52,8 @@ class Command(BaseCommand):
         self.stdout.write("\n".join(aligned(HEADINGS, rows, right=RIGHT)))
 
     def _rebuild(self, slug: str, number: int | None, processors: int | None) -> None:
+        if processors is not None and processors < 1:
+            raise CommandError(f"an index cannot be built with {processors} processors")
         space = EmbeddingSpace.objects.filter(slug=slug).first()
         if space is None:
             raise CommandError(f"there is no space {slug!r}")
