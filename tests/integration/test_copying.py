@@ -360,7 +360,8 @@ def test_only_one_of_both_ever_takes_writes(target: Target, tenant: Tenant, inge
     assert reopened()
     target.copy()
     target.copy("--verify")
-    assert target.ask("SELECT source_uri FROM documents_document", tenant.id) == [("old",)]
+    mine = f"SELECT source_uri FROM documents_document WHERE tenant_id = '{tenant.id}'"
+    assert target.ask(mine, tenant.id) == [("old",)]
 
 
 def test_the_writers_go_on_where_the_last_round_cannot_tell_of_itself(
