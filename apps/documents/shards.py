@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import psycopg
-from django.db import connections
+from django.db import InterfaceError, OperationalError, connections
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
@@ -100,9 +100,14 @@ def add_node(host: str, port: int, *, superuser_url: str, using: str = "owner", 
     _need_cluster(using)
     database = connections[using].settings_dict["NAME"]
     owner = connections[using].settings_dict["USER"]
-    at = conninfo_to_dict(superuser_url)
+    try:
+        at = conninfo_to_dict(superuser_url)
+    except psycopg.ProgrammingError:  # which repeats the URL, and with it the password
+        raise NotPossible("The superuser's URL cannot be read: other signs than letters and digits as %XX.") from None
     here = make_conninfo("", **at | {"dbname": database})
     there = at | {"host": host, "port": str(port)}
+    if any(node.is_coordinator and (node.host, node.port) == (host, port) for node in status(using=using)):
+        raise NotPossible(f"{host}:{port} is the coordinator.")
     with _session(here, "the coordinator") as coordinator:
         if not _value(coordinator, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user"):
             raise NotPossible("Citus lets only a superuser add a node.")
@@ -114,7 +119,9 @@ def add_node(host: str, port: int, *, superuser_url: str, using: str = "owner", 
             coordinator.execute("SELECT citus_add_node(%s, %s)", [host, port])
         except psycopg.Error as error:
             raise NotPossible(f"Citus does not take {host}:{port}: {error}") from error
-    told(f"{host}:{port} is a node of the cluster, and has no shards yet: manage.py shards rebalance")
+    shards = next(node.shards for node in status(using=using) if (node.host, node.port) == (host, port))
+    has = f"{shards} shards of each table" if shards else "no shards yet: manage.py shards rebalance"
+    told(f"{host}:{port} is a node of the cluster, and has {has}")
 
 
 def rebalance(*, block_writes: bool = False, using: str = "owner", told: Told = lambda _: None) -> int:
@@ -157,8 +164,13 @@ def stop(*, using: str = "owner") -> None:
 def _wait(using: str, told: Told) -> int:
     before = ""
     while True:
-        job = moving(using=using) or {"state": "finished"}
-        now = told_of(job)
+        try:
+            job = moving(using=using) or {"state": "finished"}
+            now = told_of(job)
+        except (OperationalError, InterfaceError) as error:  # a node or the coordinator is away; the moves are not ours
+            connections[using].close()
+            job = {"state": "running"}
+            now = f"it is not known how far it is: {str(error).splitlines()[0]}"
         if now != before:
             told(now)
             before = now

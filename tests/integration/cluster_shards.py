@@ -10,6 +10,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,7 +28,7 @@ from apps.documents import shards
 from apps.documents.engines import engine_for
 from apps.documents.models import Collection, Document, IngestionJob
 from tests.conftest import DATA
-from tests.support.processes import Process, Server, wait_for, worker
+from tests.support.processes import ROOT, Process, Server, wait_for, worker
 
 SPARE = os.environ.get("CITUS_SPARE_NODE", "")
 SUPERUSER = os.environ.get("CITUS_SUPERUSER_URL", "")
@@ -69,9 +72,29 @@ def test_bad_calls_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         (("add-node", "nowhere"), "no HOST:PORT"),
         (("add-node", "127.0.0.1:1"), "--superuser-url"),
         (("add-node", "127.0.0.1:1", "--superuser-url", os.environ["DATABASE_URL"]), "only a superuser"),
+        (("add-node", "127.0.0.1:1", "--superuser-url", "postgresql://postgres:pa ss@host"), "cannot be read"),
+        (("rebalance", "--stop"), "no ongoing rebalance"),
     ):
-        with pytest.raises(CommandError, match=said):
+        with pytest.raises(CommandError, match=said) as refused:
             told(*arguments)
+        assert "pa ss" not in str(refused.value)
+
+
+def test_a_coordinator_that_is_away_is_told_in_a_sentence() -> None:
+    url = re.sub(r":\d+/", ":1/", os.environ["DATABASE_URL"])
+    command = [sys.executable, str(ROOT / "manage.py"), "shards", "status"]
+    done = subprocess.run(command, env=os.environ | {"DATABASE_URL": url}, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.startswith("CommandError:") and "Traceback" not in done.stderr
+
+
+def test_a_node_that_is_one_already_is_not_called_empty() -> None:
+    if not SUPERUSER:
+        pytest.skip("CITUS_SUPERUSER_URL is not set")
+    coordinator, worker, *_ = shards.status()
+    with pytest.raises(CommandError, match="is the coordinator"):
+        told("add-node", f"{coordinator.host}:{coordinator.port}", "--superuser-url", SUPERUSER)
+    said = told("add-node", f"{worker.host}:{worker.port}", "--superuser-url", SUPERUSER)
+    assert f"has {worker.shards} shards" in said and worker.shards
 
 
 @contextmanager
@@ -120,6 +143,17 @@ def rows() -> dict[str, int]:
             cursor.execute(f'SELECT count(*) FROM "{name}"')
             found[name] = cursor.fetchone()[0]
     return found
+
+
+def _end_a_waiting_session() -> bool:
+    """As a node does that goes away: the moves go on."""
+    waiting = (
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+        " AND datname = current_database() AND query LIKE '%citus_rebalance_status()%'"
+        " AND EXISTS (SELECT 1 FROM citus_rebalance_status() WHERE state = 'running')"
+    )
+    with psycopg.connect(SUPERUSER, autocommit=True) as session:
+        return bool(session.execute(waiting).fetchall())
 
 
 def test_a_node_is_added_and_takes_its_share_while_documents_are_written_and_searched(
@@ -184,7 +218,10 @@ def test_a_node_is_added_and_takes_its_share_while_documents_are_written_and_sea
             command = Process(DATA, "add-node", "manage", "shards", "add-node", spare, DATABASE_SUPERUSER_URL=SUPERUSER)
             assert command.process.wait(120) == 0, command.log.read_text()
             before = searches[0]
-            assert "done after" in told("rebalance")
+            rebalance = Process(DATA, "rebalance", "manage", "shards", "rebalance")
+            wait_for(_end_a_waiting_session, what="a session that waits for the moves")
+            assert rebalance.process.wait(300) == 0, rebalance.log.read_text()
+            assert "not known how far" in rebalance.log.read_text() and "done after" in rebalance.log.read_text()
             wait_for(lambda: searches[0] > before + 20, what="more searches")
             assert "done after 0 moves" in told("rebalance")
         newcomer = next(node for node in shards.status() if f"{node.host}:{node.port}" == spare)

@@ -3,6 +3,7 @@ killed. From the tests' PostgreSQL to another number of partitions and, with CIT
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -37,6 +38,7 @@ COLLECTIONS = "SELECT 1 FROM documents_collection WHERE tenant_id = current_sett
 SETTING = (
     "SELECT setconfig[1] FROM pg_db_role_setting JOIN pg_database d ON d.oid = setdatabase AND datname = 'ragsite'"
 )
+WRITING = "-c default_transaction_read_only=off"  # also where only the copying may
 WORDS = ("harbour", "lantern", "granite", "meadow")
 PLAIN = 12_000  # documents beside the others, so that there are several parts to copy
 
@@ -64,7 +66,7 @@ class Target:
 
     def ask(self, statement: str, tenant: UUID | None = None) -> list[tuple[Any, ...]]:
         """As the owner, who is behind the wall."""
-        with psycopg.connect(self.url) as session:
+        with psycopg.connect(self.url, options=WRITING) as session:
             session.execute(tenancy.REACH_THE_SHARDS)
             session.execute(sql.SQL("SET LOCAL ragsite.tenant = {}").format(str(tenant or "")))
             found = session.execute(statement)  # type: ignore[arg-type]
@@ -119,6 +121,10 @@ def target(request: pytest.FixtureRequest, database: None) -> Iterator[Target]:
         session.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename <> 'postgres'")
         if request.param != "citus":
             session.execute(f"DROP DATABASE {name} WITH (FORCE)")  # type: ignore[arg-type]
+    if request.param == "citus":
+        with psycopg.connect(CLUSTER, autocommit=True, options=WRITING) as session:
+            session.execute("SET citus.enable_ddl_propagation = off")
+            session.execute(f"ALTER DATABASE {session.info.dbname} RESET default_transaction_read_only")  # type: ignore[arg-type]
     connections.close_all()
 
 
@@ -285,7 +291,8 @@ def test_what_is_not_the_same_is_named_and_can_be_repaired(target: Target, tenan
     for table, document in (("documents_chunk", changed), ("embedding_default", other)):
         assert re.search(rf"{table}: \d+ rows, 1 keys differ: {document.id}", said)
     target.copy(refused="everything was handed over")
-    target.copy("--reopen")
+    target.copy("--reopen", refused="was written to")
+    target.copy("--reopen", "--discard-target")
     assert "2 rows copied, 1 deleted" in target.copy()
     target.copy("--verify")
 
@@ -318,6 +325,95 @@ def test_a_second_round_finds_what_the_first_could_not(target: Target, tenant: T
     row = f"SELECT index_parameters->'lists', state FROM documents_embeddingspace WHERE slug = '{lists.slug}'"
     assert target.ask(row) == [(1, "retired")]
     target.copy("--verify")
+
+
+def test_only_one_of_both_ever_takes_writes(target: Target, tenant: Tenant, ingest: Put) -> None:
+    """What the copy has accepted is not deleted by a later round, unless an operator says so."""
+    collection = make_collection(tenant)
+    ingest(collection, "The lantern is old.", source_uri="old")
+    key = keys.create_key(tenant_id=tenant.id, name="moving", scopes=("read", "write"))[1]
+    body = {"collection": "docs", "text": "The lantern is new."}
+
+    def reopened() -> bool:
+        with psycopg.connect(SOURCE) as session:
+            return session.execute(SETTING).fetchone() is None
+
+    target.copy()
+    with Server(DATA, **target.environment) as there, there.client(key) as client:
+        refused = client.post("/api/v1/documents", json=body | {"source_uri": "early"})
+        assert (refused.status_code, refused.json()["code"]) == (503, "read_only")
+    target.copy("--final")
+    target.copy("--reopen")
+    assert reopened()
+    target.copy("--final")
+    with Server(DATA, **target.environment) as there, there.client(key) as client:
+        accepted = client.post("/api/v1/documents", json=body | {"source_uri": "new"})
+        assert accepted.status_code == 202, accepted.text
+        target.copy("--reopen", refused="stop it")
+        assert not reopened()
+    assert "documents_document" in target.copy("--reopen", refused="was written to")
+    assert not reopened()
+    with Server(DATA, **target.environment) as there, there.client(key) as client:
+        assert client.get(f"/api/v1/documents/{accepted.json()['id']}").status_code == 200
+        assert client.post("/api/v1/documents", json=body | {"source_uri": "newer"}).status_code == 202
+    target.copy("--reopen", "--discard-target")
+    assert reopened()
+    target.copy()
+    target.copy("--verify")
+    mine = f"SELECT source_uri FROM documents_document WHERE tenant_id = '{tenant.id}'"
+    assert target.ask(mine, tenant.id) == [("old",)]
+
+
+def test_the_writers_go_on_where_the_last_round_cannot_tell_of_itself(
+    target: Target, collection: Collection, ingest: Put
+) -> None:
+    ingest(collection, "The harbour is here.")
+    target.copy()
+    command = [sys.executable, str(ROOT / "manage.py"), "copy-from", SOURCE, "--final"]
+    environment = os.environ | target.environment
+    with subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as final:
+        assert final.stdout
+        assert b"rows copied" in final.stdout.readline()
+        final.stdout.close()  # as `| head -1` does
+        final.stdout = None
+        final.communicate()
+    assert final.returncode != 0
+    with psycopg.connect(SOURCE) as session:
+        assert session.execute(SETTING).fetchone() is None
+    target.copy("--final")
+
+
+@pytest.mark.parametrize("restored", [{"started": "978307200.000000"}, {"compared": 2**30}])
+def test_everything_is_compared_anew_after_a_restore_of_the_source(
+    target: Target, collection: Collection, ingest: Put, restored: dict[str, Any]
+) -> None:
+    """Which the source's server shows by when it was started, or by transactions that it has not had yet."""
+    document = ingest(collection, "The harbour is here.").document
+    target.copy()
+    # As if the source had been here once.
+    target.ask(f"UPDATE documents_document SET title = 'lost' WHERE id = '{document.id}'", collection.tenant_id)
+    assert "0 rows copied" in target.copy()
+    mark = json.loads(target.ask("SELECT obj_description('django_migrations'::regclass)")[0][0])
+    assert mark.keys() >= restored.keys()
+    target.ask(f"COMMENT ON TABLE django_migrations IS '{json.dumps(mark | restored)}'")
+    target.copy("--final")
+    target.copy("--verify")
+
+
+def test_the_last_round_is_refused_where_a_role_would_go_on_writing(
+    target: Target, collection: Collection, ingest: Put
+) -> None:
+    ingest(collection, "The harbour is here.")
+    with psycopg.connect(SOURCE, autocommit=True) as session:
+        for scope in ("", "IN DATABASE ragsite"):
+            session.execute(f"ALTER ROLE ragsite_app {scope} SET default_transaction_read_only = off")  # type: ignore[arg-type]
+            try:
+                target.copy("--final", refused="ragsite_app")
+                taken = session.execute(SETTING + " WHERE setrole = 0").fetchone()
+                assert taken is None
+            finally:
+                session.execute(f"ALTER ROLE ragsite_app {scope} RESET default_transaction_read_only")  # type: ignore[arg-type]
+    target.copy("--final")
 
 
 def test_it_refuses_what_would_do_harm(target: Target, tenant: Tenant, collection: Collection, ingest: Put) -> None:

@@ -33,7 +33,7 @@ SERVICES: dict[str, Any] = COMPOSE["services"]
 OURS = {name: service for name, service in SERVICES.items() if service["image"].startswith("ragsite:")}
 DOCKERFILE = (ROOT / "deploy/docker/Dockerfile").read_text()
 CITUS: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.citus.yml").read_text())
-NODES = {name: service for name, service in CITUS["services"].items() if "build" in service}
+NODES = {name: service for name, service in CITUS["services"].items() if "volumes" in service}
 
 
 def celery_of(name: str) -> list[str] | None:
@@ -263,7 +263,30 @@ def test_every_node_is_made_one_of_the_cluster_before_the_migration() -> None:
     assert making["depends_on"] == {name: {"condition": "service_healthy"} for name in NODES}
     needed = CITUS["services"]["migrate"]["depends_on"]
     assert needed == {"citus-nodes": {"condition": "service_completed_successfully"}}
-    assert making["image"] == NODES["postgres"]["image"]
+    for service in (making, *NODES.values()):  # whoever starts first builds it: no registry has it
+        assert service["image"] == making["image"] and (ROOT / service["build"]["context"] / "Dockerfile").is_file()
+
+
+def test_a_nodes_software_is_pinned_to_what_the_one_server_has() -> None:
+    dockerfile = (ROOT / "deploy/citus/Dockerfile").read_text()
+    citus = re.search(r"^FROM citusdata/citus:(\d+\.\d+\.\d+)$", dockerfile, flags=re.MULTILINE)
+    vector = re.search(r"^ARG PGVECTOR=(\S+)$", dockerfile, flags=re.MULTILINE)
+    assert citus and vector and 'pgvector=$PGVECTOR-*"' in dockerfile
+    assert NODES["postgres"]["image"] == f"ragsite-citus:{citus[1]}"
+    assert SERVICES["postgres"]["image"].startswith(f"pgvector/pgvector:{vector[1]}-")
+
+
+def test_a_node_that_is_away_is_noticed_in_seconds() -> None:
+    for service in NODES.values():
+        settings = dict(each.removeprefix("--").split("=", 1) for each in service["command"][1:])
+        assert int(settings["citus.node_connection_timeout"]) <= 5_000  # ms; connect_timeout has no effect on Citus
+        assert "connect_timeout" not in settings["citus.node_conninfo"]
+        assert settings["citus.node_connection_timeout"] in (ROOT / "docs/howto/citus.md").read_text()
+
+
+def test_a_node_made_by_hand_gets_the_extensions_of_the_script() -> None:
+    by_hand = (ROOT / "docs/howto/citus.md").read_text()
+    assert {*EXTENSIONS, "citus"} == set(re.findall(r"^CREATE EXTENSION (\w+);$", by_hand, flags=re.MULTILINE))
 
 
 def test_a_node_prepares_itself_like_the_one_server() -> None:

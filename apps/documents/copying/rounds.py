@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from django.db import connections
+from django.db import connections, transaction
 
 from .. import spaces
 from ..models import EmbeddingSpace
@@ -16,7 +16,7 @@ from . import SOURCE, TARGET, indexes, standstill, tables
 from .errors import CannotCopy
 from .parts import Part, Tally, ask, boundaries, counts, do, grouped, settle, unlike, windows, written
 from .tables import Table
-from .threshold import Mark, identity, lift_wall, opened, read_mark
+from .threshold import Mark, lift_wall, opened, read_mark, refuse_writes, take_writes
 
 FEWEST_KEYS, MOST_WINDOWS = 32, 4_096  # of a window, in which rows are counted
 ROWS_AT_ONCE = 5_000  # of a table, about, in a transaction of the first round
@@ -44,38 +44,62 @@ def hand_over(*, streams: int, told: Told) -> float:
                 break
         began = time.monotonic()
         standstill.stop()
-        told("the source takes no writes any more")
         try:
+            told("the source takes no writes any more")
             _round(mark, streams, told)
+            mark.handed_over = True
+            with transaction.atomic(using=TARGET):
+                mark.keep()
+                take_writes()
         except BaseException:
             standstill.reopen()
             told("the source takes writes again")
             raise
-        mark.handed_over = True
-        mark.keep()
         return time.monotonic() - began
 
 
 def verify(*, streams: int, told: Told) -> Tally:
     """Compare all rows of both; the Tally tells what differs. Where anything does, the next round trusts nothing."""
     with opened(again=True) as mark:
-        of_documents, others = tables.both()
-        tally = settle(others, lambda: {each.name: windows(_bounds(each)) for each in others}, only_compare=True)
-        tally.add(_each(of_documents, _all_parts(of_documents), streams, told, only_compare=True))
+        tally = _compare(streams, told)
         if tally.differing and mark.compared is not None:
             mark.compared = None
             mark.keep()
         return tally
 
 
-def reopen() -> None:
-    """Let the source take writes again, and this database be copied to again. Raises CannotCopy."""
-    mark = read_mark()
-    if mark is None or mark.source != identity(SOURCE):
+def _compare(streams: int, told: Told) -> Tally:
+    of_documents, others = tables.both()
+    tally = settle(others, lambda: {each.name: windows(_bounds(each)) for each in others}, only_compare=True)
+    tally.add(_each(of_documents, _all_parts(of_documents), streams, told, only_compare=True))
+    return tally
+
+
+def reopen(*, streams: int, told: Told, discard: bool = False) -> None:
+    """Let the source take writes again, and this database be copied to again, never both at once.
+
+    Once everything was handed over, this database may have taken writes, which the next round would undo: then all rows
+    are compared first, unless `discard` gives them up. Raises CannotCopy, with the source as it was, where the
+    application is connected here or anything differs.
+    """
+    if read_mark() is None:
         raise CannotCopy("this database is no copy of the source")
-    standstill.reopen()
-    mark.handed_over = False
-    mark.keep()
+    with opened(again=True) as mark:
+        if mark.handed_over:
+            try:
+                refuse_writes()
+                if not discard and (differing := sorted(_compare(streams, told).differing)):
+                    raise CannotCopy(
+                        f"this database was written to since everything was handed over: {', '.join(differing)}"
+                        " (--verify tells more). Go on with it, or give that up: --reopen --discard-target"
+                    )
+                # Before the source takes writes, so that a killed process leaves at most neither doing so.
+                mark.handed_over, mark.compared = False, None if discard else mark.compared
+                mark.keep()
+            except BaseException:
+                take_writes()
+                raise
+        standstill.reopen()
 
 
 # --- one round ---------------------------------------------------------------------------------------------------
@@ -83,8 +107,14 @@ def reopen() -> None:
 
 def _round(mark: Mark, streams: int, told: Told) -> Tally:
     began = time.monotonic()
-    [(horizon,)] = ask(SOURCE, "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
-    since = mark.compared if mark.compared is not None and horizon - mark.compared < 2**31 else None
+    [(horizon, started)] = ask(
+        SOURCE,
+        "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint,"
+        " extract(epoch FROM pg_postmaster_start_time())::text",
+    )
+    # Restored or failed over, the source may have lost what was copied, and number other transactions the same.
+    known = mark.compared is not None and mark.started == started and 0 <= horizon - mark.compared < 2**31
+    since = mark.compared if known else None
     _make_spaces()
     lift_wall()
     if since is None:
@@ -100,7 +130,7 @@ def _round(mark: Mark, streams: int, told: Told) -> Tally:
     else:
         tally.add(_since(of_documents, since, streams, told))
     indexes.bring_back(told)
-    mark.compared = horizon
+    mark.compared, mark.started = horizon, started
     mark.keep()
     told(
         f"{tally.rows} rows copied, {tally.deleted} deleted, {tally.bytes / 2**20:.1f} MB"

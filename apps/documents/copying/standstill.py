@@ -24,6 +24,14 @@ WHERE s.datname = current_database() AND s.backend_type = 'client backend' AND N
 """
 #: Without the first the sessions of others show neither name nor time, and none would seem to be left.
 RIGHTS = "SELECT r FROM unnest('{pg_read_all_stats, pg_signal_backend}'::name[]) r WHERE NOT pg_has_role(r, 'USAGE')"
+#: Roles whose own setting comes before the database's: their sessions would write on.
+UNBOUND = """
+SELECT r.rolname FROM pg_db_role_setting s JOIN pg_roles r ON r.oid = s.setrole, unnest(s.setconfig) AS each
+WHERE s.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
+  AND r.rolcanlogin AND NOT r.rolsuper
+  AND split_part(each, '=', 1) = 'default_transaction_read_only'
+  AND lower(split_part(each, '=', 2)) NOT IN ('on', 'true', 'yes', '1')
+"""
 SECONDS = 30.0
 
 
@@ -31,6 +39,12 @@ def stop() -> None:
     """Raises CannotCopy, with the source as it was, where this role may not do it."""
     if lacking := ask(SOURCE, RIGHTS):
         raise CannotCopy(f"the source's role is no superuser and not in {lacking[0][0]}: it cannot stop the writers")
+    if unbound := ask(SOURCE, UNBOUND):
+        name = unbound[0][0]
+        raise CannotCopy(
+            f"the source's role {name} would go on writing, by a setting of its own: ALTER ROLE {name}"
+            " RESET default_transaction_read_only (or IN DATABASE ... RESET)"
+        )
     try:
         _set("SET default_transaction_read_only = on")
         _end_sessions()

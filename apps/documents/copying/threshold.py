@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 from django.conf import settings
-from django.db import connections
+from django.db import connections, transaction
 
 from ..engines import engine_for
 from . import SOURCE, TARGET, tables
@@ -30,11 +30,13 @@ class Mark:
     """What is remembered of copying, with this database: a comment on its list of migrations.
 
     source: whose copy it is. compared: all that older transactions wrote there is the same here; None until the first
-    round is over. handed_over: the writers there were stopped and everything is here.
+    round is over. started: when the server there was, as of that round: it may have been restored since where it is
+    another time. handed_over: the writers there were stopped and everything is here.
     """
 
     source: str
     compared: int | None = None
+    started: str = ""
     handed_over: bool = False
 
     def keep(self) -> None:
@@ -60,6 +62,8 @@ def opened(*, again: bool = False) -> Iterator[Mark]:
             raise CannotCopy("this database holds the copy of another one")
         if mark.handed_over and not again:
             raise CannotCopy("everything was handed over: --reopen lets the source take writes again, to begin anew")
+        if not mark.handed_over:
+            refuse_writes()
         yield mark
     finally:
         _put_wall_up()
@@ -76,10 +80,33 @@ def _check_both() -> None:
     there, here = ({row[0] for row in ask(alias, MIGRATIONS)} for alias in (SOURCE, TARGET))
     if there != here:
         raise CannotCopy(f"both must be migrated alike; only one has {', '.join(sorted(there ^ here)[:5])}")
+    _check_unused()
+
+
+def _check_unused() -> None:
     serving = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename = %s"
     [(sessions,)] = ask(TARGET, serving, [settings.DATABASES["default"]["USER"]])
     if sessions:
         raise CannotCopy(f"the application has {sessions} sessions here: what it wrote would be overwritten; stop it")
+
+
+def refuse_writes() -> None:
+    """Until everything is handed over nobody writes here but the sessions that copy (the command gives them their own
+    setting): the next round would overwrite it. Raises CannotCopy where the application has a session from before."""
+    _set("SET default_transaction_read_only = on")
+    _check_unused()
+
+
+def take_writes() -> None:
+    """Let the application write here."""
+    _set("RESET default_transaction_read_only")
+
+
+def _set(what: str) -> None:
+    [(name,)] = ask(TARGET, "SELECT quote_ident(current_database())")
+    with transaction.atomic(using=TARGET):
+        do(TARGET, "SET LOCAL citus.enable_ddl_propagation = off")  # sessions between the nodes go on writing
+        do(TARGET, f"ALTER DATABASE {name} {what}")
 
 
 def identity(alias: str) -> str:

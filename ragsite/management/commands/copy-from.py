@@ -9,7 +9,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError, connections
 
-from apps.documents.copying import SOURCE, rounds, standstill
+from apps.documents.copying import SOURCE, TARGET, rounds, standstill, threshold
 from apps.documents.copying.errors import CannotCopy
 from ragsite import env
 
@@ -23,7 +23,8 @@ another number of partitions, to another server. Run `migrate` here first, and n
   copy-from URL            copies what is not the same yet; again, what has changed since; as often as you like
   copy-from URL --final    stops the writers of the other database, copies the rest, and leaves them stopped
   copy-from URL --verify   compares all rows of both by checksums; exit status 1 where any differ
-  copy-from URL --reopen   lets the other database take writes again
+  copy-from URL --reopen   lets the other database take writes again, where this one has taken none meanwhile
+                           (with --discard-target: also where it has, and gives them up)
 
 URL is postgresql://ROLE@HOST/DATABASE of the other database; the role must be a superuser or have BYPASSRLS."""
 
@@ -40,13 +41,18 @@ URL is postgresql://ROLE@HOST/DATABASE of the other database; the role must be a
             ("reopen", "let the other take writes again"),
         ):
             act.add_argument(f"--{name}", action="store_true", help=told)
+        parser.add_argument(
+            "--discard-target", action="store_true", help="with --reopen: give up what this database has taken since"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         streams = max(1, options["streams"])
+        if options["discard_target"] and not options["reopen"]:
+            raise CommandError("--discard-target goes with --reopen")
         try:
             self._connect(options["url"])
             if options["reopen"]:
-                rounds.reopen()
+                rounds.reopen(streams=streams, told=self._tell, discard=options["discard_target"])
                 self._tell("the source takes writes again")
             elif options["verify"]:
                 self._verify(streams)
@@ -70,6 +76,8 @@ URL is postgresql://ROLE@HOST/DATABASE of the other database; the role must be a
         found["OPTIONS"] = found["OPTIONS"] | {"application_name": standstill.NAME}  # type: ignore[operator]
         made = connections.configure_settings({"default": {}, SOURCE: found})
         connections.settings[SOURCE] = made[SOURCE]
+        own = connections.settings[TARGET]["OPTIONS"]  # threshold.refuse_writes is for all others
+        own["options"] = f"{own.get('options', '')} -c default_transaction_read_only=off".strip()
 
     def _verify(self, streams: int) -> None:
         tally = rounds.verify(streams=streams, told=self._tell)
@@ -78,6 +86,12 @@ URL is postgresql://ROLE@HOST/DATABASE of the other database; the role must be a
             named = ", ".join(map(str, differing[:NAMED])) + (", ..." if len(differing) > NAMED else "")
             self._tell(f"{table}: {rows} rows, " + (f"{len(differing)} keys differ: {named}" if differing else "equal"))
         if tally.differing:
+            mark = threshold.read_mark()
+            if mark and mark.handed_over:
+                raise CommandError(
+                    "they are not the same. To begin anew, and give up what this database has taken meanwhile:"
+                    " --reopen --discard-target, then copy-from again"
+                )
             raise CommandError("they are not the same; run copy-from again")
 
     def _tell(self, line: str) -> None:

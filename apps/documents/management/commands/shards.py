@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DatabaseError
 
 from apps.documents import shards
 from apps.documents.management.table import aligned
@@ -58,6 +59,8 @@ class Command(BaseCommand):
                 self.stdout.write(f"done after {moves} moves")
         except shards.NotPossible as error:
             raise CommandError(str(error))
+        except DatabaseError as error:  # nothing to stop, another operator's rebalance, a coordinator that is away
+            raise CommandError(str(error).strip())
         except KeyboardInterrupt:
             raise CommandError("it goes on without this command; `shards rebalance` waits for it again, --stop ends it")
 
