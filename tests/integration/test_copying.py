@@ -36,7 +36,8 @@ CLUSTER = os.environ.get("CITUS_DATABASE_URL", "")
 SOURCE = paths.superuser_url(DATA).replace("/postgres?", f"/{paths.DATABASE}?")
 COLLECTIONS = "SELECT 1 FROM documents_collection WHERE tenant_id = current_setting('ragsite.tenant')::uuid"
 SETTING = (
-    "SELECT setconfig[1] FROM pg_db_role_setting JOIN pg_database d ON d.oid = setdatabase AND datname = 'ragsite'"
+    "SELECT each FROM pg_db_role_setting JOIN pg_database d ON d.oid = setdatabase AND datname = 'ragsite',"
+    " unnest(setconfig) AS each WHERE starts_with(each, 'default_transaction_read_only=')"
 )
 WRITING = "-c default_transaction_read_only=off"  # also where only the copying may
 WORDS = ("harbour", "lantern", "granite", "meadow")

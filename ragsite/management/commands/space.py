@@ -102,9 +102,13 @@ transaction."""
 
     def _index(self, options: dict[str, Any]) -> None:
         found = second_space.find(options["slug"])
-        partitions.rebuild(found, told=self.stdout.write)
+        partitions.rebuild(found, told=self._tell)
         self.stdout.write(f"built {vector_index.index_name(found)} with {found.index_parameters}")
         prewarm()
+
+    def _tell(self, line: str) -> None:
+        self.stdout.write(line)
+        self.stdout.flush()  # for whoever reads a pipe
 
     def _build(self, options: dict[str, Any]) -> None:
         space = second_space.find(options["slug"])
