@@ -410,7 +410,7 @@ def test_the_last_round_is_refused_where_a_role_would_go_on_writing(
             session.execute(f"ALTER ROLE ragsite_app {scope} SET default_transaction_read_only = off")  # type: ignore[arg-type]
             try:
                 target.copy("--final", refused="ragsite_app")
-                taken = session.execute(SETTING + " WHERE setrole = 0").fetchone()
+                taken = session.execute(SETTING + " AND setrole = 0").fetchone()
                 assert taken is None
             finally:
                 session.execute(f"ALTER ROLE ragsite_app {scope} RESET default_transaction_read_only")  # type: ignore[arg-type]
