@@ -15,13 +15,18 @@ import pytest
 from django.core.management import CommandError, call_command
 
 import manage
-from apps.documents.capacity import BadWish, Constants, Needs, Wishes, needs
+from apps.documents.capacity import BadWish, Constants, Needs, Wishes, needs, times
 from apps.documents.capacity.sizes import disk, entries_per_page, index_entry, vector_row
 from apps.documents.capacity.times import build_ms, dense_ms
+from apps.retrieval import policy
 
 CONSTANTS = Constants.load()
 LITTLE = Wishes(documents=10_000)
 EVERY = set(disk(LITTLE, CONSTANTS))
+
+
+def test_graphs_are_searched_as_far_as_searches_do() -> None:
+    assert (times.LARGE, times.MOST_FURTHER) == (policy.LARGE, policy.MOST_FURTHER)
 
 
 def told(*arguments: str) -> str:

@@ -6,7 +6,9 @@ from .constants import EXAMPLE, Constants
 from .sizes import DEAD
 from .wishes import Wishes
 
-FURTHER_FROM = 400_000  # chunks: among more, graphs are searched further (LARGE of retrieval/policy.py)
+#: Among more chunks graphs are searched further, by the root, and so many times as far at most: retrieval/policy.py,
+#: which may not be imported here; a test keeps both the same.
+LARGE, MOST_FURTHER = 400_000, 2
 
 
 def build_ms(wishes: Wishes, constants: Constants, entries: float) -> float:
@@ -29,7 +31,7 @@ def dense_ms(wishes: Wishes, constants: Constants, graphs: int = 1) -> float:
     one = constants.dense * _beside_example(
         wishes.chunks, constants.dense_power, wishes.dimensions, constants.dense_dimensions
     )
-    one *= min(2.0, max(1.0, wishes.chunks / FURTHER_FROM) ** 0.5) ** constants.breadth_power
+    one *= min(MOST_FURTHER, max(1.0, wishes.chunks / LARGE) ** 0.5) ** constants.breadth_power
     return float(graphs**constants.fan_out) * one * (constants.bits_search if wishes.index == "bits" else 1)
 
 
