@@ -24,12 +24,12 @@ from uuid import UUID
 from django.db import connection, connections
 from psycopg import sql
 
-from apps.access import keys, tenancy
+from apps.access import keys, nodes, tenancy
 from apps.access.sql import execute, reading_from
 from apps.documents import collections, engines, spaces, vector_index
 from apps.documents.accept import Submission, accept
 from apps.documents.db import vector_text
-from apps.documents.engines import CitusEngine, nodes
+from apps.documents.engines import CitusEngine
 from apps.documents.models import Collection, EmbeddingSpace
 from apps.retrieval.scopes import scopes_of
 from apps.retrieval.statement import choose, index_settings, legs_of
@@ -97,7 +97,7 @@ def _fan_out(count: int, asked: Floats, nearest: list[set[int]]) -> Iterator[tup
     recall = statistics.mean(len(rows & right) / K for rows, right in zip(found, nearest, strict=True))
     texts = {name: statement.replace(space.table, name) for name, _ in shards}
     for name, node in shards:
-        nodes._introduce(node)
+        nodes.connected(node)
         search(texts[name], node.alias, vectors[0])
     for _ in range(TURNS):
         for number, each in enumerate(vectors):
@@ -171,7 +171,7 @@ def _routed() -> tuple[str, str, str]:
             )
             name, host, port = cursor.fetchone()
             places[document] = statement.format(name), nodes.Node(host, port, 0)
-            nodes._introduce(places[document][1])
+            nodes.connected(places[document][1])
 
     def read(text: str, alias: str, document: UUID) -> None:
         with reading_from(alias), tenancy.snapshot(collection.tenant_id):

@@ -1,7 +1,8 @@
 """Waiting for a server, but not for ever: where it cannot be relied on to end what takes too long.
 
 The coordinator of a Citus cluster ends a statement at its time limit by asking the nodes to end their part, and waits
-for them to have heard it. A node that hangs never has.
+for them to have heard it. A node that hangs never has. What may take long is only waited for as long as all nodes
+answer.
 """
 
 from __future__ import annotations
@@ -9,13 +10,13 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from threading import Lock, Thread
 
 import psycopg
-from django.db import OperationalError
+from django.db import DatabaseError, InterfaceError, OperationalError
 
 EVERY_SECONDS = 0.25
 
@@ -28,24 +29,34 @@ class CutOff(OperationalError):
 class _Wait:
     session: psycopg.Connection
     until: float
+    seconds: float
+    answers: Callable[[], bool] | None
     cut: bool = False
+
+    def end(self) -> None:
+        self.cut = True
+        cut_off(self.session)
 
 
 _waits: set[_Wait] = set()
 _lock = Lock()
+_asking = Lock()
 _watched_by = 0  # the process whose thread looks
 
 
 @contextmanager
-def within(session: psycopg.Connection, seconds: float) -> Iterator[None]:
-    """Cut the connection off if the block takes longer. Raises CutOff then."""
-    wait = _Wait(session, time.monotonic() + seconds)
+def within(session: psycopg.Connection, seconds: float, *, answers: Callable[[], bool] | None = None) -> Iterator[None]:
+    """Cut the connection off if the block takes longer. Raises CutOff then.
+
+    answers: asked then, in another thread; where it says so the block has as long again. One for all blocks.
+    """
+    wait = _Wait(session, time.monotonic() + seconds, seconds, answers)
     with _lock:
         _waits.add(wait)
         _watch()
     try:
         yield
-    except (OperationalError, psycopg.OperationalError) as error:
+    except (DatabaseError, InterfaceError, psycopg.Error) as error:
         if wait.cut:
             raise CutOff(f"no answer within {seconds:g} s") from error
         raise
@@ -72,7 +83,23 @@ def _look() -> None:
         time.sleep(EVERY_SECONDS)
         now = time.monotonic()
         with _lock:  # who has come to an end leaves first
-            for wait in _waits:
-                if wait.until < now and not wait.cut:
-                    wait.cut = True
-                    cut_off(wait.session)
+            late = [wait for wait in _waits if wait.until < now and not wait.cut]
+            for wait in late:
+                if wait.answers is None:
+                    wait.end()
+        doubted = {wait for wait in late if wait.answers is not None}
+        if doubted and _asking.acquire(blocking=False):
+            Thread(target=_ask, args=(doubted,), name="asks before it cuts off", daemon=True).start()
+
+
+def _ask(doubted: set[_Wait]) -> None:
+    try:
+        answered = all(ask() for ask in {wait.answers for wait in doubted} if ask is not None)
+        with _lock:
+            for wait in doubted & _waits:
+                if answered:
+                    wait.until = time.monotonic() + wait.seconds
+                else:
+                    wait.end()
+    finally:
+        _asking.release()

@@ -23,6 +23,7 @@ from rest_framework.response import Response
 from rest_framework.settings import api_settings
 
 from . import tenancy
+from .cutoff import CutOff
 from .rendering import JSONRenderer
 
 logger = logging.getLogger(__name__)
@@ -158,6 +159,10 @@ def as_problem(error: Exception) -> Problem:
         case DatabaseError() if isinstance(error.__cause__, ReadOnlySqlTransaction):
             detail = "Nothing can be changed while everything moves to another database; searches go on. Try again."
             return Problem(503, "read_only", detail, retry_after=30)
+        case CutOff():
+            logger.warning("a node of the cluster hangs: %s", error)
+            detail = "A part of the database does not answer. Before you repeat a change, look whether it was made."
+            return Problem(503, "shards_unavailable", detail)
         case DatabaseError() if tenancy.lost_a_node(error):
             logger.warning("a node of the cluster is away: %s", error)
             detail = "A part of the database cannot be reached right now; nothing was changed."

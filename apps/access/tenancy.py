@@ -15,7 +15,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any, TypeVar
 from uuid import UUID, uuid5
@@ -29,6 +29,7 @@ from django.db.migrations.operations.special import RunSQL
 from psycopg import errors as pg
 from psycopg.pq import TransactionStatus
 
+from . import nodes
 from .cutoff import CutOff, within
 from .sql import database, execute, pipeline
 
@@ -36,6 +37,7 @@ TENANTS = UUID("8f0f2d6e-1f0b-5c0e-9a57-3a5a3c1b6f10")
 DEFAULT_TENANT = "default"
 TRIES = 4  # where others change the same rows
 SPARE_SECONDS = 1.0
+DOUBT_SECONDS, SHORT_DOUBT_SECONDS = 4.0, 0.5
 Result = TypeVar("Result")
 
 #: On a Citus cluster the policies are checked where the rows are, so SET LOCAL must follow the transaction to the
@@ -103,9 +105,12 @@ def scope(
     simply be done again.
     replan: False lets prepared statements keep the plan they have, whatever their parameters: for few rows, found by
     their keys, planning each time takes longer than any plan.
+
+    On a cluster it ends with CutOff soon after one of the nodes has begun to hang (nodes.py): who waits for it holds a
+    connection that others need.
     """
     outer = current(using=using) if connections[using].in_atomic_block else None
-    with transaction.atomic(using=using):
+    with nullcontext() if outer is not None else _while_nodes_answer(using), transaction.atomic(using=using):
         first = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; " if repeatable_read else ""
         first += "" if durable else "SET LOCAL synchronous_commit = off; "
         # A plan that is kept may have been made while the tables were nearly empty: it must not read them from end to
@@ -115,6 +120,15 @@ def scope(
         yield
     if outer is not None:  # a savepoint's release keeps what was SET LOCAL in it; its rollback does not
         enter(outer, using=using)
+
+
+def _while_nodes_answer(using: str) -> AbstractContextManager[None]:
+    connection = connections[using]
+    connection.ensure_connection()
+    if not is_clustered(connection):
+        return nullcontext()
+    seconds = SHORT_DOUBT_SECONDS if nodes.any_away() else DOUBT_SECONDS
+    return within(connection.connection, seconds, answers=nodes.all_answer)
 
 
 @contextmanager

@@ -1,9 +1,9 @@
 """Searches of what there is while a node of a cluster is away: each node that answers is asked by itself.
 
-The same statements run on each, as on one Postgres (documents/engines/nodes.py); collections, and how rare words are,
-are the coordinator's. What the nodes find is brought together by the scores of the two legs, as one statement would
-have done it (`fuse_*` in search.sql). Only in collections too small for counted words are these weighed by what each
-node has, which is nearly the same.
+The same statements run on each, as on one Postgres (documents/engines/one_node.py); collections, and how rare words
+are, are the coordinator's. What the nodes find is brought together by the scores of the two legs, as one statement
+would have done it (`fuse_*` in search.sql). Only in collections too small for counted words are these weighed by what
+each node has, which is nearly the same.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from apps.access import nodes
+from apps.access.nodes import Node
 from apps.access.problems import Problem
-from apps.documents.engines import nodes
-from apps.documents.engines.nodes import Node
+from apps.documents.engines.one_node import snapshot_of
 
 from . import lexical, policy
 from .statement import lexical_weight, rows_of
@@ -51,7 +52,7 @@ class Rest:
         for node in self.nodes:
             own = [hit for hit in hits if self.places[hit.document_id] is node]
             if own:
-                with nodes.snapshot(node, self.tenant_id, self.spaces):
+                with snapshot_of(node, self.tenant_id, self.spaces):
                     done += work(own)
         order = {hit.chunk_id: number for number, hit in enumerate(hits)}
         return sorted(done, key=lambda hit: order[hit.chunk_id])
@@ -77,7 +78,7 @@ def rows_apart(
         asked, apt = [], False
         for node in there:
             try:
-                with nodes.snapshot(node, tenant_id, spaces):
+                with snapshot_of(node, tenant_id, spaces):
                     rows = rows_of(scopes, query, vector, terms=terms, fetch=fetch)
             except nodes.Away:
                 continue

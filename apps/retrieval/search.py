@@ -12,10 +12,10 @@ from django.conf import settings
 from django.db import DatabaseError, connection
 from psycopg import errors as pg
 
-from apps.access import replicas, tenancy
+from apps.access import nodes, replicas, tenancy
 from apps.access.problems import Problem
 from apps.documents.embedding import EmbeddingError
-from apps.documents.engines import engine_for, nodes
+from apps.documents.engines import engine_for
 from apps.documents.models import EmbeddingSpace
 
 from . import cache, metrics, past, refine

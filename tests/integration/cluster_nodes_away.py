@@ -3,8 +3,10 @@ by test_citus.py, on a cluster whose nodes are on this machine; not by itself.""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -12,11 +14,11 @@ import pytest
 from django.db import OperationalError, connection, connections
 from django.test import override_settings
 
-from apps.access import tenancy
+from apps.access import nodes, tenancy
 from apps.access.problems import Problem, as_problem
 from apps.documents import tasks
 from apps.documents.accept import Accepted
-from apps.documents.engines import engine_for, nodes
+from apps.documents.engines import engine_for
 from apps.documents.models import Collection, Document, IngestionJob
 from apps.retrieval.filters import compile_filter
 from apps.retrieval.search import search
@@ -192,6 +194,57 @@ def test_a_node_that_hangs_holds_one_search_up_and_not_the_next(
         assert time.monotonic() - began < 6.0, "it waited for the cluster, where asking the node would do"
         worker_node.go_on()
         wait_for(lambda: found(collection).partial is None, what="the node to be asked again")
+
+
+def test_writes_while_a_node_hangs_end_and_leave_the_searches_their_connections(
+    client: Any, collection: Collection, harbour: list[Accepted], worker_node: Node
+) -> None:
+    missing = placed(collection, worker_node)
+    statuses: dict[int, int] = {}
+    slowest: dict[str, float] = {}
+    over = threading.Event()
+
+    def timed(what: str, ask: Callable[[], Any]) -> Any:
+        began = time.monotonic()
+        response = ask()
+        slowest[what] = max(slowest.get(what, 0), time.monotonic() - began)
+        return response
+
+    def write(number: int) -> None:
+        body = {"collection": collection.slug, "source_uri": f"h{number}", "text": f"Write number {number}."}
+        while not over.is_set():
+            response = timed("write", lambda: client.post("/api/v1/documents", json=body))
+            statuses[response.status_code] = statuses.get(response.status_code, 0) + 1
+            assert response.status_code < 300 or response.json()["code"] in (
+                "shards_unavailable",
+                "database_unavailable",
+            )
+
+    worker_node.hang()
+    body = {"query": "harbour berth", "collections": [collection.slug], "k": 50, "partial": True}
+    with ThreadPoolExecutor(20) as writers:
+        writes = [writers.submit(write, number) for number in range(20)]
+        try:
+            time.sleep(12)  # the first have found out that the node hangs
+            slowest.clear()
+            statuses.clear()
+            until = time.monotonic() + 10
+            while time.monotonic() < until:
+                response = timed("search", lambda: client.post("/api/v1/search", json=body))
+                assert response.status_code == 200, response.text
+                assert response.json()["partial"] and response.json()["results"]
+                assert not {hit["source_uri"] for hit in response.json()["results"]} & missing
+                timed("read", lambda: client.get("/api/v1/collections"))
+        finally:
+            over.set()
+            worker_node.go_on()
+    for done in writes:
+        done.result()
+    assert statuses.get(503, 0) > 40, statuses
+    assert max(slowest.values()) < 8, slowest
+    wait_for(lambda: client.post("/api/v1/search", json=body).json()["partial"] is None, what="the node to be asked")
+    again = {"collection": collection.slug, "source_uri": "h0", "text": "Write number 0."}
+    wait_for(lambda: client.post("/api/v1/documents", json=again).status_code < 300, what="a write to be accepted")
 
 
 def test_an_answer_from_the_rest_says_so_and_is_stored(

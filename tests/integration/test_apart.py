@@ -76,6 +76,21 @@ def test_a_wait_that_takes_too_long_is_cut_off_and_the_next_goes_on(tenant: Any)
     wait_for(lambda: not _sleeping(), seconds=20, what="the statement that was cut off to end by itself")
 
 
+def test_whoever_is_slow_is_asked_before_it_is_cut_off(tenant: Any) -> None:
+    asked: list[float] = []
+
+    def answers() -> bool:
+        asked.append(time.monotonic())
+        return len(asked) < 3
+
+    connection.ensure_connection()
+    limited = within(connection.connection, 0.5, answers=answers)
+    with pytest.raises(CutOff), limited, tenancy.scope(tenant.id), connection.cursor() as cursor:
+        cursor.execute("SELECT pg_sleep(60)")
+    assert len(asked) == 3 and asked[2] - asked[1] > 0.5
+    connection.close()
+
+
 def _sleeping() -> bool:
     with connection.cursor() as cursor:
         cursor.execute("SELECT 1 FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(60)' AND state = 'active'")
