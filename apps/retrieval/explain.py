@@ -12,9 +12,11 @@ from typing import Any
 from django.conf import settings
 from django.db import connection
 
+from apps.access import tenancy
+
 from . import policy
 from .lexical import Words
-from .statement import QUERIES, choose, index_settings, legs_of
+from .statement import QUERIES, Choice, again, choose, index_settings, legs_of
 from .types import Scope, SearchQuery, Vector
 
 METHODS = {
@@ -27,21 +29,21 @@ def explained(scopes: Sequence[Scope], query: SearchQuery, vector: Vector | None
     """Inside the scope of the search, after it: how it was done (docs/search.md has the fields). Costs as much as the
     search itself."""
     told: dict[str, Any] = {"dense": None, "lexical": None}
-    choice = choose(scopes, query)
-    with connection.cursor() as cursor:
-        legs, _, parameters = legs_of(scopes, query, vector, choice)
-        for leg, sql in legs.items():
-            name = leg.partition("_")[0]
-            began = time.perf_counter()
-            cursor.execute(QUERIES["leg_found"].format(leg=sql, name=name), parameters)
-            found = cursor.fetchone()[0]
-            taken = round((time.perf_counter() - began) * 1000, 3)
-            told[name] = {"method": METHODS[leg], "wanted": policy.candidates(query), "found": found, "ms": taken}
+    choice, tried = choose(scopes, query), 0
+    while True:
+        if choice.uses_index:
+            tenancy.set_local(index_settings(scopes, query, choice))
+        told |= _legs(scopes, query, vector, choice)
+        tried += 1
+        other = again(scopes, query, choice, told["dense"]["found"]) if told["dense"] else None
+        if other is None:
+            break
+        choice = other
     if told["dense"]:
-        told["dense"]["space"] = scopes[0].space.slug
+        told["dense"] |= {"space": scopes[0].space.slug, "tried": tried}
     if choice.uses_index:
         told["dense"]["index"] = scopes[0].space.index_method
-        told["dense"]["settings"] = index_settings(scopes, query)
+        told["dense"]["settings"] = index_settings(scopes, query, choice)
     if choice.words is not None:
         told["lexical"] |= {"terms": _terms(choice.words), "looked_up": choice.words.plan}
     return {
@@ -58,6 +60,20 @@ def explained(scopes: Sequence[Scope], query: SearchQuery, vector: Vector | None
             "rerank": settings.RERANK_TIMEOUT_SECONDS if query.rerank else None,
         },
     }
+
+
+def _legs(scopes: Sequence[Scope], query: SearchQuery, vector: Vector | None, choice: Choice) -> dict[str, Any]:
+    told = {}
+    legs, _, parameters = legs_of(scopes, query, vector, choice)
+    with connection.cursor() as cursor:
+        for leg, sql in legs.items():
+            name = leg.partition("_")[0]
+            began = time.perf_counter()
+            cursor.execute(QUERIES["leg_found"].format(leg=sql, name=name), parameters)
+            found = cursor.fetchone()[0]
+            taken = round((time.perf_counter() - began) * 1000, 3)
+            told[name] = {"method": METHODS[leg], "wanted": policy.candidates(query), "found": found, "ms": taken}
+    return told
 
 
 def _terms(words: Words) -> list[dict[str, Any]]:

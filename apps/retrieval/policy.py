@@ -4,13 +4,15 @@ tells it to users.
 1. **Exactly**, where few chunks are searched (EXACT_SCAN_ROWS), or few pass a filter (`most_compared`). The vector
    index would visit rows that do not pass until it gives up: at 1 % it loses a third of the answers.
 2. **Through the index** otherwise, a filter looked up beside each row. Each partition or shard has a graph (or lists)
-   of its own, and needs to find its share only; the scans go on until enough has passed.
-3. **Exactly after all**, where the index gave up before enough had passed.
+   of its own, and needs to find its share only.
+3. **Again**, where too few of what is near the query counted (`further`): others do not pass the filter, or are other
+   collections'. Through the index for longer where they are only sparse, exactly where hardly any was found: of a scan
+   that gives up nothing can be believed, since it hands out what it happened to have seen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from django.conf import settings
 from django.db import connection
@@ -25,7 +27,7 @@ CANDIDATES = 100  # of each leg of a hybrid search: fusion needs more than k to 
 BREADTH = 160  # of one graph: recall 0.994 of the ten nearest among 200,000 of 384 dimensions (80: 0.974), and no more
 # than 0.005 of nDCG@10 below a scan of all vectors even of a language that the model hardly knows (80: 0.007)
 BROADER = 1.3  # than what is sought: of 100 among those recall is 0.997, and no better with twice as much
-FILTERED = 2  # times as many as wanted beside a filter, which most of what is found does not pass
+FILTERED = 4  # times as many as wanted beside a filter, which most of what is found does not pass
 SPARE = 10  # of each graph of several: the nearest are not spread evenly
 LARGE = 400_000  # chunks for which all this is enough (0.992). Among more, graphs are searched further by the root of
 MOST_FURTHER = 2  # their number: of a million 170 finds 0.92 to 0.94 of the ten nearest, 269 finds 0.953 and more
@@ -33,8 +35,11 @@ MAX_BREADTH = 1_000  # hnsw.ef_search cannot be more
 BALANCE = 10  # to visit a row of the graph and look its document up takes as long as comparing so many exactly
 MOST_COMPARED = 50_000
 MOST_DEAD = 0.75  # for more of a graph's entries the search does not grow: it is about to be built anew
+ENOUGH = 0.5  # of the candidates of a hybrid search, of which the first weigh most: all its words are looked up again
+FEW = 5  # of those near the query: so few tell nothing of how many there are further out
 SCANNED = 20_000  # rows that an index scan visits at least before it gives up; pgvector's own bound
-PATIENCE = 20  # visited for each that should have been needed, were the filter's documents spread evenly
+PATIENCE = 20  # visited for each that should have been needed, were what is looked for spread evenly
+MOST_AFTERWARDS = 500_000  # compared after all; more take longer than a search should (a second, about)
 OVERSAMPLE = 10  # bits tell vectors apart so badly that so many more are compared again by the vectors themselves
 
 
@@ -43,6 +48,11 @@ def candidates(query: SearchQuery) -> int:
     few numbers, so that there are few statements to prepare."""
     wanted = query.fetch if query.mode == "dense" else max(CANDIDATES, query.fetch)
     return next((step for step in STEPS if step >= wanted), wanted)
+
+
+def enough(query: SearchQuery) -> int:
+    """With so many of them a leg's search is not done again."""
+    return query.fetch if query.mode == "dense" else max(query.fetch, round(ENOUGH * candidates(query)))
 
 
 def compares_all(scopes: Sequence[Scope]) -> bool:
@@ -59,35 +69,57 @@ def most_compared(scopes: Sequence[Scope], wanted: int) -> int:
     return min(MOST_COMPARED, max(settings.EXACT_SCAN_ROWS, round(even)))
 
 
+def scanned_at_once(space: EmbeddingSpace, scopes: Sequence[Scope], query: SearchQuery) -> int:
+    """How many rows of each graph are visited at the first try, 0 for those only that are found together. Of bits, and
+    of the past, nobody sees how many counted."""
+    if not query.is_past and not space.index_parameters.get("binary"):
+        return 0
+    wanted, chunks = candidates(query), _chunks(scopes)
+    fewest = most_compared(scopes, wanted) * engine_for(connection).graphs(connection)
+    return max(SCANNED, PATIENCE * wanted * chunks // max(1, fewest))
+
+
+def further(scopes: Sequence[Scope], wanted: int, found: int, *, part: float, tried: Mapping[str, str]) -> int:
+    """How many rows of each graph are visited next, to find `wanted`; 0 where all that pass are compared instead.
+
+    found: of `wanted`, by the settings `tried`. part: of the chunks, that pass a filter, at least.
+    """
+    graphs = engine_for(connection).graphs(connection)
+    seen = int(tried.get("hnsw.ef_search", SCANNED)) * graphs
+    passing, needed = max(part, found / seen) * _chunks(scopes), wanted * seen / max(1, found)
+    if passing <= MOST_AFTERWARDS and (found < FEW or needed * BALANCE >= passing):
+        return 0
+    return max(SCANNED, round(min(PATIENCE * needed, passing) / graphs))
+
+
 def index_settings(
-    space: EmbeddingSpace, wanted: int, chunks: int = 0, *, fewest: int = 0, dead: float = 0
+    space: EmbeddingSpace, wanted: int, chunks: int = 0, *, filtered: bool = False, scanned: int = 0, dead: float = 0
 ) -> dict[str, str]:
-    """Settings of the vector index, to find the nearest `wanted` of so many chunks. fewest: that pass a filter, if
-    there is one. dead: the part of a graph's entries that are found in vain."""
+    """Settings of the vector index, to find the nearest `wanted` of so many chunks. filtered: of which not all pass.
+    scanned: rows of each graph that may be visited, 0 for those only that are found together. dead: the part of a
+    graph's entries that are found in vain."""
     graphs = engine_for(connection).graphs(connection)
     binary = space.index_parameters.get("binary")
+    iterative = "relaxed_order" if scanned else "off"
     sought, broader = (wanted * OVERSAMPLE, 2.0) if binary else (wanted, BROADER)
-    scanned = SCANNED
-    if fewest:
-        scanned = max(SCANNED, PATIENCE * wanted * chunks // (fewest * graphs))
     if space.index_method == EmbeddingSpace.Index.HNSW:
-        breadth = max(BREADTH, round(broader * sought * (FILTERED if fewest else 1)))
-        further = min(MOST_FURTHER, max(1.0, chunks / LARGE) ** 0.5) / (1 - min(dead, MOST_DEAD))
-        breadth = min(MAX_BREADTH, round((SPARE + -(-breadth // graphs)) * further))
+        breadth = max(BREADTH, round(broader * sought * (FILTERED if filtered else 1)))
+        more = min(MOST_FURTHER, max(1.0, chunks / LARGE) ** 0.5) / (1 - min(dead, MOST_DEAD))
+        breadth = min(MAX_BREADTH, round((SPARE + -(-breadth // graphs)) * more))
         return {
             "hnsw.ef_search": str(breadth),
-            "hnsw.iterative_scan": "relaxed_order",
-            "hnsw.max_scan_tuples": str(scanned),
+            "hnsw.iterative_scan": iterative,
+            "hnsw.max_scan_tuples": str(scanned or SCANNED),
             "hnsw.scan_mem_multiplier": "8",  # of work_mem: else it gives up for its memory before
         }
     lists = max(1, int(space.index_parameters.get("lists", 1)))
     # Twice the root is recall 0.95 or more, three times where lists are made of bits; those of several indexes are as
     # good as one's.
     probes = min(lists, max(1, round((3 if binary else 2) * lists**0.5)))
-    enough = min(lists, max(probes, -(-lists * scanned // max(1, chunks // graphs)))) if chunks else lists
+    enough = min(lists, max(probes, -(-lists * (scanned or SCANNED) // max(1, chunks // graphs)))) if chunks else lists
     return {
         "ivfflat.probes": str(probes),
-        "ivfflat.iterative_scan": "relaxed_order",
+        "ivfflat.iterative_scan": iterative,
         "ivfflat.max_probes": str(enough),
     }
 

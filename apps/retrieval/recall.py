@@ -31,7 +31,7 @@ from apps.access.sql import execute
 from . import metrics, policy
 from .query_vectors import redis_client
 from .scopes import scopes_of
-from .statement import QUERIES, choose, index_settings, legs_of
+from .statement import QUERIES, Choice, again, choose, index_settings, legs_of
 from .types import Scope, SearchQuery, Vector
 
 logger = logging.getLogger(__name__)
@@ -120,9 +120,13 @@ def _sample(said: dict[str, Any], vector: Vector) -> float:
         ]
         if not scopes or policy.compares_all(scopes):
             raise _Gone
-        tenancy.set_local(_timeout(settings.SEARCH_TIMEOUT_SECONDS) | index_settings(scopes, query))
-        legs, names, parameters = legs_of(scopes, query, vector, choose(scopes, query))
-        found = _similarities(next(iter(legs.values())), parameters)
+        tenancy.set_local(_timeout(settings.SEARCH_TIMEOUT_SECONDS))
+        choice: Choice | None = choose(scopes, query)
+        while choice is not None:
+            tenancy.set_local(index_settings(scopes, query, choice))
+            legs, names, parameters = legs_of(scopes, query, vector, choice)
+            found = _similarities(next(iter(legs.values())), parameters)
+            choice = again(scopes, query, choice, len(found))
         tenancy.set_local(_timeout(EXACT_SECONDS))
         exact = _similarities(QUERIES["dense_exact"].format(**names, holds=""), parameters)
     if not exact:

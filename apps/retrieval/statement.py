@@ -34,6 +34,7 @@ LEXICAL_WEIGHT = 0.75  # of a hybrid search's score; the rest is the similarity'
 LEAST_KNOWN = 0.04  # of a query: the similarity still orders what no word finds
 KNOWN_FROM = 1_000  # letters of a long query
 MAX_MATCHES = 20_000
+NEAR = 22  # where a row of the statement tells how many the leg by vectors has found
 SAMPLE = 1_000  # documents looked at to tell how many a filter lets pass
 _FIXED = {"max_matches": MAX_MATCHES, "k1": lexical.K1, "b": lexical.B}
 
@@ -43,13 +44,15 @@ class Choice:
     """What is decided before the statement is made.
 
     share: which part of the documents the filter lets pass, or was live then, None where that does not matter. few: so
-    few chunks are left that all of them are compared. words: what is looked for by words, and lexical_weight what they
-    count for beside the similarity. moment: the past's parameters.
+    few chunks are left that all of them are compared. scanned: how many rows of each graph may be visited, 0 for those
+    only that are found together. words: what is looked for by words, and lexical_weight what they count for beside the
+    similarity. moment: the past's parameters.
     """
 
     share: float | None
     few: bool
     uses_index: bool
+    scanned: int
     words: Words | None
     lexical_weight: float
     moment: Mapping[str, Any]
@@ -108,7 +111,7 @@ def legs_of(
     }
     legs = {}
     if query.mode != "lexical":
-        exact = policy.compares_all(collections)
+        exact = policy.compares_all(collections) or (choice.few and query.filter is None)
         if query.is_past:
             leg = "dense_past" if choice.few or exact or query.pinned else "dense_since"
         else:
@@ -128,7 +131,7 @@ def _lexical(query: SearchQuery, words: Words, names: dict, parameters: dict[str
     for number, term in enumerate(words.terms):
         parameters[f"term{number}"] = term.query
         ranks.append(QUERIES["rank_whole" if term.whole else "rank"].format(term=f"term{number}"))
-    passing = few and not query.is_past
+    passing = few and query.filter is not None and not query.is_past
     source = QUERIES["chunks_passing"].format(**names) if passing else "documents_chunk c"
     names = names | {"chunks": source, "holds": "" if passing else _holds(query, "c")}
     if not words.counted:
@@ -140,12 +143,27 @@ def _lexical(query: SearchQuery, words: Words, names: dict, parameters: dict[str
     return QUERIES["lexical_counted"].format(**names, relevance=" + ".join(parts) or "0")
 
 
-def index_settings(collections: Sequence[Scope], query: SearchQuery) -> dict[str, str]:
-    """Settings for the search's vector index."""
+def index_settings(collections: Sequence[Scope], query: SearchQuery, choice: Choice | None = None) -> dict[str, str]:
+    """Settings for the search's vector index, at first or as it is done again."""
     wanted, chunks = policy.candidates(query), sum(collection.chunks for collection in collections)
-    fewest = policy.most_compared(collections, wanted) if query.filter is not None or query.is_past else 0
-    space = collections[0].space
-    return policy.index_settings(space, wanted, chunks, fewest=fewest, dead=dead_share(space))
+    space, filtered = collections[0].space, query.filter is not None or query.is_past
+    scanned = policy.scanned_at_once(space, collections, query) if choice is None else choice.scanned
+    return policy.index_settings(space, wanted, chunks, filtered=filtered, scanned=scanned, dead=dead_share(space))
+
+
+def again(collections: Sequence[Scope], query: SearchQuery, choice: Choice, found: int) -> Choice | None:
+    """How the nearest are looked for once more, where the vector index has found too few; None where it has not."""
+    wanted = policy.enough(query)
+    chunks = sum(collection.chunks for collection in collections)
+    part = 1.0 if choice.share is None else choice.share
+    if not choice.uses_index or found >= min(wanted, round(part * chunks)):
+        return None
+    exactly = replace(choice, few=True, uses_index=False)
+    if choice.scanned:  # it gave up
+        return exactly if part * chunks <= policy.MOST_AFTERWARDS else None
+    tried = index_settings(collections, query, choice)
+    scanned = policy.further(collections, wanted, found, part=part, tried=tried)
+    return replace(choice, scanned=scanned) if scanned else exactly
 
 
 def rows_of(
@@ -167,12 +185,15 @@ def rows_of(
     tenancy.set_local(timeout | ({} if _exact(collections, query) else index_settings(collections, query)))
     choice = choose(collections, query, terms)
     rows = run(choice)
+    while other := again(collections, query, choice, rows[0][NEAR] if rows else 0):
+        choice = other
+        if choice.uses_index:
+            tenancy.set_local(index_settings(collections, query, choice))
+        rows = run(choice)
     by_words = sum(row[21] is not None for row in rows)
     if choice.words and choice.words.chosen and by_words < (query.fetch if query.mode == "lexical" else 1):
         # Words that never stand together.
         rows = run(replace(choice, words=lexical.read(collections, query.query, every=True, known=terms)))
-    if len(rows) < query.fetch and query.mode == "dense" and query.filter is not None and choice.uses_index:
-        rows = run(replace(choice, few=True))
     return rows
 
 
@@ -197,6 +218,7 @@ def choose(collections: Sequence[Scope], query: SearchQuery, terms: Sequence[lex
         share=part,
         few=few,
         uses_index=not exact and not few,
+        scanned=policy.scanned_at_once(collections[0].space, collections, query),
         words=lexical.read(collections, query.query, every=every, known=terms) if query.mode != "dense" else None,
         lexical_weight=lexical_weight(collections[0].space, query.query) if query.mode == "hybrid" else 1.0,
         moment=past.parameters(query, QUERIES) if query.is_past else {},
@@ -299,5 +321,5 @@ def hit(row: tuple[Any, ...], slugs: dict[UUID, str]) -> Hit:
         fresh=version == live and not deleted,
         deleted=deleted,
         pending_since=pending_since,
-        vector=vector_from(row[22]) if len(row) > 22 and row[22] is not None else None,
+        vector=vector_from(row[23]) if len(row) > 23 and row[23] is not None else None,
     )

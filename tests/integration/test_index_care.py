@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 import numpy as np
 import psycopg
 import pytest
-from django.db import DatabaseError, connection, connections
+from django.db import DatabaseError, InterfaceError, connection, connections
 from django.test import override_settings
 from django.utils import timezone
 
@@ -168,11 +168,22 @@ def test_dead_entries_are_found_again_after_a_crash_of_the_database(
     share, files = _dead(collection), _files(collection)
     with psycopg.connect(**connections["owner"].get_connection_params()) as session:
         os.kill(session.info.backend_pid, signal.SIGKILL)  # of one backend: the postmaster ends all and recovers
+        wait_for(_is_down, what="the end of all sessions")
         wait_for(_is_up_again, what="the recovery")
     assert share > 0.15 and _dead(collection) == 0, "all forgotten"
     assert _tend(collection), "and seen again"
     assert _dead(collection) == 0 and not set(_files(collection)) & set(files)
     assert not any(part.forgotten for part in parts_of(collection.space.table))
+
+
+def _is_down() -> bool:
+    """Has this thread's session come to its end?"""
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+    except (DatabaseError, InterfaceError):
+        return True
+    return False
 
 
 def _is_up_again() -> bool:

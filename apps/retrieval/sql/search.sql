@@ -46,13 +46,13 @@ ranked AS (
     {fusion}
 ),
 best AS MATERIALIZED (
-    SELECT document_id, chunk_id, score, dense_score, lexical_score FROM ranked
+    SELECT document_id, chunk_id, score, dense_score, lexical_score, near FROM ranked
     ORDER BY score DESC, chunk_id LIMIT %(fetch)s
 )
 SELECT b.chunk_id, b.document_id, v.version, d.version, d.live_version IS NULL, d.pending_since, v.revision, d.collection_id, d.source_uri, d.title, d.metadata,
        c.heading_path, c.text, encode(c.sha256, 'hex'), v.starts[p.ordinal], v.ends[p.ordinal],
        v.page_starts[pages.first:pages.last], v.page_numbers[pages.first:pages.last], v.page_numbers[pages.first],
-       b.score, b.dense_score, b.lexical_score{vector}
+       b.score, b.dense_score, b.lexical_score, b.near{vector}
 FROM best b
 JOIN documents_chunk c ON c.document_id = b.document_id AND c.chunk_id = b.chunk_id AND {lived}
 JOIN documents_document d ON d.id = b.document_id
@@ -215,10 +215,14 @@ WHERE x.lexeme >= %(first)s AND x.lexeme < %(next)s AND length(x.lexeme) BETWEEN
 GROUP BY x.lexeme
 
 -- name: fuse_dense
-SELECT document_id, chunk_id, similarity AS score, similarity AS dense_score, NULL::float8 AS lexical_score FROM dense
+-- near: how many the leg has found.
+SELECT document_id, chunk_id, similarity AS score, similarity AS dense_score, NULL::float8 AS lexical_score,
+       count(*) OVER () AS near
+FROM dense
 
 -- name: fuse_lexical
-SELECT document_id, chunk_id, relevance::float8 AS score, NULL::float8 AS dense_score, relevance::float8 AS lexical_score
+SELECT document_id, chunk_id, relevance::float8 AS score, NULL::float8 AS dense_score, relevance::float8 AS lexical_score,
+       0 AS near
 FROM lexical
 
 -- name: fuse_hybrid
@@ -229,5 +233,5 @@ SELECT document_id, chunk_id,
         + (1 - %(lexical_weight)s::float8) * coalesce((similarity - min(similarity) OVER ())
                                           / nullif(max(similarity) OVER () - min(similarity) OVER (), 0),
                                           (similarity IS NOT NULL)::int, 0))::float8 AS score,
-       similarity AS dense_score, relevance::float8 AS lexical_score
+       similarity AS dense_score, relevance::float8 AS lexical_score, count(similarity) OVER () AS near
 FROM dense FULL JOIN lexical USING (document_id, chunk_id)

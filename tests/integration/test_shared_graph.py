@@ -1,0 +1,83 @@
+"""A vector index holds the chunks of many tenants: those of one are found, whatever others put there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import pytest
+from django.db import connection
+from django.test import override_settings
+
+from apps.access.models import Tenant
+from apps.documents import spaces, vector_index
+from apps.documents.embedding.fake import FakeEmbedder
+from apps.documents.models import Collection
+from apps.retrieval import policy, recall
+from apps.retrieval.filters import compile_filter
+from apps.retrieval.search import search
+from apps.retrieval.types import Hit, SearchQuery
+from tests.conftest import make_collection
+
+from .test_spaces import _fill
+
+OURS, THEIRS, DIMENSIONS = 60, 8_000, 64
+QUESTION = "When does the harbour office open in winter?"
+
+
+@pytest.fixture(params=["hnsw", "ivfflat"])
+def shared(
+    tenant: Tenant,
+    other_tenant: Tenant,
+    ingest: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> Iterator[Collection]:
+    """Ours, about anything; another tenant's thousands are all nearer to the question."""
+    monkeypatch.setattr(policy, "SCANNED", 500)  # as if there were forty times as many
+    slug = f"shared-{uuid4().hex[:8]}"
+    space = spaces.create(slug=slug, backend="fake", model="fake", dimensions=DIMENSIONS, index_method=request.param)
+    ours, theirs = make_collection(tenant, space=slug), make_collection(other_tenant, space=slug)
+    asked = FakeEmbedder(model="fake", dimensions=DIMENSIONS).embed([QUESTION])
+    near = asked + 0.1 * np.random.default_rng(3).standard_normal((THEIRS, DIMENSIONS))
+    near = (near / np.linalg.norm(near, axis=1, keepdims=True)).astype(np.float32)
+    with vector_index.index_after(space, coming=THEIRS):
+        for number in range(OURS):
+            text = f"Rule {number} of the allotment: water plot {number * 7 % 60} after {number % 12} o'clock."
+            ingest(ours, text, source_uri=f"r{number}", metadata={"even": number % 2 == 0})
+        _fill(theirs, near, [uuid4() for _ in range(THEIRS)])
+    with connection.cursor() as cursor:
+        cursor.execute("SET enable_sort = off")  # as if ours were more than the planner would rather sort
+        yield ours
+        cursor.execute("RESET enable_sort")
+
+
+def _hits(collection: Collection, **values: Any) -> list[Hit]:
+    query = SearchQuery(QUESTION, k=10, **values)
+    return search(tenant_id=collection.tenant_id, query=query, reuse=False).hits
+
+
+@pytest.mark.parametrize("filtered", [False, True], ids=["all", "filtered"])
+@pytest.mark.parametrize("mode", ["dense", "hybrid"])
+def test_what_others_put_near_the_question_hides_nothing(
+    shared: Collection, mode: str, filtered: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policy, "most_compared", lambda scopes, wanted: 0)
+    values = {"mode": mode, "filter": compile_filter({"metadata.even": True}) if filtered else None}
+    exact = _hits(shared, **values)
+    with override_settings(EXACT_SCAN_ROWS=0):
+        assert _hits(shared, **values) == exact and len(exact) == 10
+        told = search(
+            tenant_id=shared.tenant_id, query=SearchQuery(QUESTION, k=10, explain=True, **values), reuse=False
+        ).as_json()["explain"]["dense"]
+    if shared.space.index_method == "hnsw":  # (so few lists are nearly all looked into)
+        assert told["tried"] > 1 and told["method"] == ("filtered" if filtered else "exact")
+
+
+def test_the_recall_monitor_measures_what_a_search_would_find(shared: Collection) -> None:
+    asked = FakeEmbedder(model="fake", dimensions=DIMENSIONS).embed([QUESTION])[0]
+    said = {"tenant": str(shared.tenant_id), "collections": [shared.slug], "space": shared.space.slug}
+    with override_settings(EXACT_SCAN_ROWS=0):
+        assert recall._sample(said, asked) == 1.0
