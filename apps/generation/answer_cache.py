@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import time
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -39,6 +40,13 @@ def key_of(*, tenant_id: UUID, request: AnswerRequest, task: Task, model: str) -
     said = [request.as_json(), prompts.SYSTEM, model, sorted(map(_told, task.passages))]
     digest = hashlib.sha256(json.dumps(said, cls=DjangoJSONEncoder).encode()).hexdigest()
     return f"answer:{tenant_id}:{digest}"
+
+
+def key_of_any(*, tenant_id: UUID, task: Task) -> str:
+    """Where the last answer of whichever model to this question about these passages is kept, however it was asked."""
+    said = [task.question, sorted(map(_told, task.passages))]
+    digest = hashlib.sha256(json.dumps(said, cls=DjangoJSONEncoder).encode()).hexdigest()
+    return f"answer-of-any:{tenant_id}:{digest}"
 
 
 def _told(passage: Passage) -> tuple[Any, ...]:
@@ -78,12 +86,13 @@ def _stored(tenant_id: UUID, key: str, task: Task) -> dict[str, Any] | None:
         return {"id": str(row.id)} | row.result
 
 
-def keep(key: str, final: dict[str, Any]) -> None:
-    """Keep a finished answer, unless it is a makeshift: quoted because the model failed, of a part, cut, or none."""
+def keep(keys: Sequence[str], final: dict[str, Any]) -> None:
+    """Keep a finished answer under each key, unless it is a makeshift: quoted because the model failed, of a part, cut,
+    or none."""
     makeshift = final["degraded"] or final["partial"] or final["abstained"] or final["finish_reason"] != "stop"
     if makeshift or not final["citations"]:
         return
     try:
-        cache.set(key, final["id"], timeout=SECONDS)
+        cache.set_many(dict.fromkeys(keys, final["id"]), timeout=SECONDS)
     except (RedisError, OSError) as error:
         logger.warning("answer cache unavailable: %s", error)

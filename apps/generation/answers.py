@@ -4,15 +4,15 @@
    database connection goes back to the pool before a model is asked.
 2. `stream` (asynchronous): lets the model write, with what may not leave held back (markers.py); cites;
    proves every citation against the stored text; stores the answer. Closing the generator stops the model.
-3. A model that fails before anything has left is replaced by the extractive answerer, which the answer then
-   names.
+3. A model that fails before anything has left is replaced: by the other model, by an answer that was given to the same
+   question on the same passages, by quotes. The answer names who wrote it and how it is degraded.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Collection, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -33,11 +33,11 @@ from apps.retrieval.freshness import search_fresh
 from apps.retrieval.metrics import QUERY_SECONDS
 from apps.retrieval.types import SearchQuery, SearchResult
 
-from . import answer_cache, metrics, prompts
+from . import answer_cache, metrics, prompts, routing
 from .llm import LLM, ExtractiveLLM, LLMError, configured
 from .records import SourcesChanged, finish
 from .types import AnswerRequest, Embed, Event, Task
-from .writing import Draft, abstain, write
+from .writing import Draft, Unwritten, abstain, write
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class Prepared:
     id: UUID
     tenant_id: UUID
     request: AnswerRequest
-    backend: LLM
+    backends: tuple[LLM, ...]
     found: SearchResult
     task: Task
     started: float
@@ -80,7 +80,7 @@ def prepare(*, tenant_id: UUID, request: AnswerRequest, without: Collection[str]
     """Find the passages for a question, but for documents with the ids in `without`. Raises as `answer` does."""
     started = time.perf_counter()
     try:
-        backend = async_to_sync(_backend)(configured(), request.model)
+        models = async_to_sync(_models)(request.model)
         reranks = rerank.configured() is not None if request.rerank is None else request.rerank
         when = asked(
             filters=request.filters,
@@ -109,7 +109,8 @@ def prepare(*, tenant_id: UUID, request: AnswerRequest, without: Collection[str]
     if numbered and not passages:
         raise invalid("/question", "The question leaves no room for a passage.", code="question_too_long")
     task = Task(request.question, passages, prompts.messages(request.question, passages), options, embed)
-    return Prepared(uuid4(), tenant_id, request, backend, replace(found, hits=hits), task, started)
+    backends = tuple(routing.order(models, request.model, request.question, passages))
+    return Prepared(uuid4(), tenant_id, request, backends, replace(found, hits=hits), task, started)
 
 
 async def events(prepared: Prepared, *, request_id: str = "") -> AsyncGenerator[Event, None]:
@@ -138,23 +139,35 @@ async def stream(prepared: Prepared, *, live: bool = True) -> AsyncGenerator[Eve
     yield Event("search_results", prepared.found.as_json())
     key = await _cache_key(prepared)
     if key is not None and (kept := await sync_to_async(_reused)(prepared, key)):
-        yield Event("message", {"delta": kept["answer"]})
-        for citation in kept["citations"]:
-            yield Event("citation", citation)
-        yield Event("final_answer", kept)
+        for event in _again(kept):
+            yield event
         return
     draft = Draft()
     began = time.perf_counter()
     if not prepared.task.passages:
         abstain(prepared.task, draft)
-        draft.backend, draft.model = prepared.backend, await _name(prepared.backend)
+        draft.backend, draft.model = prepared.backends[0], await _name(prepared.backends[0])
         if draft.text:
             yield Event("message", {"delta": draft.text})
     else:
-        async with aclosing(write(prepared.task, prepared.backend, draft, live=live)) as deltas:
-            async for delta in deltas:
-                draft.first = draft.first or time.perf_counter()
-                yield Event("message", {"delta": delta})
+        backends: Sequence[LLM] = prepared.backends
+        while backends:
+            try:
+                async with aclosing(write(prepared.task, backends, draft, live=live)) as deltas:
+                    async for delta in deltas:
+                        draft.first = draft.first or time.perf_counter()
+                        yield Event("message", {"delta": delta})
+                break
+            except Unwritten as failed:
+                if isinstance(backends[-1], ExtractiveLLM):
+                    raise
+                if kept := await sync_to_async(_reused)(prepared, _key_of_any(prepared)):
+                    metrics.ANSWERS.labels(outcome="degraded").inc()
+                    for event in _again(kept | {"degraded": "cached"}):
+                        yield event
+                    return
+                logger.warning("answering by quotes: %s", failed)
+                backends = (ExtractiveLLM(),)
     wrote = time.perf_counter()
     QUERY_SECONDS.labels(stage="generate").observe(wrote - began)
     seconds = {
@@ -164,26 +177,40 @@ async def stream(prepared: Prepared, *, live: bool = True) -> AsyncGenerator[Eve
     }
     timings = prepared.found.timings | {name: round(value * 1000, 3) for name, value in seconds.items()}
     final = await sync_to_async(_finish)(prepared, draft, timings)
-    if key is not None:
-        await sync_to_async(answer_cache.keep)(key, final)
+    if not isinstance(draft.backend, ExtractiveLLM):
+        asked = [key] if key and draft.backend is prepared.backends[0] else []
+        await sync_to_async(answer_cache.keep)([*asked, _key_of_any(prepared)], final)
     for citation in final["citations"]:
         yield Event("citation", citation)
     yield Event("final_answer", final)
 
 
+def _again(kept: dict[str, Any]) -> Iterator[Event]:
+    """The events of an answer that is there already."""
+    yield Event("message", {"delta": kept["answer"]})
+    for citation in kept["citations"]:
+        yield Event("citation", citation)
+    yield Event("final_answer", kept)
+
+
+def _key_of_any(prepared: Prepared) -> str:
+    return answer_cache.key_of_any(tenant_id=prepared.tenant_id, task=prepared.task)
+
+
 async def _cache_key(prepared: Prepared) -> str | None:
     """Where the answer may be kept; None for quoting, which takes no longer than looking."""
-    if isinstance(prepared.backend, ExtractiveLLM):
+    first = prepared.backends[0]
+    if isinstance(first, ExtractiveLLM):
         return None
     try:
-        model = await prepared.backend.model()
+        model = await first.model()
     except LLMError:
         return None
     return answer_cache.key_of(
         tenant_id=prepared.tenant_id,
         request=prepared.request,
         task=prepared.task,
-        model=f"{prepared.backend.backend} {model}",
+        model=f"{first.backend} {model}",
     )
 
 
@@ -223,18 +250,27 @@ async def _whole(prepared: Prepared) -> dict[str, Any]:
     return final
 
 
-async def _backend(backend: LLM, model: str) -> LLM:
-    if model == "auto":
-        return backend
-    if model == "extractive":
-        return ExtractiveLLM()
-    try:
-        known = await backend.model()
-    except LLMError as error:
-        raise Problem(503, "llm_unavailable", str(error))
-    if model != known:
-        raise invalid("/model", f"There is no model {model!r}; there are 'auto' and {known!r}.", code="unknown_model")
-    return backend
+async def _models(wanted: str) -> list[LLM]:
+    """The models that may answer; one that is asked for by its name first. Raises Problem."""
+    models = list(configured())
+    if wanted in ("auto", "fast", "large"):
+        return models
+    if wanted == "extractive":
+        return [ExtractiveLLM()]
+    names, failed = [], None
+    for model in models:
+        try:
+            names.append(await model.model())
+        except LLMError as error:
+            names.append("")
+            failed = error
+    if wanted in names:
+        first = models.pop(names.index(wanted))
+        return [first, *models]
+    if failed is not None:
+        raise Problem(503, "llm_unavailable", str(failed))
+    known = ", ".join(map(repr, ["auto", "fast", "large", *names]))
+    raise invalid("/model", f"There is no model {wanted!r}; there are {known}.", code="unknown_model")
 
 
 async def _name(backend: LLM) -> str:
@@ -263,6 +299,8 @@ def _release_connection() -> None:
 
 def _failed(error: LLMError) -> Problem:
     metrics.ANSWERS.labels(outcome="failed").inc()
+    if isinstance(error, Unwritten):
+        return Problem(503, "llm_unavailable", str(error), kind=error.code)
     return Problem(502, "llm_failed", str(error), kind=error.code)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -31,18 +32,18 @@ def listed(*, tenant_id: UUID) -> list[dict[str, Any]]:
         collections = list(Collection.objects.order_by("slug").values_list("slug", "created_at"))
         spaces = list(EmbeddingSpace.objects.filter(state=EmbeddingSpace.State.LIVE).order_by("created_at"))
     models = [_model(PREFIX + slug, int(created.timestamp()), "ragsite") for slug, created in collections]
-    raw = raw_model()
-    names = {raw: 0} if raw else {}
+    names = dict.fromkeys(raw_models(), 0)
     names |= {space.model: int(space.created_at.timestamp()) for space in spaces if space.model not in names}
     return models + [_model(name, created, "system") for name, created in names.items()]
 
 
-def raw_model() -> str | None:
-    """The language model's own name; None while its server does not tell."""
-    try:
-        return async_to_sync(configured().model)()
-    except LLMError:
-        return None
+def raw_models() -> list[str]:
+    """The language models' own names; without those whose server does not tell."""
+    names = []
+    for model in configured():
+        with suppress(LLMError):
+            names.append(async_to_sync(model.model)())
+    return names
 
 
 def choose(*, tenant_id: UUID, model: str | None, collections: list[str] | None) -> Chosen:
@@ -64,7 +65,7 @@ def choose(*, tenant_id: UUID, model: str | None, collections: list[str] | None)
     slug = model.removeprefix(PREFIX)
     if model.startswith(PREFIX) and slug in slugs:
         return Chosen(wanted or (slug,))
-    if not model.startswith(PREFIX) and model == raw_model():
+    if not model.startswith(PREFIX) and model in raw_models():
         return Chosen(wanted, model)
     raise invalid("/model", f"The model {model!r} does not exist.", status=404, code="model_not_found")
 

@@ -38,8 +38,6 @@ class AnswerRequestSerializer(WhenMixin, StrictSerializer):
 
     def to_internal_value(self, data: Any) -> Any:
         refuse_unbuilt(data, NOT_YET)
-        if isinstance(data, dict) and data.get("model") in ("fast", "large"):
-            refuse_unbuilt(data, ["model"])
         return super().to_internal_value(data)
 
 

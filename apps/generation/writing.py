@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_right
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
 from apps.documents.embedding.openai_compatible import estimate_tokens
 
 from . import metrics, prompts
-from .llm import LLM, ExtractiveLLM, LLMError
+from .llm import LLM, LLMError
 from .markers import MarkerFilter
 from .types import Options, Task, Usage
 
@@ -96,14 +96,19 @@ def _read(task: Task) -> int:
     return estimate_tokens(task.question) + sum(estimate_tokens(passage.hit.text) for passage in task.passages)
 
 
-async def write(task: Task, backend: LLM, draft: Draft, *, live: bool) -> AsyncGenerator[str, None]:
+class Unwritten(LLMError):
+    """All failed, and no text has left: something else may take their place."""
+
+
+async def write(task: Task, backends: Sequence[LLM], draft: Draft, *, live: bool) -> AsyncGenerator[str, None]:
     """The text that may leave, piece by piece; fills `draft`.
 
-    A backend that fails, or writes nothing, before any of its text has left is replaced by the extractive
-    one. Without a reader (`live` false) no text has left until all is written. Raises LLMError otherwise.
-    Limits that leave nothing are no failure.
+    A backend that fails, or writes nothing, before any of its text has left is replaced by the next. Without a reader
+    (`live` false) no text has left until all is written. Limits that leave nothing are no failure.
+
+    Raises Unwritten after the last of them, LLMError where the text has begun to leave.
     """
-    while True:
+    for backend in backends:
         draft.text, draft.usage, draft.backend, draft.finish_reason = "", None, backend, "stop"
         try:
             async with aclosing(_attempt(task, backend, draft)) as pieces:
@@ -115,13 +120,11 @@ async def write(task: Task, backend: LLM, draft: Draft, *, live: bool) -> AsyncG
             return
         except LLMError as error:
             metrics.LLM_ERRORS.labels(backend=backend.backend, kind=error.code).inc()
-            left = live and draft.text
-            logger.warning(
-                "the %s backend failed: %s%s", backend.backend, error, "" if left else "; answering by quotes"
-            )
-            if left or isinstance(backend, ExtractiveLLM):
+            logger.warning("the %s backend failed: %s", backend.backend, error)
+            if live and draft.text:
                 raise
-            backend = ExtractiveLLM()
+            failed = error
+    raise Unwritten(failed.code, str(failed))
 
 
 async def _attempt(task: Task, backend: LLM, draft: Draft) -> AsyncGenerator[str, None]:

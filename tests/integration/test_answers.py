@@ -200,7 +200,6 @@ def test_a_key_without_the_read_scope_may_not_ask(tenant: Tenant, make_key: Call
         ({"question": "x", "min_versions": []}, 400, "invalid", "/min_versions"),
         ({"question": "x", "response_format": {}}, 400, "not_supported", "/response_format"),
         ({"question": "x", "conversation": "c"}, 400, "not_supported", "/conversation"),
-        ({"question": "x", "model": "fast"}, 400, "not_supported", "/model"),
         ({"question": "x", "model": "gpt-9"}, 400, "unknown_model", "/model"),
         ({"question": "x", "collections": ["nowhere"]}, 404, "unknown_collection", None),
     ],

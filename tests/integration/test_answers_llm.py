@@ -17,6 +17,7 @@ from apps.access.models import Tenant
 from apps.documents import erasure, remove
 from apps.documents.models import Collection, Document
 from apps.generation.models import Answer
+from apps.retrieval.query_vectors import redis_client
 from tests.conftest import DATA
 from tests.support.asking import GUIDE, ask, events
 from tests.support.fake_llm import FakeServer, fake_llm
@@ -37,7 +38,7 @@ def llm(database: None) -> Iterator[FakeServer]:
 
 @pytest.fixture(scope="module")
 def llm_web(llm: FakeServer) -> Iterator[Server]:
-    with Server(DATA, LLM_URL=llm.url, LLM_TIMEOUT_SECONDS="3") as running:
+    with Server(DATA, LLM_URL=llm.url, LLM_FIRST_TOKEN_SECONDS="3", LLM_NEXT_TOKEN_SECONDS="3") as running:
         yield running
 
 
@@ -45,6 +46,13 @@ def llm_web(llm: FakeServer) -> Iterator[Server]:
 def reader(llm_web: Server, api_key: str) -> Iterator[httpx.Client]:
     with llm_web.client(api_key) as client:
         yield client
+
+
+@pytest.fixture(autouse=True)
+def _forgiven(llm_web: Server) -> None:
+    """What the model's server failed at in another test is forgotten."""
+    for key in redis_client().scan_iter("breaker:*"):
+        redis_client().delete(key)
 
 
 def stream(reader: httpx.Client, question: str) -> list[tuple[str, Any]]:

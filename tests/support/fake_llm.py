@@ -42,6 +42,7 @@ class FakeServer:
         self.scripts: list[str] = []
         self.dropped = 0
         self.go = threading.Event()
+        self.fails = ""  # the script of every request, whatever it asks for
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -62,7 +63,7 @@ class FakeServer:
         request = json.loads(content)
         self.requests.append(request)
         asked = re.search(r"script:([\w-]+)", request["messages"][-1]["content"])
-        script = asked.group(1) if asked else request["model"]
+        script = self.fails or (asked.group(1) if asked else request["model"])
         self.scripts.append(script)
         first = self.scripts.count(script) == 1
         if script == "429-then-ok" and first:

@@ -30,7 +30,7 @@ def written(llm: LLM, *, live: bool, question: str = QUESTION, **options: object
     task = Task(question, PASSAGES, (), Options(**options))  # type: ignore[arg-type]
 
     async def collect() -> str:
-        async with aclosing(write(task, llm, draft, live=live)) as pieces:
+        async with aclosing(write(task, [llm], draft, live=live)) as pieces:
             return "".join([piece async for piece in pieces])
 
     assert asyncio.run(collect()) == draft.text

@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
+import hashlib
 from functools import cache
 
 from django.conf import settings
 
+from apps.retrieval.query_vectors import redis_client
+
 from .base import LLM, LLMError
+from .breaker import Breaker
 from .extractive import ExtractiveLLM
 from .fake import FakeLLM
-from .openai_compatible import OpenAICompatibleLLM
+from .openai_compatible import OpenAICompatibleLLM, Patience
+from .upstream import Upstream
 
-__all__ = ["LLM", "ExtractiveLLM", "FakeLLM", "LLMError", "OpenAICompatibleLLM", "configured"]
+__all__ = ["LLM", "ExtractiveLLM", "FakeLLM", "LLMError", "OpenAICompatibleLLM", "Patience", "Upstream", "configured"]
 
 
 @cache
-def configured() -> LLM:
-    """The process's backend, from the LLM_* settings."""
+def configured() -> tuple[LLM, ...]:
+    """The process's language models, from the LLM_* settings: the fast one, and the large one where there are two."""
     if settings.LLM_BACKEND == "openai":
-        return OpenAICompatibleLLM(
-            url=settings.LLM_URL,
-            model=settings.LLM_MODEL,
-            api_key=settings.LLM_API_KEY,
-            timeout=settings.LLM_TIMEOUT_SECONDS,
-        )
-    return FakeLLM() if settings.LLM_BACKEND == "fake" else ExtractiveLLM()
+        fast = _upstream(settings.LLM_URL, settings.LLM_MODEL, settings.LLM_API_KEY)
+        if not settings.LLM_LARGE_URL:
+            return (fast,)
+        return fast, _upstream(settings.LLM_LARGE_URL, settings.LLM_LARGE_MODEL, settings.LLM_LARGE_API_KEY)
+    return (FakeLLM(),) if settings.LLM_BACKEND == "fake" else (ExtractiveLLM(),)
+
+
+def _upstream(url: str, model: str, api_key: str) -> Upstream:
+    patience = Patience(
+        connect=settings.LLM_CONNECT_SECONDS,
+        first=settings.LLM_FIRST_TOKEN_SECONDS,
+        next=settings.LLM_NEXT_TOKEN_SECONDS,
+        total=settings.LLM_TIMEOUT_SECONDS,
+    )
+    llm = OpenAICompatibleLLM(url=url, model=model, api_key=api_key, patience=patience)
+    name = hashlib.sha256(f"{url} {model}".encode()).hexdigest()[:16]  # a URL may hold a password
+    return Upstream(llm, Breaker(name, redis_client), places=settings.LLM_MAX_CONCURRENT, first_seconds=patience.first)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -13,23 +14,26 @@ from .base import LLMError
 
 #: How long the name that /models told is believed, in seconds: a sidecar may be restarted with another model.
 MODEL_SECONDS = 300
-CONNECT_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Seconds that a server is waited for: to connect, for the first token, for each next one, for the whole answer.
+    The reader's own time counts for the whole alone."""
+
+    connect: float = 5.0
+    first: float = 60.0
+    next: float = 30.0
+    total: float = 600.0
 
 
 class OpenAICompatibleLLM:
-    """Implements `LLM` over HTTP with the official client.
-
-    429, 5xx and lost connections are tried `max_retries` more times, with the client's jittered backoff,
-    before the first token; after it nothing is tried again, for a reader has seen the beginning. `timeout` in
-    seconds bounds the wait for the first token, tries included, and then the wait for each next one.
-    """
+    """Implements `LLM` over HTTP with the official client, asking once: trying again is upstream.py's."""
 
     backend = "openai"
     keeps_limits = True
 
-    def __init__(
-        self, *, url: str, model: str = "", api_key: str = "", timeout: float = 60.0, max_retries: int = 2
-    ) -> None:
+    def __init__(self, *, url: str, model: str = "", api_key: str = "", patience: Patience = Patience()) -> None:
         # The client takes a second or two to import: here, and not in an event loop within a timeout; and not with
         # this module, for most processes never ask a model.
         import openai
@@ -38,9 +42,8 @@ class OpenAICompatibleLLM:
         self._url = url
         self._model = model
         self._api_key = api_key
-        self._timeout = timeout
-        self._patience = openai.Timeout(timeout, connect=CONNECT_SECONDS)
-        self._max_retries = max_retries
+        self._patience = patience
+        self._timeout = openai.Timeout(max(patience.first, patience.next), connect=patience.connect)
         self._told: tuple[str, float] | None = None
         # A client's connections belong to the event loop that opened them, and a process may have several.
         self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = WeakKeyDictionary()
@@ -52,7 +55,7 @@ class OpenAICompatibleLLM:
         if self._told and time.monotonic() < self._told[1]:
             return self._told[0]
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(self._patience.first):
                 listed = await self._client().models.list()
                 name = str(listed.data[0].id)
         except Exception as error:
@@ -67,7 +70,8 @@ class OpenAICompatibleLLM:
         chunks: Any = None
         loop = asyncio.get_running_loop()
         try:
-            deadline = loop.time() + self._timeout
+            end = loop.time() + self._patience.total
+            deadline = min(end, loop.time() + self._patience.first)
             async with asyncio.timeout_at(deadline):
                 chunks = await self._client().chat.completions.create(**await self._request(task))
             iterator = aiter(chunks)
@@ -81,7 +85,8 @@ class OpenAICompatibleLLM:
                     reason = choice.finish_reason or reason
                     if choice.delta and choice.delta.content:
                         yield Delta(choice.delta.content)
-                        deadline = loop.time() + self._timeout  # from here: the reader's time is not the server's
+                        # From here: the reader's time is not the server's.
+                        deadline = min(end, loop.time() + self._patience.next)
             if reason is None:
                 raise LLMError("cut_off", "The language model's stream ended before its answer did.")
         except LLMError:
@@ -115,8 +120,8 @@ class OpenAICompatibleLLM:
             self._clients[loop] = self._open(
                 base_url=self._url,
                 api_key=self._api_key or "none",  # the client insists on one
-                timeout=self._patience,
-                max_retries=self._max_retries,
+                timeout=self._timeout,
+                max_retries=0,
             )
         return self._clients[loop]
 

@@ -1,0 +1,97 @@
+"""A language model's server, asked so that its failures cost little: a breaker, a bulkhead, retries, time limits."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
+
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+
+from ..types import Delta, Task
+from .base import LLM, LLMError
+from .breaker import Breaker
+
+TRIES = 3
+#: Another try may help; the first of them at once, within up to a quarter, half, one second (full jitter).
+PASSING = ("rate_limited", "server_error", "unreachable", "cut_off")
+WAIT = wait_random_exponential(multiplier=0.25, max=2)
+#: The server is at fault, and will be for the next one as well.
+FAULTS = ("timeout", "unreachable", "server_error", "cut_off", "bad_response", "unauthorized")
+
+
+class Upstream:
+    """Implements `LLM` around another: at most `places` answers at once in this process, none while the breaker is
+    open. What fails before its first token is tried again, all within `first_seconds`; after it a reader has seen the
+    beginning, and nothing is tried again.
+
+    Raises LLMError: `busy` and `open` without asking the server.
+    """
+
+    def __init__(self, llm: LLM, breaker: Breaker, *, places: int, first_seconds: float) -> None:
+        self._llm, self._breaker, self._places, self._first = llm, breaker, places, first_seconds
+        self._taken = 0
+        self._lock = threading.Lock()  # a process may have several event loops
+
+    @property
+    def backend(self) -> str:
+        return self._llm.backend
+
+    @property
+    def keeps_limits(self) -> bool:
+        return self._llm.keeps_limits
+
+    async def model(self) -> str:
+        return await self._llm.model()
+
+    async def stream(self, task: Task) -> AsyncGenerator[Delta, None]:
+        with self._place():
+            probe = await self._breaker.admit()
+            try:
+                stream, first = await self._begun(task)
+                if probe:  # the others need not wait for the end
+                    await self._breaker.succeeded()
+                async with aclosing(stream):
+                    yield first
+                    async for delta in stream:
+                        yield delta
+            except LLMError as error:
+                await (self._breaker.failed() if error.code in FAULTS else self._breaker.succeeded())
+                raise
+            if not probe:
+                await self._breaker.succeeded()
+
+    async def _begun(self, task: Task) -> tuple[AsyncGenerator[Delta, None], Delta]:
+        tries = AsyncRetrying(
+            stop=stop_after_attempt(TRIES), wait=WAIT, retry=retry_if_exception(_may_pass), reraise=True
+        )
+        try:
+            async with asyncio.timeout(self._first):
+                return await tries(self._first_of, task)
+        except TimeoutError:
+            raise LLMError("timeout", "The language model did not answer in time.") from None
+
+    async def _first_of(self, task: Task) -> tuple[AsyncGenerator[Delta, None], Delta]:
+        stream = self._llm.stream(task)
+        try:
+            return stream, await anext(stream)
+        except BaseException:
+            await stream.aclose()
+            raise
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        with self._lock:
+            if self._taken >= self._places:
+                raise LLMError("busy", "The language model has as many answers to write as it may.")
+            self._taken += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._taken -= 1
+
+
+def _may_pass(error: BaseException) -> bool:
+    return isinstance(error, LLMError) and error.code in PASSING
