@@ -38,6 +38,7 @@ ON_REQUEST = (
     "capacity",
     "citus",
     "formats_limits",
+    "generation",
     "model_change",
     "partitions",
     "retrieval",

@@ -28,7 +28,7 @@ class AnswerRequestSerializer(WhenMixin, StrictSerializer):
     question = TextField(max_length=MAX_QUERY)
     collections = slugs_field()
     k = WholeField(min_value=1, max_value=200, default=DEFAULT_K)
-    model = TextField(default="auto", max_length=200)
+    model = TextField(default="auto", max_length=200, help_text="auto, fast, large, extractive, or a model's own name")
     stream = FlagField(default=False)
     rerank = FlagField(
         required=False, allow_null=True, help_text="of the passages; by default where a reranker is configured"

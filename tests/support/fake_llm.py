@@ -4,7 +4,9 @@ The model's name, or `script:<name>` in the question, is the script: `normal`, `
 `stall` (a few tokens, then silence), `silent` (headers, then silence), `cut` (the connection breaks in the
 middle), `cut-early` (before the first token), `unended` (no finish_reason), `bogus` (markers that name no
 passage), `length` (max_tokens ends it within a marker), `empty`, `garbage` (no JSON), `slow` (for ever), `held` (a
-few tokens, and the rest when `go` is set).
+few tokens, and the rest when `go` is set), `paced` (100 tokens, 10 ms each, after 50 ms).
+
+By itself (`python -m tests.support.fake_llm`) it prints its URL and serves until it is killed.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ BOGUS = (
     "] and [2024] or [Source 98, 99]",
     " so [1, 96].",
 )
+FIRST_MS, EACH_MS, TOKENS = 50, 10, 100
 USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
 
 
@@ -84,8 +87,11 @@ class FakeServer:
 
     async def _stream(self, script: str, send: Any) -> None:
         headers = [(b"content-type", b"text/event-stream")]
+        if script == "paced":
+            await asyncio.sleep(FIRST_MS / 1000)
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        pieces = BOGUS if script == "bogus" else () if script in ("empty", "silent", "cut-early") else NORMAL
+        silent = ("empty", "silent", "cut-early", "paced")
+        pieces = BOGUS if script == "bogus" else () if script in silent else NORMAL
         await _event(send, {"choices": [_choice({"role": "assistant", "content": ""})]})
         if script == "garbage":
             await send({"type": "http.response.body", "body": b"data: {nonsense\n\n", "more_body": True})
@@ -99,6 +105,12 @@ class FakeServer:
             if script == "stall" and index == 3:
                 await asyncio.sleep(60)
             await _event(send, {"choices": [_choice({"content": piece})]})
+        if script == "paced":
+            due = time.monotonic()
+            for number in range(TOKENS):
+                await _event(send, {"choices": [_choice({"content": f"word{number} "})]})
+                due += EACH_MS / 1000
+                await asyncio.sleep(max(0, due - time.monotonic()))
         if script == "cut-early":
             return
         if script == "silent":
@@ -146,3 +158,9 @@ def fake_llm() -> Iterator[FakeServer]:
         server.should_exit = True
         server.force_exit = True
         thread.join(10)
+
+
+if __name__ == "__main__":
+    with fake_llm() as running:
+        print(running.url, flush=True)
+        threading.Event().wait()

@@ -1,0 +1,146 @@
+"""Streams of answers beside the model's own server: the first token, tokens a second, many streams at once.
+
+The model's server is scripted (tests/support/fake_llm.py, script `paced`): 50 ms to its first token, then one every
+10 ms, 100 in all; it and the clients have a process each. Direct and through us by turns, with 1, 16 and 64
+readers. What is asked of the first token is the direct one's, and the retrieval that the answer itself tells, and
+10 ms (p50) or 25 ms (p95).
+
+Then, of one web process: answers that are given again (cached), degraded ones (the breaker open), and as many slow
+streams at once as BENCH_STREAMS says, with the memory that the process has taken.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from apps.documents import merge
+from apps.documents.accept import Submission
+from tests.support.processes import Server
+
+from .corpus import passages, queries
+from .stack import house
+
+READERS = (1, 16, 64)
+TURNS = 4  # of each, by turns
+SECONDS = 4.0
+STREAMS = [int(count) for count in os.environ.get("BENCH_STREAMS", "500,2000").split(",")]
+DOCUMENTS = 300
+
+
+def run(data: Path) -> Iterator[tuple[str, str, str]]:
+    collection, key = house("generation")
+    sent = [
+        Submission(io.BytesIO(text.encode()), "text/plain", "", source_uri=str(number))
+        for number, text in enumerate(passages(DOCUMENTS))
+    ]
+    assert set(merge.merge(collection=collection, submissions=sent)) == {merge.MERGED}
+    with _model() as url, Server(data, LLM_URL=url, LLM_MODEL="paced") as web:
+        yield from _beside(url, web, key)
+        yield from _again(web, key)
+        yield from _many(web, key)
+
+
+def _beside(url: str, web: Server, key: str) -> Iterator[tuple[str, str, str]]:
+    asked = queries(200)
+    for readers in READERS:
+        direct: list[dict[str, float]] = []
+        ours: list[dict[str, float]] = []
+        for turn in range(TURNS + 1):
+            plans = {"direct": (url + "/chat/completions", direct), "ours": (f"{web.url}/api/v1/answers", ours)}
+            for name, (address, found) in plans.items():
+                told = _drive(
+                    {"kind": name, "url": address, "key": key, "readers": readers, "seconds": SECONDS, "asked": asked}
+                )
+                if turn:  # the first warms up
+                    found += told
+        first = {name: [one["first"] for one in found] for name, found in (("direct", direct), ("ours", ours))}
+        searched = [one["retrieval"] for one in ours]
+        over = [_at(first["ours"], at) - _at(first["direct"], at) - _at(searched, at) for at in (0.5, 0.95)]
+        rate = [statistics.median(one["rate"] for one in found) for found in (direct, ours)]
+        yield (
+            f"{readers} readers: first token beyond direct and retrieval, p50, p95",
+            "<= 10, 25 ms",
+            f"{over[0]:+.1f}, {over[1]:+.1f} ms (direct {_both(first['direct'])}, ours {_both(first['ours'])},"
+            f" retrieval {_both(searched)})",
+        )
+        yield f"{readers} readers: tokens/s over direct", ">= 0.97", f"{rate[1] / rate[0]:.3f} ({rate[1]:.0f})"
+
+
+def _again(web: Server, key: str) -> Iterator[tuple[str, str, str]]:
+    with web.client(key) as client:
+        question = {"question": queries(201)[-1]}
+        taken = []
+        for _ in range(200):
+            began = time.perf_counter()
+            found = client.post("/api/v1/answers", json=question).json()
+            taken.append((time.perf_counter() - began) * 1000)
+        assert found["cached"], "it was not kept"
+        yield "an answer given again", "p50 <= 5 ms", f"p50, p95 {_both(taken[20:])} ms"
+
+
+def _many(web: Server, key: str) -> Iterator[tuple[str, str, str]]:
+    process = psutil.Process(web.process.pid)
+    for count in STREAMS:
+        plan = {"kind": "held", "url": f"{web.url}/api/v1/answers", "key": key, "readers": count, "asked": queries(50)}
+        told = _drive(plan | {"seconds": 10.0}, watched=process)
+        (held,) = told
+        memory = held.pop("memory") / 2**20
+        yield (
+            f"{count} slow streams at once, one web process",
+            ">= 2,000, <= 1 GiB",
+            f"{held['open']:.0f} open, {held['failed']:.0f} failed, {memory:.0f} MiB,"
+            f" the last after {held['took']:.1f} s",
+        )
+
+
+def _drive(plan: dict[str, Any], *, watched: psutil.Process | None = None) -> list[dict[str, float]]:
+    """What the clients found, in a process of their own."""
+    client = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.drive_streams"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert client.stdin is not None and client.stdout is not None
+    client.stdin.write(json.dumps(plan))
+    client.stdin.close()
+    most = 0
+    while watched is not None and client.poll() is None:
+        most = max(most, sum(each.memory_info().rss for each in [watched, *watched.children(recursive=True)]))
+        time.sleep(0.2)
+    found = json.loads(client.stdout.read())
+    assert client.wait() == 0
+    for one in found if watched is not None else ():
+        one["memory"] = most
+    return found
+
+
+def _at(samples: Sequence[float], share: float) -> float:
+    return sorted(samples)[min(len(samples) - 1, int(len(samples) * share))]
+
+
+def _both(samples: Sequence[float]) -> str:
+    return f"{_at(samples, 0.5):.1f}, {_at(samples, 0.95):.1f}"
+
+
+class _model:
+    """The scripted server, in a process of its own: its URL."""
+
+    def __enter__(self) -> str:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.fake_llm"], stdout=subprocess.PIPE, text=True
+        )
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().strip()
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
