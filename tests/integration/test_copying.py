@@ -3,12 +3,14 @@ killed. From the tests' PostgreSQL to another number of partitions and, with CIT
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import UUID, uuid4
@@ -41,6 +43,7 @@ SETTING = (
 )
 WRITING = "-c default_transaction_read_only=off"  # also where only the copying may
 WORDS = ("harbour", "lantern", "granite", "meadow")
+SEARCH_SECONDS = 3.0  # of a machine that does much else
 PLAIN = 12_000  # documents beside the others, so that there are several parts to copy
 
 
@@ -185,6 +188,38 @@ class Writer:
                 assert got.json()["code"] == "database_unavailable", got.text
 
 
+class Searcher:
+    """Searches over HTTP all the while, from several clients; what went wrong, and how long the longest took."""
+
+    def __init__(self, web: Server, key: str, expected: str) -> None:
+        self.web, self.key, self.expected = web, key, expected
+        self.answered = itertools.count()
+        self.wrong: list[str] = []
+        self.longest = 0.0
+        self.stopped = threading.Event()
+        self.threads = [threading.Thread(target=self._search, args=[number]) for number in range(3)]
+
+    def __enter__(self) -> Searcher:
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stopped.set()
+        for thread in self.threads:
+            thread.join()
+
+    def _search(self, number: int) -> None:
+        modes = itertools.cycle(("dense", "lexical", "hybrid"))
+        with self.web.client(self.key) as client:
+            while not self.stopped.is_set():
+                at, began = next(self.answered), time.monotonic()
+                got = client.post("/api/v1/search", json={"query": f"harbour {at}", "mode": next(modes), "k": 1})
+                self.longest = max(self.longest, time.monotonic() - began)
+                if got.status_code != 200 or self.expected not in got.text:
+                    self.wrong.append(got.text)
+
+
 def _plain(collection: Collection) -> None:
     with tenancy.scope(collection.tenant_id), connection.cursor() as cursor:
         cursor.execute(
@@ -279,6 +314,21 @@ def test_an_installation_moves_while_it_is_written_to_and_loses_nothing(
             "mode": "write_through",
         }
         assert client.post("/api/v1/documents", json=new).json()["state"] == "live"
+
+
+def test_searches_of_the_source_go_on_while_its_writers_are_stopped(
+    target: Target, collection: Collection, web: Server, api_key: str, ingest: Put
+) -> None:
+    ingest(collection, "The harbour is here.")
+    target.copy()
+    with Searcher(web, api_key, "The harbour is here.") as searcher:
+        wait_for(lambda: next(searcher.answered) > 100, what="a hundred searches")
+        said = target.copy("--final")
+        before = next(searcher.answered)
+        wait_for(lambda: next(searcher.answered) > before + 100, what="a hundred more")
+    # One that takes its session from the pool in the moment in which that is ended.
+    assert len(searcher.wrong) <= 2, (searcher.wrong, said)
+    assert searcher.longest < SEARCH_SECONDS
 
 
 def test_what_is_not_the_same_is_named_and_can_be_repaired(target: Target, tenant: Tenant, ingest: Put) -> None:
