@@ -7,11 +7,13 @@ import itertools
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -31,6 +33,7 @@ from ragsite.embedded import paths
 from ragsite.embedded.bootstrap import bootstrap
 from tests.conftest import DATA, make_collection
 from tests.support.asking import ask
+from tests.support.node import Node
 from tests.support.processes import ROOT, Process, Server, wait_for
 
 Put = Callable[..., Accepted]
@@ -432,6 +435,73 @@ def test_the_writers_go_on_where_the_last_round_cannot_tell_of_itself(
     with psycopg.connect(SOURCE) as session:
         assert session.execute(SETTING).fetchone() is None
     target.copy("--final")
+
+
+@contextmanager
+def _held_up(target: Target, how: str) -> Iterator[None]:
+    """The target does not get on: a table is locked, or a worker or the coordinator of the cluster hangs."""
+    if how == "lock":
+        with psycopg.connect(target.url, options=WRITING) as session:
+            session.execute("LOCK TABLE documents_document IN ACCESS EXCLUSIVE MODE")
+            yield
+        return
+    of = f"(groupid = 0) = {how == 'coordinator'}"
+    node = Node(*target.ask(f"SELECT nodename, nodeport FROM pg_dist_node WHERE {of} LIMIT 1")[0])
+    if node.pid is None:
+        pytest.skip("the cluster's nodes are not on this machine")
+    node.hang()
+    try:
+        yield
+    finally:
+        node.go_on()
+
+
+@pytest.mark.parametrize("how", ["lock", "worker", "coordinator"])
+def test_the_writers_go_on_when_the_target_does_not_get_on(
+    target: Target, collection: Collection, client: httpx.Client, ingest: Put, how: str
+) -> None:
+    if how != "lock" and not target.clustered:
+        pytest.skip("one Postgres has no nodes")
+    ingest(collection, "The harbour is here.", source_uri="old")
+    target.copy()
+    target.copy("--max-stop-seconds", "9", refused="goes with --final")
+    target.copy("--final", "--max-stop-seconds", "0", refused="more than 0")
+    command = ("manage", "copy-from", SOURCE, "--final", "--max-stop-seconds", "3")
+    new = {"collection": "docs", "source_uri": "new", "text": "The lantern is new."}
+    with (
+        psycopg.connect(SOURCE, autocommit=True) as session,
+        Process(DATA, "held-up", *command, **target.environment) as final,
+    ):
+        wait_for(lambda: session.execute(SETTING).fetchone(), what="the writers to be stopped", every=0.005)
+        os.killpg(final.process.pid, signal.SIGSTOP)  # so that it is held up in time
+        with _held_up(target, how):
+            os.killpg(final.process.pid, signal.SIGCONT)
+            assert final.process.wait(60) == 1, "it waits for ever"
+            said = final.log.read_text()
+            assert "the source takes writes again" in said and "within 3 s" in said and "Traceback" not in said, said
+            assert session.execute(SETTING).fetchone() is None
+            assert client.post("/api/v1/documents", json=new).status_code == 202
+    target.copy("--final")
+    assert not target.unwalled
+    target.copy("--verify")
+    mine = f"SELECT source_uri FROM documents_document WHERE tenant_id = '{collection.tenant_id}' ORDER BY 1"
+    assert target.ask(mine, collection.tenant_id) == [("new",), ("old",)]
+
+
+def test_ctrl_c_ends_a_round_whose_threads_wait(target: Target, collection: Collection, ingest: Put) -> None:
+    ingest(collection, "The harbour is here.", source_uri="old")
+    target.copy()
+    ingest(collection, "The lantern is new.", source_uri="new")
+    waits = "SELECT 1 FROM pg_locks WHERE NOT granted AND relation = 'documents_document'::regclass"
+    with psycopg.connect(target.url, options=WRITING) as session:
+        session.execute("LOCK TABLE documents_document IN ACCESS EXCLUSIVE MODE")
+        with target.begin_copy("interrupted") as copy:
+            wait_for(lambda: target.ask(waits), what="the round to wait for the lock")
+            copy.process.send_signal(signal.SIGINT)
+            assert copy.process.wait(30) != 0
+        session.rollback()
+    target.copy("--final")
+    target.copy("--verify")
 
 
 @pytest.mark.parametrize("restored", [{"started": "978307200.000000"}, {"compared": 2**30}])
