@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import parse_qs, quote, urlsplit
 from uuid import UUID, uuid4
 
 import httpx
@@ -35,6 +36,7 @@ from tests.conftest import DATA, make_collection
 from tests.support.asking import ask
 from tests.support.node import Node
 from tests.support.processes import ROOT, Process, Server, wait_for
+from tests.support.severed import Severed
 
 Put = Callable[..., Accepted]
 CLUSTER = os.environ.get("CITUS_DATABASE_URL", "")
@@ -486,6 +488,33 @@ def test_the_writers_go_on_when_the_target_does_not_get_on(
     target.copy("--verify")
     mine = f"SELECT source_uri FROM documents_document WHERE tenant_id = '{collection.tenant_id}' ORDER BY 1"
     assert target.ask(mine, collection.tenant_id) == [("new",), ("old",)]
+
+
+@pytest.mark.parametrize("heard", [True, False])
+def test_whoever_takes_writes_is_one_where_the_last_answer_is_lost(
+    target: Target, collection: Collection, ingest: Put, heard: bool
+) -> None:
+    if target.clustered:
+        pytest.skip("its coordinator is a PostgreSQL as well, and has no socket that a test may stand before")
+    ingest(collection, "The harbour is here.")
+    found = urlsplit(target.url)
+    [directory] = parse_qs(found.query)["host"]
+    way = Severed(f"{directory}/.s.PGSQL.5432", heard=heard)
+    try:
+        severed = Target(target.url.replace(quote(directory, safe=""), quote(way.host, safe="")), **target.environment)
+        severed.environment["DATABASE_URL"] = severed.url
+        said = severed.copy("--final", refused="" if heard else "the source takes writes again")
+    finally:
+        way.close()
+    with psycopg.connect(SOURCE) as session, psycopg.connect(target.url) as there:
+        closed = [
+            bool(each.execute(SETTING.replace("'ragsite'", "current_database()")).fetchone())
+            for each in (session, there)
+        ]
+    assert closed == ([True, False] if heard else [False, True]), said
+    if not heard:
+        target.copy("--final")
+    target.copy("--verify")
 
 
 def test_ctrl_c_ends_a_round_whose_threads_wait(target: Target, collection: Collection, ingest: Put) -> None:

@@ -16,10 +16,10 @@ from apps.access.cutoff import CutOff, cut_off
 from .. import spaces
 from ..models import EmbeddingSpace
 from . import SOURCE, TARGET, indexes, standstill, tables
-from .errors import CannotCopy
+from .errors import CannotCopy, Unknown
 from .parts import Part, Tally, ask, boundaries, counts, do, grouped, settle, unlike, until, windows, written
 from .tables import Table
-from .threshold import Mark, lift_wall, opened, read_mark, refuse_writes, take_writes
+from .threshold import Mark, is_kept, lift_wall, opened, read_mark, refuse_writes, take_writes
 
 FEWEST_KEYS, MOST_WINDOWS = 32, 4_096  # of a window, in which rows are counted
 ROWS_AT_ONCE = 5_000  # of a table, about, in a transaction of the first round
@@ -39,7 +39,7 @@ def copy(*, streams: int, told: Told) -> Tally:
 def hand_over(*, streams: int, told: Told, longest: float) -> float:
     """Stop the source's writers, as late as possible, and copy the rest, for `longest` seconds at most, whatever hangs.
     Returns for how many seconds nobody could write until both were the same; they stay stopped. Raises CannotCopy, and
-    lets them write again then."""
+    lets them write again then; but for Unknown."""
     with opened() as mark:
         for _ in range(MOST_ROUNDS):
             began = time.monotonic()
@@ -53,11 +53,9 @@ def hand_over(*, streams: int, told: Told, longest: float) -> float:
             told("the source takes no writes any more")
             with until(end):
                 _round(mark, streams, told, end)
-            mark.handed_over = True
-            # The commit itself is not cut off: nobody would know then which of both takes writes.
-            with transaction.atomic(using=TARGET), until(end):
-                mark.keep()
-                take_writes()
+            _take_over(mark, end)
+        except Unknown:
+            raise
         except BaseException as error:
             connections[SOURCE].close()  # it may have been cut off
             standstill.reopen()
@@ -69,6 +67,20 @@ def hand_over(*, streams: int, told: Told, longest: float) -> float:
                 ) from error
             raise
         return time.monotonic() - began
+
+
+def _take_over(mark: Mark, end: float) -> None:
+    """Keep that everything is here, and take writes. Raises Unknown where nobody can tell whether this was done."""
+    mark.handed_over, asked = True, False
+    try:
+        with transaction.atomic(using=TARGET):
+            with until(end):
+                mark.keep()
+                take_writes()
+            asked = True  # from here on nothing is cut off: it would be left to chance who takes writes
+    except BaseException:
+        if not asked or not is_kept(mark):
+            raise
 
 
 def verify(*, streams: int, told: Told) -> Tally:

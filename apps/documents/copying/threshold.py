@@ -13,7 +13,7 @@ from django.db import DatabaseError, connections, transaction
 
 from ..engines import engine_for
 from . import SOURCE, TARGET, tables
-from .errors import CannotCopy
+from .errors import CannotCopy, Unknown
 from .parts import ask, do, until
 
 LOCK = 0x636F7079  # any number that nobody else takes
@@ -49,6 +49,20 @@ class Mark:
 def read_mark() -> Mark | None:
     [(text,)] = ask(TARGET, "SELECT obj_description('django_migrations'::regclass, 'pg_class')")
     return Mark(**json.loads(text)) if text else None
+
+
+def is_kept(mark: Mark) -> bool:
+    """After a commit whose answer was lost: was it done? Raises Unknown."""
+    connections[TARGET].close()
+    try:
+        with until(time.monotonic() + TIDY_SECONDS):
+            ask(TARGET, "SELECT pg_advisory_lock(%s)", [LOCK])  # when the session of the commit has come to its end
+            return read_mark() == mark
+    except DatabaseError as error:
+        raise Unknown(
+            "the last answer was lost, and it is not known whether this database takes writes now: the source takes"
+            " none. Run --final again"
+        ) from error
 
 
 @contextmanager
