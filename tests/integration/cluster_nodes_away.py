@@ -61,11 +61,15 @@ def _whole() -> bool:
 @pytest.fixture
 def harbour(collection: Collection, ingest: Put) -> list[Accepted]:
     """No two of these are as near to a question as each other: of equals another one may be shown each time."""
+
+    def said(number: int, word: str) -> str:
+        return " ".join([str(number), *(f"{word}{other}" for other in range(number))])
+
     return [
         ingest(
             collection,
-            f"# Berth {number}\n\nThe harbour opens at {number}{' bells' * number}.\n\n"
-            f"# Rest\n\nNothing is said of ship {number}{' again' * number}.",
+            f"# Berth {number}\n\nThe harbour opens at {said(number, 'bell')}.\n\n"
+            f"# Rest\n\nNothing is said of ship {said(number, 'again')}.",
             source_uri=f"n{number}",
             metadata={"even": number % 2 == 0},
             media_type="text/markdown",
@@ -142,6 +146,8 @@ def test_what_is_asked_of_each_node_is_what_is_asked_of_all(
             nodes._away.clear()
             assert parts.partial == {"shards": sum(each.shards for each in holders) + 8, "unavailable": 8}
             assert len(parts.hits) == len(whole.hits)
+            if mode == "dense" and not values:
+                assert len({hit.score for hit in whole.hits[:DOCUMENTS]}) == DOCUMENTS, "of equals another may be shown"
             if counted:
                 assert parts.hits == whole.hits
             elif "k" not in values:
