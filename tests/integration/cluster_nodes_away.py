@@ -16,10 +16,11 @@ from django.test import override_settings
 
 from apps.access import nodes, tenancy
 from apps.access.problems import Problem, as_problem
-from apps.documents import tasks
+from apps.documents import lexicon, tasks
 from apps.documents.accept import Accepted
 from apps.documents.engines import engine_for
 from apps.documents.models import Collection, Document, IngestionJob
+from apps.retrieval import lexical
 from apps.retrieval.filters import compile_filter
 from apps.retrieval.search import search
 from apps.retrieval.types import SearchQuery, SearchResult
@@ -59,10 +60,16 @@ def _whole() -> bool:
 
 @pytest.fixture
 def harbour(collection: Collection, ingest: Put) -> list[Accepted]:
+    """No two of these are as near to a question as each other: of equals another one may be shown each time."""
+
+    def said(number: int, word: str) -> str:
+        return " ".join([str(number), *(f"{word}{other}" for other in range(number))])
+
     return [
         ingest(
             collection,
-            f"# Berth {number}\n\nThe harbour opens at {number}.\n\n# Rest\n\nNothing is said of ship {number}.",
+            f"# Berth {number}\n\nThe harbour opens at {said(number, 'bell')}.\n\n"
+            f"# Rest\n\nNothing is said of ship {said(number, 'again')}.",
             source_uri=f"n{number}",
             metadata={"even": number % 2 == 0},
             media_type="text/markdown",
@@ -101,17 +108,31 @@ def counted(client: Any) -> float:
 
 
 @pytest.mark.parametrize("indexed", [False, True], ids=["exactly", "through the index"])
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("mode", "counted"),
+    [("dense", True), ("lexical", True), ("hybrid", True), ("lexical", False), ("hybrid", False)],
+)
 def test_what_is_asked_of_each_node_is_what_is_asked_of_all(
-    collection: Collection, harbour: list[Accepted], monkeypatch: pytest.MonkeyPatch, mode: str, indexed: bool
+    collection: Collection,
+    harbour: list[Accepted],
+    monkeypatch: pytest.MonkeyPatch,
+    mode: str,
+    counted: bool,
+    indexed: bool,
 ) -> None:
-    """Nothing is away, and each node is asked nevertheless."""
+    """Nothing is away, and each node is asked nevertheless. Where the collection's words are not counted, each node
+    weighs them by what it has (docs/search.md): then only what is found can be compared, not which of it is best."""
+    if counted:
+        monkeypatch.setattr(lexical, "PLANNED_CHUNKS", 0)
+        assert lexicon.count(tenant_id=collection.tenant_id, collection_id=collection.id)
     with tenancy.scope(collection.tenant_id):
         holders = nodes.holders()
     nobody = nodes.Node("127.0.0.1", 1, 8)
     with override_settings(EXACT_SCAN_ROWS=0 if indexed else 5_000):
+        every = {hit.chunk_id for hit in found(collection, mode=mode).hits}
         for values in (
             {},
+            {"k": 5},
             {"filter": compile_filter({"metadata.even": True})},
             {"diversify": 0.5, "k": 5},
             {"expand": 1},
@@ -125,10 +146,14 @@ def test_what_is_asked_of_each_node_is_what_is_asked_of_all(
             nodes._away.clear()
             assert parts.partial == {"shards": sum(each.shards for each in holders) + 8, "unavailable": 8}
             assert len(parts.hits) == len(whole.hits)
-            if mode == "dense":
+            if mode == "dense" and not values:
+                assert len({hit.score for hit in whole.hits[:DOCUMENTS]}) == DOCUMENTS, "of equals another may be shown"
+            if counted:
                 assert parts.hits == whole.hits
-            elif "k" not in values:  # words of so few chunks are weighed by what each node has: another order
+            elif "k" not in values:
                 assert {hit.chunk_id for hit in parts.hits} == {hit.chunk_id for hit in whole.hits}
+            else:
+                assert {hit.chunk_id for hit in parts.hits} <= every
 
 
 @pytest.mark.parametrize("mode", MODES)

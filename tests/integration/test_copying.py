@@ -3,14 +3,19 @@ killed. From the tests' PostgreSQL to another number of partitions and, with CIT
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
+from urllib.parse import parse_qs, quote, urlsplit
 from uuid import UUID, uuid4
 
 import httpx
@@ -29,7 +34,9 @@ from ragsite.embedded import paths
 from ragsite.embedded.bootstrap import bootstrap
 from tests.conftest import DATA, make_collection
 from tests.support.asking import ask
+from tests.support.node import Node
 from tests.support.processes import ROOT, Process, Server, wait_for
+from tests.support.severed import Severed
 
 Put = Callable[..., Accepted]
 CLUSTER = os.environ.get("CITUS_DATABASE_URL", "")
@@ -41,6 +48,7 @@ SETTING = (
 )
 WRITING = "-c default_transaction_read_only=off"  # also where only the copying may
 WORDS = ("harbour", "lantern", "granite", "meadow")
+SEARCH_SECONDS = 3.0  # of a machine that does much else
 PLAIN = 12_000  # documents beside the others, so that there are several parts to copy
 
 
@@ -185,6 +193,38 @@ class Writer:
                 assert got.json()["code"] == "database_unavailable", got.text
 
 
+class Searcher:
+    """Searches over HTTP all the while, from several clients; what went wrong, and how long the longest took."""
+
+    def __init__(self, web: Server, key: str, expected: str) -> None:
+        self.web, self.key, self.expected = web, key, expected
+        self.answered = itertools.count()
+        self.wrong: list[str] = []
+        self.longest = 0.0
+        self.stopped = threading.Event()
+        self.threads = [threading.Thread(target=self._search, args=[number]) for number in range(3)]
+
+    def __enter__(self) -> Searcher:
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stopped.set()
+        for thread in self.threads:
+            thread.join()
+
+    def _search(self, number: int) -> None:
+        modes = itertools.cycle(("dense", "lexical", "hybrid"))
+        with self.web.client(self.key) as client:
+            while not self.stopped.is_set():
+                at, began = next(self.answered), time.monotonic()
+                got = client.post("/api/v1/search", json={"query": f"harbour {at}", "mode": next(modes), "k": 1})
+                self.longest = max(self.longest, time.monotonic() - began)
+                if got.status_code != 200 or self.expected not in got.text:
+                    self.wrong.append(got.text)
+
+
 def _plain(collection: Collection) -> None:
     with tenancy.scope(collection.tenant_id), connection.cursor() as cursor:
         cursor.execute(
@@ -279,6 +319,21 @@ def test_an_installation_moves_while_it_is_written_to_and_loses_nothing(
             "mode": "write_through",
         }
         assert client.post("/api/v1/documents", json=new).json()["state"] == "live"
+
+
+def test_searches_of_the_source_go_on_while_its_writers_are_stopped(
+    target: Target, collection: Collection, web: Server, api_key: str, ingest: Put
+) -> None:
+    ingest(collection, "The harbour is here.")
+    target.copy()
+    with Searcher(web, api_key, "The harbour is here.") as searcher:
+        wait_for(lambda: next(searcher.answered) > 100, what="a hundred searches")
+        said = target.copy("--final")
+        before = next(searcher.answered)
+        wait_for(lambda: next(searcher.answered) > before + 100, what="a hundred more")
+    # One that takes its session from the pool in the moment in which that is ended.
+    assert len(searcher.wrong) <= 2, (searcher.wrong, said)
+    assert searcher.longest < SEARCH_SECONDS
 
 
 def test_what_is_not_the_same_is_named_and_can_be_repaired(target: Target, tenant: Tenant, ingest: Put) -> None:
@@ -382,6 +437,100 @@ def test_the_writers_go_on_where_the_last_round_cannot_tell_of_itself(
     with psycopg.connect(SOURCE) as session:
         assert session.execute(SETTING).fetchone() is None
     target.copy("--final")
+
+
+@contextmanager
+def _held_up(target: Target, how: str) -> Iterator[None]:
+    """The target does not get on: a table is locked, or a worker or the coordinator of the cluster hangs."""
+    if how == "lock":
+        with psycopg.connect(target.url, options=WRITING) as session:
+            session.execute("LOCK TABLE documents_document IN ACCESS EXCLUSIVE MODE")
+            yield
+        return
+    of = f"(groupid = 0) = {how == 'coordinator'}"
+    node = Node(*target.ask(f"SELECT nodename, nodeport FROM pg_dist_node WHERE {of} LIMIT 1")[0])
+    if node.pid is None:
+        pytest.skip("the cluster's nodes are not on this machine")
+    node.hang()
+    try:
+        yield
+    finally:
+        node.go_on()
+
+
+@pytest.mark.parametrize("how", ["lock", "worker", "coordinator"])
+def test_the_writers_go_on_when_the_target_does_not_get_on(
+    target: Target, collection: Collection, client: httpx.Client, ingest: Put, how: str
+) -> None:
+    if how != "lock" and not target.clustered:
+        pytest.skip("one Postgres has no nodes")
+    ingest(collection, "The harbour is here.", source_uri="old")
+    target.copy()
+    target.copy("--max-stop-seconds", "9", refused="goes with --final")
+    target.copy("--final", "--max-stop-seconds", "0", refused="more than 0")
+    command = ("manage", "copy-from", SOURCE, "--final", "--max-stop-seconds", "3")
+    new = {"collection": "docs", "source_uri": "new", "text": "The lantern is new."}
+    with (
+        psycopg.connect(SOURCE, autocommit=True) as session,
+        Process(DATA, "held-up", *command, **target.environment) as final,
+    ):
+        wait_for(lambda: session.execute(SETTING).fetchone(), what="the writers to be stopped", every=0.005)
+        os.killpg(final.process.pid, signal.SIGSTOP)  # so that it is held up in time
+        with _held_up(target, how):
+            os.killpg(final.process.pid, signal.SIGCONT)
+            assert final.process.wait(60) == 1, "it waits for ever"
+            said = final.log.read_text()
+            assert "the source takes writes again" in said and "within 3 s" in said and "Traceback" not in said, said
+            assert session.execute(SETTING).fetchone() is None
+            assert client.post("/api/v1/documents", json=new).status_code == 202
+    target.copy("--final")
+    assert not target.unwalled
+    target.copy("--verify")
+    mine = f"SELECT source_uri FROM documents_document WHERE tenant_id = '{collection.tenant_id}' ORDER BY 1"
+    assert target.ask(mine, collection.tenant_id) == [("new",), ("old",)]
+
+
+@pytest.mark.parametrize("heard", [True, False])
+def test_whoever_takes_writes_is_one_where_the_last_answer_is_lost(
+    target: Target, collection: Collection, ingest: Put, heard: bool
+) -> None:
+    if target.clustered:
+        pytest.skip("its coordinator is a PostgreSQL as well, and has no socket that a test may stand before")
+    ingest(collection, "The harbour is here.")
+    found = urlsplit(target.url)
+    [directory] = parse_qs(found.query)["host"]
+    way = Severed(f"{directory}/.s.PGSQL.5432", heard=heard)
+    try:
+        severed = Target(target.url.replace(quote(directory, safe=""), quote(way.host, safe="")), **target.environment)
+        severed.environment["DATABASE_URL"] = severed.url
+        said = severed.copy("--final", refused="" if heard else "the source takes writes again")
+    finally:
+        way.close()
+    with psycopg.connect(SOURCE) as session, psycopg.connect(target.url) as there:
+        closed = [
+            bool(each.execute(SETTING.replace("'ragsite'", "current_database()")).fetchone())
+            for each in (session, there)
+        ]
+    assert closed == ([True, False] if heard else [False, True]), said
+    if not heard:
+        target.copy("--final")
+    target.copy("--verify")
+
+
+def test_ctrl_c_ends_a_round_whose_threads_wait(target: Target, collection: Collection, ingest: Put) -> None:
+    ingest(collection, "The harbour is here.", source_uri="old")
+    target.copy()
+    ingest(collection, "The lantern is new.", source_uri="new")
+    waits = "SELECT 1 FROM pg_locks WHERE NOT granted AND relation = 'documents_document'::regclass"
+    with psycopg.connect(target.url, options=WRITING) as session:
+        session.execute("LOCK TABLE documents_document IN ACCESS EXCLUSIVE MODE")
+        with target.begin_copy("interrupted") as copy:
+            wait_for(lambda: target.ask(waits), what="the round to wait for the lock")
+            copy.process.send_signal(signal.SIGINT)
+            assert copy.process.wait(30) != 0
+        session.rollback()
+    target.copy("--final")
+    target.copy("--verify")
 
 
 @pytest.mark.parametrize("restored", [{"started": "978307200.000000"}, {"compared": 2**30}])

@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import httpx
 import pytest
+from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.db import connection, connections
@@ -29,7 +30,8 @@ from apps.documents.models import Collection, Document, EmbeddingSpace, SpaceBui
 from apps.retrieval import search as searching
 from apps.retrieval.search import search
 from apps.retrieval.types import SearchQuery, SearchResult
-from tests.conftest import make_collection
+from tests.conftest import DATA, make_collection
+from tests.support.processes import Server
 
 Ingest = Callable[..., Accepted]
 PARAGRAPHS = [
@@ -299,6 +301,38 @@ def test_a_second_model_that_fails_later_fails_no_document(
     assert again().state == "done"
     assert _coverage(collection, served) == (chunks, chunks)
     _promote(collection, served)
+
+
+def test_a_write_that_waits_until_it_is_live_is_live_by_the_first_model_where_the_second_fails(
+    collection: Collection, served: EmbeddingSpace, ingest: Ingest, client: httpx.Client, api_key: str
+) -> None:
+    """One web server does not know where the second model is, another finds it out of order."""
+    first = ingest(collection, "The gate is red.", source_uri="a").document
+    _build(collection, served)
+    Model.broken = True
+    wrote = {"collection": collection.slug, "mode": "write_through"}
+    with Server(DATA, EMBEDDING_URL=settings.EMBEDDING_URL) as other, other.client(api_key) as others:
+        for number, each in enumerate((client, others)):
+            for uri in ("a", f"new {number}"):  # of one there is a version that has vectors in both
+                text = f"The crane of {uri} has the number {number}."
+                got = each.post("/api/v1/documents", json=wrote | {"source_uri": uri, "text": text})
+                assert (got.status_code, got.json()["state"]) == (201, "live"), got.text
+                found = each.post("/api/v1/search", json={"query": text, "mode": "dense", "k": 1}).json()["results"]
+                assert [hit["text"] for hit in found] == [text]
+    with tenancy.scope(collection.tenant_id):
+        document = Document.objects.get(id=first.id)
+        assert (document.live_version, document.error) == (3, None)
+    chunks, there = _coverage(collection, served)
+    assert (chunks, there) == (5, 1)
+    Model.broken = False
+    with tenancy.scope(collection.tenant_id):
+        build = SpaceBuild.objects.get(space=served)
+        assert build.state == "running"
+        SpaceBuild.objects.filter(id=build.id).update(lease_until=None)
+    assert second_space.work(tenant_id=collection.tenant_id, build_id=build.id)
+    assert _coverage(collection, served) == (chunks, chunks)
+    _promote(collection, served)
+    assert _texts(_find(collection, "The crane of a has the number 1."))[0] == "The crane of a has the number 1."
 
 
 def test_a_build_looks_again_for_what_was_published_without_a_vector_behind_it(

@@ -206,3 +206,18 @@ def test_what_no_snapshot_has_read_is_unexpected(tenant: Tenant) -> None:
         raise KeyError
     with tenancy.snapshot(tenant.id):  # and nothing is expected any more
         assert slugs() == []
+
+
+def test_a_session_that_was_ended_is_as_if_nothing_had_been_read(collection: Collection, tenant: Tenant) -> None:
+    """The search begins anew then, in another session."""
+
+    def ended() -> None:
+        with _expecting(tenant, tenant.name), tenancy.snapshot(tenant.id):
+            with psycopg.connect(**connection.get_connection_params(), autocommit=True) as other:
+                other.execute("SELECT pg_terminate_backend(%s, 5000)", [connection.connection.info.backend_pid])
+            slugs()
+
+    with pytest.raises(tenancy.Unexpected):
+        ended()
+    with tenancy.snapshot(tenant.id):
+        assert slugs()

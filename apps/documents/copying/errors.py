@@ -7,3 +7,7 @@ class CannotCopy(Exception):
 
 class Differs(CannotCopy):
     """What was copied is not what was read."""
+
+
+class Unknown(CannotCopy):
+    """Everything was copied, and the answer was lost whether this database takes writes now."""

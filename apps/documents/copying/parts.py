@@ -6,12 +6,15 @@ no order and which a cluster adds up where the rows are.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from django.db import connections, transaction
+
+from apps.access.cutoff import within
 
 from . import SOURCE, TARGET
 from .errors import Differs
@@ -68,6 +71,19 @@ def do(alias: str, statement: str, parameters: Sequence[Any] = ()) -> int:
     with connections[alias].cursor() as cursor:
         cursor.execute(statement, parameters)
         return cursor.rowcount
+
+
+@contextmanager
+def until(end: float | None) -> Iterator[None]:
+    """At this time (time.monotonic), if any, this thread's sessions of both databases are cut off. Raises CutOff."""
+    if end is None:
+        yield
+        return
+    with ExitStack() as limits:
+        for alias in (SOURCE, TARGET):
+            connections[alias].ensure_connection()
+            limits.enter_context(within(connections[alias].connection, end - time.monotonic()))
+        yield
 
 
 @contextmanager

@@ -8,15 +8,18 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import psycopg
 from django.db import connections, transaction
+
+from apps.access.cutoff import CutOff, cut_off
 
 from .. import spaces
 from ..models import EmbeddingSpace
 from . import SOURCE, TARGET, indexes, standstill, tables
-from .errors import CannotCopy
-from .parts import Part, Tally, ask, boundaries, counts, do, grouped, settle, unlike, windows, written
+from .errors import CannotCopy, Unknown
+from .parts import Part, Tally, ask, boundaries, counts, do, grouped, settle, unlike, until, windows, written
 from .tables import Table
-from .threshold import Mark, lift_wall, opened, read_mark, refuse_writes, take_writes
+from .threshold import Mark, is_kept, lift_wall, opened, read_mark, refuse_writes, take_writes
 
 FEWEST_KEYS, MOST_WINDOWS = 32, 4_096  # of a window, in which rows are counted
 ROWS_AT_ONCE = 5_000  # of a table, about, in a transaction of the first round
@@ -33,9 +36,10 @@ def copy(*, streams: int, told: Told) -> Tally:
         return _round(mark, streams, told)
 
 
-def hand_over(*, streams: int, told: Told) -> float:
-    """Stop the source's writers, as late as possible, and copy the rest. Returns for how many seconds nobody could
-    write until both were the same; they stay stopped. Raises CannotCopy, and lets them write again then."""
+def hand_over(*, streams: int, told: Told, longest: float) -> float:
+    """Stop the source's writers, as late as possible, and copy the rest, for `longest` seconds at most, whatever hangs.
+    Returns for how many seconds nobody could write until both were the same; they stay stopped. Raises CannotCopy, and
+    lets them write again then; but for Unknown."""
     with opened() as mark:
         for _ in range(MOST_ROUNDS):
             began = time.monotonic()
@@ -44,18 +48,39 @@ def hand_over(*, streams: int, told: Told) -> float:
                 break
         began = time.monotonic()
         standstill.stop()
+        end = time.monotonic() + longest
         try:
             told("the source takes no writes any more")
-            _round(mark, streams, told)
-            mark.handed_over = True
-            with transaction.atomic(using=TARGET):
-                mark.keep()
-                take_writes()
-        except BaseException:
+            with until(end):
+                _round(mark, streams, told, end)
+            _take_over(mark, end)
+        except Unknown:
+            raise
+        except BaseException as error:
+            connections[SOURCE].close()  # it may have been cut off
             standstill.reopen()
             told("the source takes writes again")
+            if isinstance(error, CutOff):
+                raise CannotCopy(
+                    f"what was left was not copied within {longest:g} s (--max-stop-seconds): does a node hang, or"
+                    " does a session hold a lock? Run --final again"
+                ) from error
             raise
         return time.monotonic() - began
+
+
+def _take_over(mark: Mark, end: float) -> None:
+    """Keep that everything is here, and take writes. Raises Unknown where nobody can tell whether this was done."""
+    mark.handed_over, asked = True, False
+    try:
+        with transaction.atomic(using=TARGET):
+            with until(end):
+                mark.keep()
+                take_writes()
+            asked = True  # from here on nothing is cut off: it would be left to chance who takes writes
+    except BaseException:
+        if not asked or not is_kept(mark):
+            raise
 
 
 def verify(*, streams: int, told: Told) -> Tally:
@@ -105,7 +130,8 @@ def reopen(*, streams: int, told: Told, discard: bool = False) -> None:
 # --- one round ---------------------------------------------------------------------------------------------------
 
 
-def _round(mark: Mark, streams: int, told: Told) -> Tally:
+def _round(mark: Mark, streams: int, told: Told, end: float | None = None) -> Tally:
+    """end: as for `until`, of its threads."""
     began = time.monotonic()
     [(horizon, started)] = ask(
         SOURCE,
@@ -124,11 +150,11 @@ def _round(mark: Mark, streams: int, told: Told) -> Tally:
     indexes.keep_lists()
     _keep_counting(others)
     if since is None:
-        tally.add(_each(of_documents, _all_parts(of_documents), streams, told))
+        tally.add(_each(of_documents, _all_parts(of_documents), streams, told, end))
         for table in [*of_documents, *others]:
             do(TARGET, f'VACUUM (ANALYZE) "{table.name}"')
     else:
-        tally.add(_since(of_documents, since, streams, told))
+        tally.add(_since(of_documents, since, streams, told, end))
     indexes.bring_back(told)
     mark.compared, mark.started = horizon, started
     mark.keep()
@@ -139,15 +165,15 @@ def _round(mark: Mark, streams: int, told: Told) -> Tally:
     return tally
 
 
-def _since(of_documents: Sequence[Table], since: int, streams: int, told: Told) -> Tally:
+def _since(of_documents: Sequence[Table], since: int, streams: int, told: Told, end: float | None) -> Tally:
     """What was written, document by document; then, window by window, of which there are not as many rows still."""
     bounds = _bounds(of_documents[0])
     seen = {table: written(table, bounds, since) for table in of_documents}
     keys = {key for _, by_window in seen.values() for found in by_window.values() for key in found}
-    tally = _each(of_documents, grouped(keys), streams, told)
+    tally = _each(of_documents, grouped(keys), streams, told, end)
     gone = set().union(*(unlike(there, counts(table, bounds)) for table, (there, _) in seen.items()))
     every = windows(bounds)
-    tally.add(_each(of_documents, [every[at] for at in sorted(gone)], streams, told))
+    tally.add(_each(of_documents, [every[at] for at in sorted(gone)], streams, told, end))
     return tally
 
 
@@ -180,18 +206,30 @@ def _all_parts(of_documents: Sequence[Table]) -> list[Part]:
 
 
 def _each(
-    of_documents: Sequence[Table], parts: Sequence[Part], streams: int, told: Told, *, only_compare: bool = False
+    of_documents: Sequence[Table],
+    parts: Sequence[Part],
+    streams: int,
+    told: Told,
+    end: float | None = None,
+    *,
+    only_compare: bool = False,
 ) -> Tally:
-    """Settle the parts, each for all tables of documents, by several threads with sessions of their own."""
+    """Settle the parts, each for all tables of documents, by several threads with sessions of their own. end: as
+    for `until`."""
     total, done, began, told_at = Tally(), 0, time.monotonic(), time.monotonic()
     left, lock = iter(parts), threading.Lock()
+    sessions: list[psycopg.Connection] = []
 
     def settled(part: Part) -> Tally:
-        return settle(of_documents, lambda: {table.name: [part] for table in of_documents}, only_compare=only_compare)
+        with until(end):
+            return settle(of_documents, lambda: {each.name: [part] for each in of_documents}, only_compare=only_compare)
 
     def work() -> None:
         nonlocal done, told_at
         try:
+            for alias in (SOURCE, TARGET):
+                connections[alias].ensure_connection()
+                sessions.append(connections[alias].connection)
             while True:
                 with lock:
                     part = next(left, None)
@@ -217,6 +255,8 @@ def _each(
         except BaseException:
             with lock:
                 left = iter(())
+            for session in sessions:
+                cut_off(session)  # nothing of its part will be kept, and it may wait for a node that hangs
             raise
     return total
 

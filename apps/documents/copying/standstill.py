@@ -22,6 +22,8 @@ FROM pg_stat_activity s JOIN pg_roles r ON r.oid = s.usesysid
 WHERE s.datname = current_database() AND s.backend_type = 'client backend' AND NOT r.rolsuper
   AND s.application_name <> %s AND s.backend_start < %s
 """
+#: The one of those to end first: it does nothing, or has written. A pool gives out last what has come to rest last.
+RESTING = OTHERS + "AND (s.state = 'idle' OR s.backend_xid IS NOT NULL) ORDER BY s.state_change DESC LIMIT 1"
 #: Without the first the sessions of others show neither name nor time, and none would seem to be left.
 RIGHTS = "SELECT r FROM unnest('{pg_read_all_stats, pg_signal_backend}'::name[]) r WHERE NOT pg_has_role(r, 'USAGE')"
 #: Roles whose own setting comes before the database's: their sessions would write on.
@@ -32,6 +34,7 @@ WHERE s.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_
   AND split_part(each, '=', 1) = 'default_transaction_read_only'
   AND lower(split_part(each, '=', 2)) NOT IN ('on', 'true', 'yes', '1')
 """
+PATIENCE = 3.0  # s, in which a search comes to its end
 SECONDS = 30.0
 
 
@@ -71,14 +74,16 @@ def _set(what: str) -> None:
 
 
 def _end_sessions() -> None:
-    """Of all who are bound by the wall, begun before now. Looked at twice: one that is just beginning is not listed
-    yet."""
+    """Of all who are bound by the wall, begun before now. Who reads may come to an end, for a while. Looked at twice:
+    one that is just beginning is not listed yet."""
     [(now,)] = ask(SOURCE, "SELECT clock_timestamp()")
-    until, quiet = time.monotonic() + SECONDS, 0
+    began, quiet = time.monotonic(), 0
     while quiet < 2:
-        ask(SOURCE, "SELECT pg_terminate_backend(s.pid) " + OTHERS, [NAME, now])
-        time.sleep(0.2)
+        waited = time.monotonic() - began
+        some = RESTING if waited < PATIENCE else OTHERS
+        ask(SOURCE, f"SELECT pg_terminate_backend(pid) FROM (SELECT s.pid {some}) ended", [NAME, now])  # noqa: S608
         left = ask(SOURCE, "SELECT count(*) " + OTHERS, [NAME, now])[0][0]
         quiet = quiet + 1 if not left else 0
-        if time.monotonic() > until:
+        if waited > SECONDS:
             raise CannotCopy(f"{left} sessions of the source do not end")
+        time.sleep(0.005 if left else 0.2)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 
 from django.conf import settings
-from django.db import connections, transaction
+from django.db import DatabaseError, connections, transaction
 
 from ..engines import engine_for
 from . import SOURCE, TARGET, tables
-from .errors import CannotCopy
-from .parts import ask, do
+from .errors import CannotCopy, Unknown
+from .parts import ask, do, until
 
 LOCK = 0x636F7079  # any number that nobody else takes
+TIDY_SECONDS = 10.0  # for the wall, after a failure; where this database does not answer, the next call puts it up
 BYPASSES = "SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user"
 WALLED = """
 SELECT relname FROM pg_class
@@ -49,6 +51,20 @@ def read_mark() -> Mark | None:
     return Mark(**json.loads(text)) if text else None
 
 
+def is_kept(mark: Mark) -> bool:
+    """After a commit whose answer was lost: was it done? Raises Unknown."""
+    connections[TARGET].close()
+    try:
+        with until(time.monotonic() + TIDY_SECONDS):
+            ask(TARGET, "SELECT pg_advisory_lock(%s)", [LOCK])  # when the session of the commit has come to its end
+            return read_mark() == mark
+    except DatabaseError as error:
+        raise Unknown(
+            "the last answer was lost, and it is not known whether this database takes writes now: the source takes"
+            " none. Run --final again"
+        ) from error
+
+
 @contextmanager
 def opened(*, again: bool = False) -> Iterator[Mark]:
     """For a block that copies or compares, alone. again: also after everything was handed over. Raises CannotCopy."""
@@ -65,9 +81,13 @@ def opened(*, again: bool = False) -> Iterator[Mark]:
         if not mark.handed_over:
             refuse_writes()
         yield mark
-    finally:
-        _put_wall_up()
-        ask(TARGET, "SELECT pg_advisory_unlock(%s)", [LOCK])
+    except BaseException:
+        connections[TARGET].close()  # it may have been cut off; the lock goes with it
+        with suppress(DatabaseError), until(time.monotonic() + TIDY_SECONDS):
+            _put_wall_up()
+        raise
+    _put_wall_up()
+    ask(TARGET, "SELECT pg_advisory_unlock(%s)", [LOCK])
 
 
 def _check_both() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import RawDescriptionHelpFormatter
 from typing import Any
 
+import psycopg
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError, connections
@@ -14,6 +15,10 @@ from apps.documents.copying.errors import CannotCopy
 from ragsite import env
 
 NAMED = 5  # keys of a table that differ
+LONGEST = 600.0  # s, for which the source's writers are stopped
+WAITING = {"connect_timeout": 10}
+#: What waits for a lock ends when this process has gone away, or was cut off, and does not wait on with its own locks.
+NOTICING = "-c client_connection_check_interval=1s"
 
 
 class Command(BaseCommand):
@@ -21,7 +26,8 @@ class Command(BaseCommand):
 another number of partitions, to another server. Run `migrate` here first, and nothing else.
 
   copy-from URL            copies what is not the same yet; again, what has changed since; as often as you like
-  copy-from URL --final    stops the writers of the other database, copies the rest, and leaves them stopped
+  copy-from URL --final    stops the writers of the other database, copies the rest, and leaves them stopped; where
+                           that takes longer than --max-stop-seconds (600), they may write again
   copy-from URL --verify   compares all rows of both by checksums; exit status 1 where any differ
   copy-from URL --reopen   lets the other database take writes again, where this one has taken none meanwhile
                            (with --discard-target: also where it has, and gives them up)
@@ -42,6 +48,12 @@ URL is postgresql://ROLE@HOST/DATABASE of the other database; the role must be a
         ):
             act.add_argument(f"--{name}", action="store_true", help=told)
         parser.add_argument(
+            "--max-stop-seconds",
+            type=float,
+            metavar="N",
+            help=f"with --final: when the other takes writes again if the rest is not here ({LONGEST:g})",
+        )
+        parser.add_argument(
             "--discard-target", action="store_true", help="with --reopen: give up what this database has taken since"
         )
 
@@ -49,6 +61,11 @@ URL is postgresql://ROLE@HOST/DATABASE of the other database; the role must be a
         streams = max(1, options["streams"])
         if options["discard_target"] and not options["reopen"]:
             raise CommandError("--discard-target goes with --reopen")
+        longest = options["max_stop_seconds"]
+        if longest is not None and not options["final"]:
+            raise CommandError("--max-stop-seconds goes with --final")
+        if longest is not None and not longest > 0:
+            raise CommandError("--max-stop-seconds must be more than 0")
         try:
             self._connect(options["url"])
             if options["reopen"]:
@@ -57,12 +74,12 @@ URL is postgresql://ROLE@HOST/DATABASE of the other database; the role must be a
             elif options["verify"]:
                 self._verify(streams)
             elif options["final"]:
-                seconds = rounds.hand_over(streams=streams, told=self._tell)
+                seconds = rounds.hand_over(streams=streams, told=self._tell, longest=longest or LONGEST)
                 self._tell(f"everything is here; nobody could write for the last {seconds:.1f} s")
                 self._tell("start the application on this database now; until then the other one answers searches")
             else:
                 rounds.copy(streams=streams, told=self._tell)
-        except (CannotCopy, DatabaseError) as error:
+        except (CannotCopy, DatabaseError, psycopg.Error) as error:
             raise CommandError(str(error).strip())
         finally:
             if SOURCE in connections.settings:
@@ -73,11 +90,12 @@ URL is postgresql://ROLE@HOST/DATABASE of the other database; the role must be a
             found = env.database("URL", url)
         except ImproperlyConfigured as error:
             raise CommandError(str(error))
-        found["OPTIONS"] = found["OPTIONS"] | {"application_name": standstill.NAME}  # type: ignore[operator]
+        found["OPTIONS"] = WAITING | found["OPTIONS"] | {"application_name": standstill.NAME}  # type: ignore[operator]
         made = connections.configure_settings({"default": {}, SOURCE: found})
         connections.settings[SOURCE] = made[SOURCE]
         own = connections.settings[TARGET]["OPTIONS"]  # threshold.refuse_writes is for all others
-        own["options"] = f"{own.get('options', '')} -c default_transaction_read_only=off".strip()
+        own["options"] = f"{own.get('options', '')} -c default_transaction_read_only=off {NOTICING}".strip()
+        own.setdefault("connect_timeout", WAITING["connect_timeout"])
 
     def _verify(self, streams: int) -> None:
         tally = rounds.verify(streams=streams, told=self._tell)
