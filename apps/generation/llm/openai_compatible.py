@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import orjson
+
 from ..types import Delta, Task, Usage
 from .base import LLMError
 
@@ -67,24 +69,31 @@ class OpenAICompatibleLLM:
         """The completion's deltas; the last carries the server's usage and why it stopped."""
         usage: Usage | None = None
         reason: str | None = None
-        chunks: Any = None
+        asked: Any = None
+        response: Any = None
         loop = asyncio.get_running_loop()
         try:
             end = loop.time() + self._patience.total
             deadline = min(end, loop.time() + self._patience.first)
             async with asyncio.timeout_at(deadline):
-                chunks = await self._client().chat.completions.create(**await self._request(task))
-            iterator = aiter(chunks)
+                request = await self._request(task)
+                # The client's own objects of each chunk take ten times as long as all else that is done with it.
+                asked = self._client().chat.completions.with_streaming_response.create(**request)
+                response = await asked.__aenter__()
+            lines = aiter(response.iter_lines())
             while True:
                 async with asyncio.timeout_at(deadline):
-                    chunk = await anext(iterator, None)
-                if chunk is None:
+                    line = await anext(lines, None)
+                if line is None:
                     break
+                chunk = _chunk(line)
+                if chunk is None:
+                    continue
                 usage = _usage(chunk) or usage
                 for choice in _choices(chunk)[:1]:
-                    reason = choice.finish_reason or reason
-                    if choice.delta and choice.delta.content:
-                        yield Delta(choice.delta.content)
+                    reason = choice.get("finish_reason") or reason
+                    if text := (choice.get("delta") or {}).get("content"):
+                        yield Delta(text)
                         # From here: the reader's time is not the server's.
                         deadline = min(end, loop.time() + self._patience.next)
             if reason is None:
@@ -92,10 +101,10 @@ class OpenAICompatibleLLM:
         except LLMError:
             raise
         except Exception as error:
-            raise _as_llm_error(error, begun=chunks is not None) from None
+            raise _as_llm_error(error, begun=response is not None) from None
         finally:
-            if chunks is not None:
-                await asyncio.shield(chunks.close())
+            if asked is not None:
+                await asyncio.shield(asked.__aexit__(None, None, None))
         yield Delta(usage=usage, finish_reason=reason)
 
     async def _request(self, task: Task) -> dict[str, Any]:
@@ -126,16 +135,30 @@ class OpenAICompatibleLLM:
         return self._clients[loop]
 
 
-def _choices(chunk: Any) -> list[Any]:
-    found = getattr(chunk, "choices", None)
+def _chunk(line: str) -> dict[str, Any] | None:
+    """What a line of the stream says; None of one that says nothing. Raises LLMError."""
+    field, _, said = line.partition(":")
+    said = said.strip()
+    if field != "data" or said == "[DONE]":
+        return None
+    chunk = orjson.loads(said)
+    if not isinstance(chunk, dict):
+        raise LLMError("bad_response", "The language model sent something that is no completion.")
+    if chunk.get("error"):
+        raise LLMError("server_error", "The language model reported an error in its stream.")
+    return chunk
+
+
+def _choices(chunk: dict[str, Any]) -> list[dict[str, Any]]:
+    found = chunk.get("choices")
     if not isinstance(found, list):
         raise LLMError("bad_response", "The language model sent something that is no completion.")
     return found
 
 
-def _usage(chunk: Any) -> Usage | None:
-    found = getattr(chunk, "usage", None)
-    return Usage(int(found.prompt_tokens or 0), int(found.completion_tokens or 0)) if found else None
+def _usage(chunk: dict[str, Any]) -> Usage | None:
+    found = chunk.get("usage")
+    return Usage(int(found["prompt_tokens"] or 0), int(found["completion_tokens"] or 0)) if found else None
 
 
 def _as_llm_error(error: Exception, *, begun: bool = False) -> LLMError:
@@ -158,8 +181,6 @@ def _as_llm_error(error: Exception, *, begun: bool = False) -> LLMError:
             return LLMError("rejected", f"The language model rejects the request ({error.status_code}).")
         case openai.APIConnectionError():
             return broke if begun else LLMError("unreachable", "The language model cannot be reached.")
-        case openai.APIError():
-            return LLMError("server_error", "The language model reported an error in its stream.")
-        case ValueError() | TypeError() | AttributeError() | IndexError():
+        case ValueError() | TypeError() | AttributeError() | LookupError():
             return LLMError("bad_response", "The language model sent something that is no completion.")
     return broke
