@@ -16,8 +16,10 @@ import pytest
 from django.conf import settings
 from redis import Redis
 
+from apps.documents.embedding.openai_compatible import estimate_tokens
 from apps.generation.llm import FakeLLM, LLMError, OpenAICompatibleLLM, Patience, Upstream
 from apps.generation.llm import breaker as breakers
+from apps.generation.llm.allowance import Allowance
 from apps.generation.llm.breaker import Breaker
 from apps.generation.prompts import messages
 from apps.generation.types import Delta, Task
@@ -168,8 +170,29 @@ def test_more_than_may_are_refused_at_once_and_a_place_is_free_when_its_reader_l
     assert asyncio.run(crowd()) == ["busy", "written"]
 
 
+def test_no_more_is_asked_in_a_minute_than_may_be(database: None, served: FakeServer) -> None:
+    def limited(name: str, **of: int) -> Upstream:
+        allowance = Allowance(name, settings.REDIS_URL, **({"requests": 0, "tokens": 0} | of))
+        llm = OpenAICompatibleLLM(url=served.url, model="normal")
+        return Upstream(llm, Breaker(name, redis_client), places=9, first_seconds=5, allowance=allowance)
+
+    name = uuid4().hex
+    read(limited(name, requests=2))
+    read(limited(name, requests=2))  # another process's, by the same name
+    before = len(served.requests)
+    assert refused(limited(name, requests=2)) == "limited" and len(served.requests) == before
+    read(limited(uuid4().hex, requests=2))
+
+    prompt = sum(estimate_tokens(each["content"]) for each in TASK.messages)
+    name = uuid4().hex
+    read(limited(name, tokens=2 * prompt + 3))  # and 7 are written
+    assert refused(limited(name, tokens=2 * prompt + 3)) == "limited"
+    read(limited(uuid4().hex, tokens=prompt // 2))  # more than a whole minute's waits for an empty one
+
+
 def test_without_redis_the_server_is_asked(served: FakeServer) -> None:
     llm = OpenAICompatibleLLM(url=served.url, model="normal")
     nowhere = Breaker("x", lambda: Redis(port=9, socket_connect_timeout=0.2))
-    found = read(Upstream(llm, nowhere, places=1, first_seconds=5))
+    allowance = Allowance("x", "redis://127.0.0.1:9/0", requests=1, tokens=1)
+    found = read(Upstream(llm, nowhere, places=1, first_seconds=5, allowance=allowance))
     assert "".join(delta.text for delta in found) == "".join(NORMAL)

@@ -9,6 +9,7 @@ from django.conf import settings
 
 from apps.retrieval.query_vectors import redis_client
 
+from .allowance import Allowance
 from .base import LLM, LLMError
 from .breaker import Breaker
 from .extractive import ExtractiveLLM
@@ -39,4 +40,11 @@ def _upstream(url: str, model: str, api_key: str) -> Upstream:
     )
     llm = OpenAICompatibleLLM(url=url, model=model, api_key=api_key, patience=patience)
     name = hashlib.sha256(f"{url} {model}".encode()).hexdigest()[:16]  # a URL may hold a password
-    return Upstream(llm, Breaker(name, redis_client), places=settings.LLM_MAX_CONCURRENT, first_seconds=patience.first)
+    asked, written = settings.LLM_REQUESTS_PER_MINUTE, settings.LLM_TOKENS_PER_MINUTE
+    return Upstream(
+        llm,
+        Breaker(name, redis_client),
+        places=settings.LLM_MAX_CONCURRENT,
+        first_seconds=patience.first,
+        allowance=Allowance(name, settings.REDIS_URL, requests=asked, tokens=written) if asked or written else None,
+    )

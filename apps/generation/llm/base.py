@@ -12,8 +12,8 @@ class LLMError(Exception):
     """The model did not write an answer, or not all of it.
 
     `code` is a stable snake_case word for metrics and error events: timeout, unreachable, rate_limited, server_error,
-    unauthorized, rejected, cut_off, bad_response, empty; busy and open where the server was not asked. The message
-    never holds a prompt, a response body or an API key.
+    unauthorized, rejected, cut_off, bad_response, empty; busy, limited and open where the server was not asked. The
+    message never holds a prompt, a response body or an API key.
     """
 
     def __init__(self, code: str, message: str) -> None:

@@ -9,7 +9,10 @@ from contextlib import aclosing, contextmanager
 
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
+from apps.documents.embedding.openai_compatible import estimate_tokens
+
 from ..types import Delta, Task
+from .allowance import Allowance
 from .base import LLM, LLMError
 from .breaker import Breaker
 
@@ -26,11 +29,14 @@ class Upstream:
     open. What fails before its first token is tried again, all within `first_seconds`; after it a reader has seen the
     beginning, and nothing is tried again.
 
-    Raises LLMError: `busy` and `open` without asking the server.
+    Raises LLMError: `busy`, `limited` and `open` without asking the server.
     """
 
-    def __init__(self, llm: LLM, breaker: Breaker, *, places: int, first_seconds: float) -> None:
+    def __init__(
+        self, llm: LLM, breaker: Breaker, *, places: int, first_seconds: float, allowance: Allowance | None = None
+    ) -> None:
         self._llm, self._breaker, self._places, self._first = llm, breaker, places, first_seconds
+        self._allowance = allowance
         self._taken = 0
         self._lock = threading.Lock()  # a process may have several event loops
 
@@ -47,7 +53,12 @@ class Upstream:
 
     async def stream(self, task: Task) -> AsyncGenerator[Delta, None]:
         with self._place():
+            if self._allowance is not None:
+                await asyncio.to_thread(
+                    self._allowance.take, sum(estimate_tokens(each["content"]) for each in task.messages)
+                )
             probe = await self._breaker.admit()
+            written = 0
             try:
                 stream, first = await self._begun(task)
                 if probe:  # the others need not wait for the end
@@ -55,12 +66,16 @@ class Upstream:
                 async with aclosing(stream):
                     yield first
                     async for delta in stream:
+                        if delta.usage is not None:
+                            written = delta.usage.completion_tokens
                         yield delta
             except LLMError as error:
                 await (self._breaker.failed() if error.code in FAULTS else self._breaker.succeeded())
                 raise
             if not probe:
                 await self._breaker.succeeded()
+            if self._allowance is not None and written:
+                await asyncio.to_thread(self._allowance.add, written)
 
     async def _begun(self, task: Task) -> tuple[AsyncGenerator[Delta, None], Delta]:
         tries = AsyncRetrying(
