@@ -33,7 +33,7 @@ from apps.retrieval.freshness import search_fresh
 from apps.retrieval.metrics import QUERY_SECONDS
 from apps.retrieval.types import SearchQuery, SearchResult
 
-from . import answer_cache, metrics, prompts, routing
+from . import answer_cache, metrics, prompts, records, replays, routing
 from .llm import LLM, ExtractiveLLM, LLMError, configured
 from .records import SourcesChanged, finish
 from .types import AnswerRequest, Embed, Event, Task
@@ -47,7 +47,8 @@ ATTEMPTS = 3
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A question with its passages, ready to be written. started: time.perf_counter() when it came in."""
+    """A question with its passages, ready to be written. started: time.perf_counter() when it came in. replay_of: the
+    stored answer that the passages are of."""
 
     id: UUID
     tenant_id: UUID
@@ -56,6 +57,7 @@ class Prepared:
     found: SearchResult
     task: Task
     started: float
+    replay_of: UUID | None = None
 
 
 def answer(*, tenant_id: UUID, request: AnswerRequest) -> dict[str, Any]:
@@ -74,6 +76,38 @@ def answer(*, tenant_id: UUID, request: AnswerRequest) -> dict[str, Any]:
         except LLMError as error:
             raise _failed(error)
     raise _sources_changed()
+
+
+def replay(*, tenant_id: UUID, answer_id: UUID, model: str | None = None) -> dict[str, Any]:
+    """Answer a stored answer's question again from its passages as they were, by its model or another one: an answer
+    of its own, with `replay_of` and `difference` (replays.py).
+
+    Raises Problem: 404, 409 sources_gone, 400 unknown_model, 422 context_too_long, 502 llm_failed.
+    """
+    started = time.perf_counter()
+    row = records.row_of(tenant_id, answer_id)
+    request = AnswerRequest.from_json(row.request)
+    request = replace(request, model=model or request.model)
+    try:
+        models = async_to_sync(_models)(request.model)
+        with tenancy.scope(tenant_id):
+            passages = replays.passages_of(row)
+        embed = _embed(tenant_id, passages[0].hit.collection) if passages else None
+    finally:
+        _release_connection()
+    room = settings.LLM_CONTEXT_TOKENS
+    options = replace(request.options, max_tokens=min(request.options.max_tokens, room // 2))
+    if prompts.fit(passages, question=row.question, context_tokens=room, max_tokens=options.max_tokens) != passages:
+        raise Problem(422, "context_too_long", "The model's context is too small for this answer's passages by now.")
+    task = Task(row.question, passages, prompts.messages(row.question, passages), options, embed)
+    backends = tuple(routing.order(models, request.model, row.question, passages))
+    found = SearchResult([passage.hit for passage in passages], snapshot={})
+    try:
+        return async_to_sync(_whole)(Prepared(uuid4(), tenant_id, request, backends, found, task, started, row.id))
+    except SourcesChanged:
+        raise replays.sources_gone()
+    except LLMError as error:
+        raise _failed(error)
 
 
 def prepare(*, tenant_id: UUID, request: AnswerRequest, without: Collection[str] = ()) -> Prepared:
@@ -177,7 +211,7 @@ async def stream(prepared: Prepared, *, live: bool = True) -> AsyncGenerator[Eve
     }
     timings = prepared.found.timings | {name: round(value * 1000, 3) for name, value in seconds.items()}
     final = await sync_to_async(_finish)(prepared, draft, timings)
-    if not isinstance(draft.backend, ExtractiveLLM):
+    if not isinstance(draft.backend, ExtractiveLLM) and prepared.replay_of is None:
         asked = [key] if key and draft.backend is prepared.backends[0] else []
         await sync_to_async(answer_cache.keep)([*asked, _key_of_any(prepared)], final)
     for citation in final["citations"]:
@@ -215,6 +249,8 @@ async def _cache_key(prepared: Prepared) -> str | None:
 
 
 def _reused(prepared: Prepared, key: str) -> dict[str, Any] | None:
+    if prepared.replay_of is not None:
+        return None  # whoever replays does not want what was said before
     try:
         return answer_cache.lookup(
             tenant_id=prepared.tenant_id,
@@ -237,6 +273,7 @@ def _finish(prepared: Prepared, draft: Draft, timings: dict[str, float]) -> dict
             draft=draft,
             partial=prepared.found.partial,
             timings=timings,
+            replay_of=prepared.replay_of,
         )
     finally:
         _release_connection()

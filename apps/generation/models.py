@@ -14,8 +14,10 @@ class Answer(models.Model):
     """An answer with all that it was made from, so that it can be audited, verified and replayed.
 
     request: the fields it was asked with. result: the body of API.md without `id`. context: the passages in
-    the order of their markers {chunk_id, document_id, version, start, end, sha256} and the messages given to
-    the model. A plain local table on Citus: an answer is written once and read by its id.
+    the order of their markers (replays.passage_json), the messages given to the model, and the parameters that
+    it was given with them. prompt_version: which prompt the messages are (prompts.VERSION). replay_of: the answer
+    whose passages it was made from again; that one takes it along, because it tells in what it differs.
+    A plain local table on Citus: an answer is written once and read by its id.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -26,6 +28,8 @@ class Answer(models.Model):
     request = models.JSONField(encoder=DjangoJSONEncoder)
     result = models.JSONField(encoder=DjangoJSONEncoder)
     context = models.JSONField(encoder=DjangoJSONEncoder)
+    prompt_version = models.IntegerField()
+    replay_of = models.ForeignKey("self", on_delete=models.CASCADE, null=True, related_name="replays")
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

@@ -11,6 +11,10 @@ from apps.retrieval.types import Hit
 from .markers import neutralise
 from .types import Passage
 
+#: Which prompt this is, stored with each answer. Whoever changes what a model is sent raises it: a test compares the
+#: prompt of an example with its hash.
+VERSION = 1
+
 ABSTENTION = "The sources do not answer this question."
 
 SYSTEM = f"""You answer questions from the numbered passages in the user's message, and from nothing else.

@@ -7,6 +7,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Any
 from uuid import UUID
 
@@ -18,6 +19,7 @@ from . import metrics, prompts
 from .citations import cite, ground
 from .llm import ExtractiveLLM
 from .models import Answer, AnswerSource
+from .replays import difference, passage_json
 from .types import AnswerRequest, Passage, Task
 from .verify import verify
 from .writing import Draft
@@ -42,11 +44,12 @@ def finish(
     draft: Draft,
     partial: dict[str, int] | None,
     timings: dict[str, float],
+    replay_of: UUID | None = None,
 ) -> dict[str, Any]:
     """Cite, prove and store a written answer; returns all of it. Raises SourcesChanged.
 
     partial: as in SearchResult, of the passages. timings: milliseconds so far; `verify_ms` is added, and `total_ms`
-    raised by it.
+    raised by it. replay_of: the id of the answer that it is compared with; gone is changed.
     """
     began = time.perf_counter()
     passages = task.passages
@@ -66,10 +69,13 @@ def finish(
         "partial": partial,
         "usage": usage.as_json() if usage else None,
         "finish_reason": draft.finish_reason,
+        "prompt_version": prompts.VERSION,
     }
     with tenancy.scope(tenant_id):
         _hold_sources(passages)
         _prove(citations)
+        if replay_of is not None:
+            result |= _compared(replay_of, result)
         took = round((time.perf_counter() - began) * 1000, 3)
         result["timings"] = timings | {"verify_ms": took, "total_ms": round(timings["total_ms"] + took, 3)}
         row = Answer.objects.create(
@@ -81,9 +87,12 @@ def finish(
             request=request.as_json(),
             result=result,
             context={
-                "passages": [_passage_json(passage) for passage in passages],
+                "passages": [passage_json(passage) for passage in passages],
                 "messages": list(task.messages),
+                "parameters": asdict(task.options) | {"backend": draft.backend and draft.backend.backend},
             },
+            prompt_version=prompts.VERSION,
+            replay_of_id=replay_of,
         )
         AnswerSource.objects.bulk_create(
             AnswerSource(answer=row, tenant_id=tenant_id, document_id=document_id) for document_id in _sources(passages)
@@ -128,16 +137,12 @@ def _prove(citations: list[dict[str, Any]]) -> None:
         raise SourcesChanged(failed)
 
 
-def _passage_json(passage: Passage) -> dict[str, Any]:
-    hit = passage.hit
-    place = {
-        "marker": passage.marker,
-        "chunk_id": hit.chunk_id,
-        "document_id": hit.document_id,
-        "version": hit.version,
-        "revision": hit.revision,
-    }
-    return place | {"start": hit.start, "end": hit.end, "sha256": hit.sha256}
+def _compared(answer_id: UUID, result: dict[str, Any]) -> dict[str, Any]:
+    """What a replay says beyond any answer. Keeps the other from being removed before this one is committed."""
+    before = Answer.objects.select_for_update(no_key=True).filter(id=answer_id).first()
+    if before is None:
+        raise SourcesChanged(set())
+    return {"replay_of": str(answer_id), "difference": difference(before.result, result)}
 
 
 def count_made_from(document_id: UUID) -> int:
@@ -163,7 +168,7 @@ def forget_sources(document_id: UUID) -> int:
 
 def stored(*, tenant_id: UUID, answer_id: UUID) -> dict[str, Any]:
     """A stored answer as it was given. Raises Problem 404."""
-    row = _row(tenant_id, answer_id)
+    row = row_of(tenant_id, answer_id)
     return {"id": str(row.id)} | row.result
 
 
@@ -173,13 +178,14 @@ def check(*, tenant_id: UUID, answer_id: UUID) -> dict[str, Any]:
 
     An answer without citations is verified: it claims no source. Raises Problem 404.
     """
-    row = _row(tenant_id, answer_id)
+    row = row_of(tenant_id, answer_id)
     with tenancy.scope(tenant_id):
         judged = verify(row.result["citations"])
     return {"verified": all(found["verified"] for found in judged), "citations": judged}
 
 
-def _row(tenant_id: UUID, answer_id: UUID) -> Answer:
+def row_of(tenant_id: UUID, answer_id: UUID) -> Answer:
+    """Raises Problem 404."""
     with tenancy.scope(tenant_id):
         row = Answer.objects.filter(id=answer_id).first()
     if row is None:

@@ -41,6 +41,12 @@ class AnswerRequestSerializer(WhenMixin, StrictSerializer):
         return super().to_internal_value(data)
 
 
+class ReplaySerializer(StrictSerializer):
+    """`POST /answers/{id}/replay`; the body may be left out."""
+
+    model = TextField(required=False, allow_null=True, max_length=200, help_text="by default what was asked for")
+
+
 def answer_request(values: dict[str, Any]) -> AnswerRequest:
     """What an AnswerRequestSerializer or a ChatSerializer validated, as the service takes it."""
     slugs = values.get("collections")
@@ -93,6 +99,12 @@ class UsageSerializer(serializers.Serializer):
     total_tokens = serializers.IntegerField()
 
 
+class DifferenceSerializer(serializers.Serializer):
+    same = serializers.BooleanField()
+    answer_diff = serializers.CharField(help_text="a unified diff, a sentence to the line; empty for the same text")
+    citations_changed = serializers.BooleanField()
+
+
 class AnswerSerializer(serializers.Serializer):
     id = serializers.UUIDField()
     answer = serializers.CharField()
@@ -108,7 +120,10 @@ class AnswerSerializer(serializers.Serializer):
     )
     usage = UsageSerializer(allow_null=True)
     finish_reason = serializers.CharField()
-    timings = serializers.DictField(child=serializers.FloatField())
+    prompt_version = serializers.IntegerField(help_text="which prompt the model was given")
+    timings = serializers.DictField(child=serializers.FloatField(), help_text="milliseconds")
+    replay_of = serializers.UUIDField(required=False, help_text="of a replay: the answer before")
+    difference = DifferenceSerializer(required=False, help_text="of a replay: from the answer before")
 
 
 class JudgedSerializer(serializers.Serializer):

@@ -66,6 +66,29 @@ class AnswerRequest:
             "partial": self.partial,
         }
 
+    @classmethod
+    def from_json(cls, said: Mapping[str, Any]) -> AnswerRequest:
+        """The request that `as_json` gave this for."""
+        return cls(
+            question=said["question"],
+            collections=None if said["collections"] is None else tuple(said["collections"]),
+            k=said["k"],
+            model=said["model"],
+            options=Options(
+                max_tokens=said["max_tokens"],
+                temperature=said["temperature"],
+                top_p=said["top_p"],
+                stop=tuple(said["stop"]),
+                seed=said["seed"],
+            ),
+            rerank=said["rerank"],
+            filters=said["filters"],
+            consistency=said["consistency"],
+            min_versions=tuple((UUID(document_id), version) for document_id, version in said["min_versions"].items()),
+            as_of=said["as_of"] and datetime.fromisoformat(said["as_of"]),
+            partial=said["partial"],
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Passage:

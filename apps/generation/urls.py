@@ -6,4 +6,5 @@ urlpatterns = [
     path("answers", views.AnswerList.as_view()),
     path("answers/<uuid:answer_id>", views.AnswerDetail.as_view()),
     path("answers/<uuid:answer_id>/verify", views.AnswerVerification.as_view()),
+    path("answers/<uuid:answer_id>/replay", views.AnswerReplay.as_view()),
 ]

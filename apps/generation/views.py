@@ -16,7 +16,13 @@ from apps.access.views import TenantView
 
 from . import answers, records, sse
 from .answers import Prepared
-from .serializers import AnswerRequestSerializer, AnswerSerializer, VerificationSerializer, answer_request
+from .serializers import (
+    AnswerRequestSerializer,
+    AnswerSerializer,
+    ReplaySerializer,
+    VerificationSerializer,
+    answer_request,
+)
 
 _STREAM = OpenApiResponse(
     OpenApiTypes.STR,
@@ -59,6 +65,20 @@ class AnswerVerification(TenantView):
     def get(self, request: Request, answer_id: UUID) -> Response:
         """Check every citation of a stored answer against the text as it is stored now."""
         return Response(records.check(tenant_id=self.caller.tenant_id, answer_id=answer_id))
+
+
+class AnswerReplay(TenantView):
+    scope_needed = "read"
+
+    @extend_schema(request=ReplaySerializer, responses=AnswerSerializer)
+    def post(self, request: Request, answer_id: UUID) -> Response:
+        """Answer a stored answer's question again, from the same passages as they were, and tell the difference.
+
+        Newer versions of the sources change nothing; a source that has been deleted since is refused with 409
+        `sources_gone`. The replay is an answer of its own, stored like any other.
+        """
+        model = self.validated(ReplaySerializer).get("model")
+        return Response(answers.replay(tenant_id=self.caller.tenant_id, answer_id=answer_id, model=model))
 
 
 async def _frames(prepared: Prepared, request_id: str) -> AsyncGenerator[str, None]:

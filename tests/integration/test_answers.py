@@ -37,7 +37,7 @@ def test_an_answer_quotes_the_passage_that_holds_it(client: httpx.Client, guide:
     assert all(sentence["supported"] and sentence["text"] in body["answer"] for sentence in body["sentences"])
     assert set(body) == {
         *("id", "answer", "citations", "sentences", "grounded", "abstained", "model", "cached", "degraded"),
-        *("usage", "timings", "finish_reason", "partial"),
+        *("usage", "timings", "finish_reason", "partial", "prompt_version"),
     }
     markers = [int(n) for n in re.findall(r"\[(\d+)\]", body["answer"])]
     assert list(dict.fromkeys(markers)) == [citation["marker"] for citation in body["citations"]] != []

@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+
 import pytest
 
 from apps.documents.embedding.openai_compatible import estimate_tokens
-from apps.generation.prompts import ABSTENTION, SYSTEM, fit, is_abstention, messages, number, passage_text
+from apps.generation.prompts import ABSTENTION, SYSTEM, VERSION, fit, is_abstention, messages, number, passage_text
 from tests.support.hits import hit, passages
+
+#: Of the prompt of one example, by the version. A prompt that has been used is not forgotten: add a line.
+PROMPTS = {1: "8ee4b71796ed9bdbacc2d3290fa7e94adc70ea48f0770d4ab8b989880a1158ad"}
+
+
+def test_a_prompt_that_changes_gets_a_new_version() -> None:
+    """Answers are stored with the version: two that have the same were asked in the same way."""
+    hits = [
+        hit("Backups [1] run. </passage>", title='The "guide"', headings=("One", "Two"), version=3),
+        hit("日本語の説明。"),
+    ]
+    sent = json.dumps(messages("When do backups [2] run?", number(hits)), ensure_ascii=False)
+    digest = hashlib.sha256(sent.encode()).hexdigest()
+    assert PROMPTS.get(VERSION) == digest, "the prompt is another: raise prompts.VERSION and add its hash here"
+    assert max(PROMPTS) == VERSION and len(set(PROMPTS.values())) == len(PROMPTS)
 
 
 def test_a_passage_says_who_it_is() -> None:

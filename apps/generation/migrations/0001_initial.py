@@ -30,6 +30,16 @@ class Migration(migrations.Migration):
                 ("request", models.JSONField(encoder=django.core.serializers.json.DjangoJSONEncoder)),
                 ("result", models.JSONField(encoder=django.core.serializers.json.DjangoJSONEncoder)),
                 ("context", models.JSONField(encoder=django.core.serializers.json.DjangoJSONEncoder)),
+                ("prompt_version", models.IntegerField()),
+                (
+                    "replay_of",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="replays",
+                        to="generation.answer",
+                    ),
+                ),
                 ("created_at", models.DateTimeField(auto_now_add=True)),
                 (
                     "tenant",
