@@ -375,6 +375,7 @@ UNFOLD = {
                     _desk_page("Sources", "sync", "documents", "source"),
                     _desk_page("Jobs", "pending_actions", "documents", "ingestionjob"),
                     _desk_page("Embedding spaces", "scatter_plot", "documents", "embeddingspace"),
+                    _desk_page("Answers", "forum", "generation", "answer"),
                     _desk_page("Quality", "monitoring", "evaluation", "evaluationset"),
                 ],
             },

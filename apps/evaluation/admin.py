@@ -6,40 +6,15 @@ from typing import Any
 
 from django.contrib import admin
 from django.db.models import Count, QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest
 from unfold.decorators import display
 
-from apps.access.admin import CuratorAdmin
+from apps.documents.admin.read_only import ReadOnlyAdmin
 from apps.documents.admin.shown import RUN_STATES, failure, label, link, one_line, when
 
 from .models import EvaluationRun, EvaluationSet
 
 RUNS, QUERIES = 20, 100  # shown at most
-
-
-class ReadOnlyAdmin(CuratorAdmin):
-    actions = None
-    change_form_outer_after_template = "admin/evaluation/table.html"
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def table(self, obj: Any) -> dict[str, Any]:
-        """What is shown below the object's own fields."""
-        raise NotImplementedError
-
-    def change_view(
-        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
-    ) -> HttpResponse:
-        found = self.get_object(request, object_id)
-        context = {} if found is None else {"table": self.table(found)}
-        return super().change_view(request, object_id, form_url, (extra_context or {}) | context)
 
 
 @admin.register(EvaluationSet)
@@ -61,21 +36,18 @@ class EvaluationSetAdmin(ReadOnlyAdmin):
         runs = sorted(found.runs.all(), key=lambda run: run.created_at)
         return _means(runs[-1]) if runs else "–"
 
-    def table(self, found: EvaluationSet) -> dict[str, Any]:
+    def tables(self, found: EvaluationSet) -> list[dict[str, Any]]:
         runs = found.runs.order_by("-created_at")[:RUNS]
-        return {
-            "title": "Last runs",
-            "headers": ["When", "State", "Result", "Error"],
-            "rows": [
-                [
-                    link("evaluation_evaluationrun_change", when(run.created_at), run.pk),
-                    label(run.state, RUN_STATES[run.state]),
-                    _means(run),
-                    failure(run.error) or "–",
-                ]
-                for run in runs
-            ],
-        }
+        rows = [
+            [
+                link("evaluation_evaluationrun_change", when(run.created_at), run.pk),
+                label(run.state, RUN_STATES[run.state]),
+                _means(run),
+                failure(run.error) or "–",
+            ]
+            for run in runs
+        ]
+        return [{"title": "Last runs", "headers": ["When", "State", "Result", "Error"], "rows": rows}]
 
 
 @admin.register(EvaluationRun)
@@ -98,23 +70,21 @@ class EvaluationRunAdmin(ReadOnlyAdmin):
     def shown_error(self, run: EvaluationRun) -> str:
         return failure(run.error) or "–"
 
-    def table(self, run: EvaluationRun) -> dict[str, Any]:
+    def tables(self, run: EvaluationRun) -> list[dict[str, Any]]:
         """The queries that went worst."""
         name = f"nDCG@{run.k}"
         results = run.results.select_related("query").order_by(f"metrics__{name}", "query__number", "mode")[:QUERIES]
-        return {
-            "title": "Queries, the worst first",
-            "headers": ["Query", "Mode", name, "Places of relevant documents"],
-            "rows": [
-                [
-                    one_line(each.query.query, 120),
-                    each.mode,
-                    f"{each.metrics[name]:.3f}",
-                    ", ".join(map(str, each.ranks)) or "none",
-                ]
-                for each in results
-            ],
-        }
+        rows = [
+            [
+                one_line(each.query.query, 120),
+                each.mode,
+                f"{each.metrics[name]:.3f}",
+                ", ".join(map(str, each.ranks)) or "none",
+            ]
+            for each in results
+        ]
+        headers = ["Query", "Mode", name, "Places of relevant documents"]
+        return [{"title": "Queries, the worst first", "headers": headers, "rows": rows}]
 
 
 def _means(run: EvaluationRun) -> str:

@@ -6,13 +6,14 @@ from typing import Any
 
 from rest_framework import serializers
 
-from apps.access.serializers import IdField, StrictSerializer, TextField, WholeField
+from apps.access.serializers import FlagField, IdField, StrictSerializer, TextField, WholeField
 from apps.retrieval.serializers import MAX_QUERY
 
 from .judge import MAX_K, MODES
 from .models import EvaluationRun
+from .stored import MAX_QUERIES
 
-MAX_QUERIES, MAX_LABELS = 2_000, 1_000
+MAX_LABELS = 1_000
 
 
 class LabelSerializer(StrictSerializer):
@@ -44,12 +45,22 @@ class LabelledQuerySerializer(StrictSerializer):
 
 
 class SetCreateSerializer(StrictSerializer):
-    """`POST /evaluations/sets`."""
+    """`POST /evaluations/sets`: one of `queries` and `from_feedback`."""
 
     name = TextField(max_length=200)
     description = TextField(required=False, max_length=2_000, allow_blank=True)
     collection = TextField(max_length=64)
-    queries = serializers.ListField(child=LabelledQuerySerializer(), min_length=1, max_length=MAX_QUERIES)
+    queries = serializers.ListField(
+        child=LabelledQuerySerializer(), required=False, min_length=1, max_length=MAX_QUERIES
+    )
+    from_feedback = FlagField(
+        default=False, help_text="questions whose answers were voted up; what these cite is relevant"
+    )
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if ("queries" in attrs) == attrs["from_feedback"]:
+            raise serializers.ValidationError({"queries": ["Give either queries or from_feedback."]})
+        return attrs
 
 
 class LastRunSerializer(serializers.Serializer):

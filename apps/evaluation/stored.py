@@ -16,6 +16,8 @@ from apps.documents.models import Collection, Document
 from .models import EvaluationSet, Label, LabelledQuery
 from .types import Question
 
+MAX_QUERIES = 2_000
+
 
 def find(set_id: UUID) -> EvaluationSet:
     """Raises Problem 404."""

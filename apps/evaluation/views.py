@@ -13,7 +13,7 @@ from apps.access.views import PAGED, TenantView
 from apps.documents import second_space
 from apps.documents.space_serializers import SpaceCollectionsSerializer
 
-from . import runs, space_check, stored
+from . import runs, space_check, stored, voted
 from .models import EvaluationRun, EvaluationSet
 from .serializers import (
     RunCreateSerializer,
@@ -57,9 +57,14 @@ class SetList(TenantView):
 
         A document is named by its `source_uri` or its id; one that is not named is not relevant. A set is not changed:
         make another, so that the numbers of its runs can be compared.
+
+        With `from_feedback` the queries are the questions with an answer that somebody voted up and nobody down, and
+        relevant is what these answers cite.
         """
         values = self.validated(SetCreateSerializer)
         with self.scope():
+            if values.pop("from_feedback"):
+                values["queries"] = voted.queries(values["collection"])
             made = stored.create(tenant_id=self.caller.tenant_id, **values)
             return Response(_whole(made), status=201)
 

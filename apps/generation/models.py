@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import uuid
 
+from django.contrib.postgres.fields import ArrayField
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import models
 
-from apps.access.models import Tenant
+from apps.access.models import ApiKey, Tenant
 
 
 class Answer(models.Model):
@@ -17,6 +18,7 @@ class Answer(models.Model):
     the order of their markers (replays.passage_json), the messages given to the model, and the parameters that
     it was given with them. prompt_version: which prompt the messages are (prompts.VERSION). replay_of: the answer
     whose passages it was made from again; that one takes it along, because it tells in what it differs.
+    grounded, abstained: as in the result, to be looked for.
     A plain local table on Citus: an answer is written once and read by its id.
     """
 
@@ -28,6 +30,8 @@ class Answer(models.Model):
     request = models.JSONField(encoder=DjangoJSONEncoder)
     result = models.JSONField(encoder=DjangoJSONEncoder)
     context = models.JSONField(encoder=DjangoJSONEncoder)
+    grounded = models.FloatField(help_text="share of supported sentences, 0 to 1")
+    abstained = models.BooleanField()
     prompt_version = models.IntegerField()
     replay_of = models.ForeignKey("self", on_delete=models.CASCADE, null=True, related_name="replays")
     created_at = models.DateTimeField(auto_now_add=True)
@@ -51,3 +55,31 @@ class AnswerSource(models.Model):
 
     def __str__(self) -> str:
         return str(self.document_id)
+
+
+class Feedback(models.Model):
+    """What the holder of a key says of an answer. One of each key: another takes its place.
+
+    created_at: when it was said, or changed last. It goes with its answer, so that an erasure finds a comment that
+    quotes what the answer was made from.
+    """
+
+    class Rating(models.TextChoices):
+        UP = "up"
+        DOWN = "down"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, db_index=False)
+    answer = models.ForeignKey(Answer, on_delete=models.CASCADE, db_index=False, related_name="feedback")
+    key = models.ForeignKey(ApiKey, on_delete=models.CASCADE, db_index=False)
+    rating = models.CharField(max_length=4, choices=Rating.choices)
+    comment = models.TextField(blank=True)
+    tags = ArrayField(models.CharField(max_length=50), default=list)
+    created_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["answer", "key"], name="feedback_once")]
+        indexes = [models.Index(fields=["tenant", "created_at"], name="feedback_tenant_time")]
+
+    def __str__(self) -> str:
+        return f"{self.rating} for {self.answer_id}"

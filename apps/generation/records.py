@@ -11,6 +11,8 @@ from dataclasses import asdict
 from typing import Any
 from uuid import UUID
 
+from django.db.models import Q
+
 from apps.access import tenancy
 from apps.access.problems import Problem
 from apps.documents import erasure
@@ -91,6 +93,8 @@ def finish(
                 "messages": list(task.messages),
                 "parameters": asdict(task.options) | {"backend": draft.backend and draft.backend.backend},
             },
+            grounded=grounded,
+            abstained=abstained,
             prompt_version=prompts.VERSION,
             replay_of_id=replay_of,
         )
@@ -153,7 +157,20 @@ def count_made_from(document_id: UUID) -> int:
 
 def forget_made_from(document_id: UUID) -> int:
     """Inside a scope: remove them."""
-    return Answer.objects.filter(sources__document_id=document_id).delete()[0]
+    return remove(list(AnswerSource.objects.filter(document_id=document_id).values_list("answer_id", flat=True)))
+
+
+def remove(answer_ids: Iterable[UUID]) -> int:
+    """Inside a scope: remove answers with their replays, and all that hangs on them; how many rows.
+
+    They are locked first: feedback that somebody is giving is waited for and goes too, later one finds no answer.
+    """
+    locked: list[UUID] = []
+    found = Q(id__in=list(answer_ids))
+    while new := list(Answer.objects.select_for_update().filter(found).order_by("id").values_list("id", flat=True)):
+        locked += new
+        found = Q(replay_of__in=new) & ~Q(id__in=locked)
+    return Answer.objects.filter(id__in=locked).delete()[0]
 
 
 def count_sources(document_id: UUID) -> int:

@@ -10,6 +10,7 @@ from rest_framework import serializers
 from apps.access.serializers import FlagField, NumberField, StrictSerializer, TextField, WholeField, refuse_unbuilt
 from apps.retrieval.serializers import MAX_QUERY, PartialSerializer, WhenMixin
 
+from .models import Feedback
 from .types import AnswerRequest, Options
 
 #: Named by the contract, built by later work: refused by name rather than silently ignored.
@@ -45,6 +46,23 @@ class ReplaySerializer(StrictSerializer):
     """`POST /answers/{id}/replay`; the body may be left out."""
 
     model = TextField(required=False, allow_null=True, max_length=200, help_text="by default what was asked for")
+
+
+class FeedbackCreateSerializer(StrictSerializer):
+    """`POST /answers/{id}/feedback`."""
+
+    rating = serializers.ChoiceField(choices=Feedback.Rating.choices)
+    comment = TextField(required=False, allow_blank=True, max_length=4_000, default="")
+    tags = serializers.ListField(child=TextField(max_length=50), required=False, max_length=20, default=list)
+
+
+class FeedbackSerializer(serializers.Serializer):
+    id = serializers.UUIDField()
+    answer_id = serializers.UUIDField()
+    rating = serializers.ChoiceField(choices=Feedback.Rating.choices)
+    comment = serializers.CharField()
+    tags = serializers.ListField(child=serializers.CharField())
+    created_at = serializers.DateTimeField(help_text="or when it was changed last")
 
 
 def answer_request(values: dict[str, Any]) -> AnswerRequest:
@@ -135,3 +153,13 @@ class JudgedSerializer(serializers.Serializer):
 class VerificationSerializer(serializers.Serializer):
     verified = serializers.BooleanField()
     citations = JudgedSerializer(many=True)
+
+
+class ExportedFeedbackSerializer(FeedbackSerializer):
+    question = serializers.CharField()
+    answer = serializers.CharField()
+    citations = CitationSerializer(many=True)
+    grounded = serializers.FloatField(help_text="share of supported sentences")
+    abstained = serializers.BooleanField()
+    model = serializers.CharField()
+    prompt_version = serializers.IntegerField()

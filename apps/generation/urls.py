@@ -7,4 +7,6 @@ urlpatterns = [
     path("answers/<uuid:answer_id>", views.AnswerDetail.as_view()),
     path("answers/<uuid:answer_id>/verify", views.AnswerVerification.as_view()),
     path("answers/<uuid:answer_id>/replay", views.AnswerReplay.as_view()),
+    path("answers/<uuid:answer_id>/feedback", views.AnswerFeedback.as_view()),
+    path("answers/feedback", views.FeedbackList.as_view()),
 ]

@@ -7,18 +7,23 @@ from contextlib import aclosing
 from uuid import UUID
 
 from django.http.response import HttpResponseBase
-from drf_spectacular.utils import OpenApiExample, OpenApiResponse, OpenApiTypes, extend_schema
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, OpenApiTypes, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from apps.access.problems import invalid
 from apps.access.rendering import AlwaysJson
-from apps.access.views import TenantView
+from apps.access.views import PAGED, TenantView
 
-from . import answers, records, sse
+from . import answers, feedback, records, sse
 from .answers import Prepared
+from .models import Feedback
 from .serializers import (
     AnswerRequestSerializer,
     AnswerSerializer,
+    ExportedFeedbackSerializer,
+    FeedbackCreateSerializer,
+    FeedbackSerializer,
     ReplaySerializer,
     VerificationSerializer,
     answer_request,
@@ -79,6 +84,43 @@ class AnswerReplay(TenantView):
         """
         model = self.validated(ReplaySerializer).get("model")
         return Response(answers.replay(tenant_id=self.caller.tenant_id, answer_id=answer_id, model=model))
+
+
+class AnswerFeedback(TenantView):
+    scope_needed = "read"
+
+    @extend_schema(
+        request=FeedbackCreateSerializer,
+        responses={201: FeedbackSerializer},
+        examples=[
+            OpenApiExample(
+                "a complaint", {"rating": "down", "comment": "Too old.", "tags": ["dated"]}, request_only=True
+            )
+        ],
+    )
+    def post(self, request: Request, answer_id: UUID) -> Response:
+        """Say whether an answer was good. What the same key has said of it before is replaced."""
+        values = self.validated(FeedbackCreateSerializer)
+        given = feedback.give(tenant_id=self.caller.tenant_id, key_id=self.caller.key_id, answer_id=answer_id, **values)
+        return Response(feedback.show(given), status=201)
+
+
+class FeedbackList(TenantView):
+    query_names = {"GET": ("rating", "tag", *PAGED)}
+
+    @extend_schema(
+        parameters=[
+            OpenApiParameter("rating", enum=Feedback.Rating.values),
+            OpenApiParameter("tag", description="feedback that has this tag"),
+        ],
+        responses=ExportedFeedbackSerializer(many=True),
+    )
+    def get(self, request: Request) -> Response:
+        """Export feedback, newest first, each with the question and the answer that it is about."""
+        rating, tag = (request.query_params.get(name) for name in ("rating", "tag"))
+        if rating is not None and rating not in Feedback.Rating.values:
+            raise invalid("/rating", f"rating is one of {', '.join(Feedback.Rating.values)}.")
+        return self.paged(feedback.found(rating=rating, tag=tag), feedback.show_with_answer)
 
 
 async def _frames(prepared: Prepared, request_id: str) -> AsyncGenerator[str, None]:

@@ -15,9 +15,12 @@ from apps.access.models import ApiKey, Tenant, User
 from apps.documents.accept import Accepted
 from apps.documents.models import Collection, Document, EmbeddingSpace, IngestionJob, Source
 from apps.evaluation.models import EvaluationRun, EvaluationSet
+from apps.generation.models import Answer
 
 PASSWORD = "correct horse battery"
-MODELS = (Collection, Document, Source, IngestionJob, EmbeddingSpace, EvaluationSet, EvaluationRun, ApiKey, User)
+MODELS = (
+    *(Collection, Document, Source, IngestionJob, EmbeddingSpace, Answer, EvaluationSet, EvaluationRun, ApiKey, User),
+)
 Ingest = Callable[..., Accepted]
 
 

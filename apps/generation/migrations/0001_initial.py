@@ -2,6 +2,7 @@
 
 import uuid
 
+import django.contrib.postgres.fields
 import django.core.serializers.json
 import django.db.models.deletion
 from django.db import migrations, models
@@ -30,6 +31,8 @@ class Migration(migrations.Migration):
                 ("request", models.JSONField(encoder=django.core.serializers.json.DjangoJSONEncoder)),
                 ("result", models.JSONField(encoder=django.core.serializers.json.DjangoJSONEncoder)),
                 ("context", models.JSONField(encoder=django.core.serializers.json.DjangoJSONEncoder)),
+                ("grounded", models.FloatField(help_text="share of supported sentences, 0 to 1")),
+                ("abstained", models.BooleanField()),
                 ("prompt_version", models.IntegerField()),
                 (
                     "replay_of",
@@ -69,6 +72,43 @@ class Migration(migrations.Migration):
                 ),
             ],
         ),
+        migrations.CreateModel(
+            name="Feedback",
+            fields=[
+                ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                ("rating", models.CharField(choices=[("up", "Up"), ("down", "Down")], max_length=4)),
+                ("comment", models.TextField(blank=True)),
+                (
+                    "tags",
+                    django.contrib.postgres.fields.ArrayField(
+                        base_field=models.CharField(max_length=50), default=list, size=None
+                    ),
+                ),
+                ("created_at", models.DateTimeField(auto_now=True)),
+                (
+                    "answer",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="feedback",
+                        to="generation.answer",
+                    ),
+                ),
+                (
+                    "key",
+                    models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, to="access.apikey"),
+                ),
+                (
+                    "tenant",
+                    models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, to="access.tenant"),
+                ),
+            ],
+            options={
+                "indexes": [models.Index(fields=["tenant", "created_at"], name="feedback_tenant_time")],
+                "constraints": [models.UniqueConstraint(fields=("answer", "key"), name="feedback_once")],
+            },
+        ),
         TenantWall("generation_answer"),
         TenantWall("generation_answersource"),
+        TenantWall("generation_feedback"),
     ]

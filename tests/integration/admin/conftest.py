@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from django.test import Client
@@ -14,6 +15,9 @@ from apps.documents.models import Collection, Document, EmbeddingSpace, Ingestio
 from apps.documents.sources import verbs
 from apps.evaluation import runs, stored
 from apps.evaluation.models import EvaluationRun, EvaluationSet
+from apps.generation import answers, feedback
+from apps.generation.models import Answer
+from apps.generation.types import AnswerRequest
 from tests.support.desk import Ingest, make_curator, sign_in
 
 
@@ -64,12 +68,27 @@ def measured(document: Document) -> EvaluationRun:
 
 
 @pytest.fixture
+def answered(document: Document) -> Answer:
+    """An answer, and what the holders of two keys say of it."""
+    tenant_id = document.tenant_id
+    request = AnswerRequest("Who counts ships at the harbour?")
+    answer_id = UUID(answers.answer(tenant_id=tenant_id, request=request)["id"])
+    for rating, comment in (("up", "Harbour pilots agree."), ("down", "He <b>sleeps</b>.")):
+        key, _ = keys.create_key(tenant_id=tenant_id, name=f"app {rating}", scopes=["read"])
+        said = {"rating": rating, "comment": comment, "tags": ["ships"]}
+        feedback.give(tenant_id=tenant_id, key_id=key.id, answer_id=answer_id, **said)
+    with tenancy.scope(tenant_id):
+        return Answer.objects.get(id=answer_id)
+
+
+@pytest.fixture
 def owned(
     tenant: Tenant,
     curator: User,
     document: Document,
     dead_job: IngestionJob,
     source: Source,
+    answered: Answer,
     measured: EvaluationRun,
 ) -> dict[type, Any]:
     """One object of each registered model, of the tenant's own."""
@@ -81,6 +100,7 @@ def owned(
         Source: source.pk,
         IngestionJob: dead_job.pk,
         EmbeddingSpace: space.pk,
+        Answer: answered.pk,
         EvaluationSet: measured.set_id,
         EvaluationRun: measured.pk,
         ApiKey: key.pk,

@@ -19,6 +19,8 @@ from apps.access.models import ApiKey, Tenant, User
 from apps.documents.admin.dashboard import dashboard
 from apps.documents.models import Collection, Document, EmbeddingSpace, IngestionJob, Reindex, Source, SyncRun
 from apps.evaluation.models import EvaluationRun, EvaluationSet
+from apps.generation import answers
+from apps.generation.models import Answer
 from tests.support.desk import MODELS, PASSWORD, in_tenant, make_curator, sign_in, text_of, url
 
 SOURCE_ACTIONS = ("sync_now", "sync_empty", "cancel", "remove")
@@ -51,7 +53,7 @@ def test_every_page_answers(desk: Client, owned: dict[type, Any]) -> None:
         assert desk.get(url("changelist", model), {"q": "a"}).status_code == 200, model
     for model in (Collection, Source, ApiKey, User):
         assert desk.get(url("add", model)).status_code == 200
-    for model in (Document, IngestionJob, EmbeddingSpace, EvaluationSet, EvaluationRun):
+    for model in (Document, IngestionJob, EmbeddingSpace, Answer, EvaluationSet, EvaluationRun):
         assert desk.get(url("add", model)).status_code == 403
     for page in ("changelist", "add"):
         assert desk.get(reverse(f"admin:auth_group_{page}")).status_code == (200 if page == "changelist" else 403)
@@ -146,3 +148,26 @@ def test_the_last_results_are_shown(desk: Client, measured: EvaluationRun) -> No
     for model, pk in ((EvaluationSet, measured.set_id), (EvaluationRun, measured.pk)):
         assert desk.post(url("change", model, pk), {"name": "x"}).status_code == 403
         assert desk.post(url("delete", model, pk), {"post": "yes"}).status_code == 403
+
+
+def test_curators_see_answers_with_their_feedback(desk: Client, tenant: Tenant, answered: Answer) -> None:
+    again = answers.replay(tenant_id=tenant.id, answer_id=answered.pk)
+    listed = text_of(desk.get(url("changelist", Answer)))
+    assert "Who counts ships at the harbour?" in listed and "The lighthouse keeper counts ships." in listed
+    assert "👍 1 👎 1" in listed and "100%" in listed and "extractive" in listed
+    shown = text_of(desk.get(url("change", Answer, answered.pk)))
+    assert "Harbour pilots agree." in shown and "He &lt;b&gt;sleeps&lt;/b&gt;." in shown and "app down" in shown
+    [citation] = answered.result["citations"]
+    place = reverse("admin:documents_document_version", args=[citation["document_id"], citation["version"]])
+    assert f"{place}?start={citation['start']}&amp;end={citation['end']}" in shown.replace("&end", "&amp;end")
+    assert url("change", Answer, answered.pk) in text_of(desk.get(url("change", Answer, again["id"])))
+    for query, count in (
+        *(("", 2), ("feedback__rating=down", 1), ("grounded=whole", 2), ("grounded=some", 0), ("grounded=none", 0)),
+        *(("abstained__exact=1", 0), ("model=extractive", 2), ("model=other", 0), ("q=lighthouse", 2), ("q=zebra", 0)),
+        (f"q={answered.pk}", 1),
+    ):
+        page = desk.get(f"{url('changelist', Answer)}?{query}")
+        shown = [pk for pk in (answered.pk, again["id"]) if url("change", Answer, pk) in text_of(page)]
+        assert page.status_code == 200 and len(shown) == count, query
+    assert desk.post(url("change", Answer, answered.pk), {"question": "x"}).status_code == 403
+    assert desk.post(url("delete", Answer, answered.pk), {"post": "yes"}).status_code == 403

@@ -1,0 +1,130 @@
+"""Answers at the desk, to look at: what was asked, what was said, from what, and what readers say of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import Count, QuerySet
+from django.http import HttpRequest
+from unfold.decorators import display
+
+from apps.documents.admin.read_only import ReadOnlyAdmin
+from apps.documents.admin.shown import DressedList, as_uuid, label, link, one_line, when
+
+from .models import Answer, Feedback
+
+FEEDBACK = 100  # shown at most
+RATINGS: dict[str, tuple[str, str]] = {
+    Feedback.Rating.UP: ("👍", "success"),
+    Feedback.Rating.DOWN: ("👎", "danger"),
+}
+
+
+class GroundedFilter(admin.SimpleListFilter):
+    title = "grounded"
+    parameter_name = "grounded"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("none", "Nothing is"), ("some", "A part is"), ("whole", "All of it is")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Answer]) -> QuerySet[Answer]:
+        answered = queryset.filter(abstained=False)
+        if self.value() == "some":
+            return answered.filter(grounded__gt=0, grounded__lt=1)
+        return answered.filter(grounded=self.value() == "whole") if self.value() in ("none", "whole") else queryset
+
+
+@admin.register(Answer)
+class AnswerAdmin(ReadOnlyAdmin):
+    list_display = ("asked", "said", "shown_grounded", "model", "ratings", "created_at")
+    list_filter = ("feedback__rating", GroundedFilter, "abstained", "model", "created_at")
+    search_fields = ("question", "answer")
+    search_help_text = "Words of a question or an answer, or an answer's id"
+    ordering = ("-created_at",)
+    fields = (
+        *("question", "answer", ("shown_grounded", "model", "prompt_version"), "parameters"),
+        *(("created_at", "replay", "id"), "difference"),
+    )
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[DressedList]:
+        return DressedList
+
+    def dress(self, rows: Sequence[Answer]) -> None:
+        """`votes`: how many ratings of each kind."""
+        votes: dict[Any, Counter[str]] = {row.pk: Counter() for row in rows}
+        counted = Feedback.objects.filter(answer__in=votes).values_list("answer", "rating").annotate(Count("id"))
+        for answer_id, rating, count in counted.order_by():
+            votes[answer_id][rating] = count
+        for row in rows:
+            row.votes = votes[row.pk]  # type: ignore[attr-defined]
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Answer], search_term: str
+    ) -> tuple[QuerySet[Answer], bool]:
+        wanted = as_uuid(search_term)
+        if wanted is not None:
+            return queryset.filter(id=wanted), False
+        return super().get_search_results(request, queryset, search_term)
+
+    @display(description="Question", ordering="question")
+    def asked(self, answer: Answer) -> str:
+        return one_line(answer.question, 60)
+
+    @display(description="Answer")
+    def said(self, answer: Answer) -> str:
+        return one_line(answer.answer, 80)
+
+    @display(description="Grounded", ordering="grounded")
+    def shown_grounded(self, answer: Answer) -> str:
+        return "abstained" if answer.abstained else f"{answer.grounded:.0%}"
+
+    @display(description="Feedback")
+    def ratings(self, answer: Answer) -> str:
+        votes = answer.votes  # type: ignore[attr-defined]
+        return " ".join(f"{sign} {votes[rating]}" for rating, (sign, _) in RATINGS.items() if votes[rating]) or "–"
+
+    @display(description="Parameters")
+    def parameters(self, answer: Answer) -> str:
+        """What the model was given beside the messages, where something was."""
+        given = answer.context["parameters"].items()
+        return ", ".join(f"{name} {value}" for name, value in given if value not in (None, []))
+
+    @display(description="Replay of", empty_value="–")
+    def replay(self, answer: Answer) -> str | None:
+        before = answer.replay_of_id
+        return None if before is None else link("generation_answer_change", before, before)
+
+    @display(description="Difference", empty_value="–")
+    def difference(self, answer: Answer) -> str | None:
+        found = answer.result.get("difference")
+        if found is None or found["same"]:
+            return found and "none"
+        return found["answer_diff"] or "other citations"
+
+    def tables(self, answer: Answer) -> list[dict[str, Any]]:
+        return [_feedback(answer), _passages(answer)]
+
+
+def _feedback(answer: Answer) -> dict[str, Any]:
+    found = answer.feedback.select_related("key").order_by("-created_at")[:FEEDBACK]
+    rows = [
+        [when(each.created_at), label(*RATINGS[each.rating]), each.comment or "–", ", ".join(each.tags), each.key.name]
+        for each in found
+    ]
+    return {"title": "Feedback", "headers": ["When", "Rating", "Comment", "Tags", "Key"], "rows": rows}
+
+
+def _passages(answer: Answer) -> dict[str, Any]:
+    """What the model was given, and what of it is cited; the link marks the place in the version's text."""
+    cited = {each["marker"]: each for each in answer.result["citations"]}
+    rows = []
+    for passage in answer.context["passages"]:
+        found = cited.get(passage["marker"], passage)
+        span = f"?start={found['start']}&end={found['end']}"
+        name = one_line(passage["title"] or passage["source_uri"], 60)
+        place = link("documents_document_version", name, passage["document_id"], passage["version"], query=span)
+        rows.append([passage["marker"], place, passage["version"], one_line(found.get("quote", ""), 200) or "–"])
+    return {"title": "Passages", "headers": ["Marker", "Document", "Version", "Quoted"], "rows": rows}
