@@ -12,7 +12,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "ragsite.settings")
 
 app = Celery("ragsite")
 app.config_from_object("django.conf:settings", namespace="CELERY")
-app.autodiscover_tasks(["apps.documents", "apps.retrieval", "apps.evaluation"])
+app.autodiscover_tasks(["apps.documents", "apps.retrieval", "apps.generation", "apps.evaluation"])
 
 
 @worker_init.connect

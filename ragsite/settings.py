@@ -206,6 +206,7 @@ CELERY_BEAT_SCHEDULE = {
     "indexes": {"task": "documents.indexes", "schedule": 600, "options": {"expires": 600}},
     "drift": {"task": "documents.drift", "schedule": 3600, "options": {"expires": 600}},
     "recall": {"task": "retrieval.recall", "schedule": 600, "options": {"expires": 600}},
+    "reports": {"task": "generation.report", "schedule": 3600, "options": {"expires": 600}},
     "fingerprints": {"task": "documents.fingerprints", "schedule": 3600, "options": {"expires": 600}},
 }
 CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
@@ -376,6 +377,7 @@ UNFOLD = {
                     _desk_page("Jobs", "pending_actions", "documents", "ingestionjob"),
                     _desk_page("Embedding spaces", "scatter_plot", "documents", "embeddingspace"),
                     _desk_page("Answers", "forum", "generation", "answer"),
+                    _desk_page("Weekly reports", "thumb_down", "generation", "weeklyreport"),
                     _desk_page("Quality", "monitoring", "evaluation", "evaluationset"),
                 ],
             },

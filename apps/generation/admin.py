@@ -14,9 +14,10 @@ from unfold.decorators import display
 from apps.documents.admin.read_only import ReadOnlyAdmin
 from apps.documents.admin.shown import DressedList, as_uuid, label, link, one_line, when
 
-from .models import Answer, Feedback
+from . import reports
+from .models import Answer, Feedback, WeeklyReport
 
-FEEDBACK = 100  # shown at most
+FEEDBACK, LISTED = 100, 100  # shown at most
 RATINGS: dict[str, tuple[str, str]] = {
     Feedback.Rating.UP: ("👍", "success"),
     Feedback.Rating.DOWN: ("👎", "danger"),
@@ -106,6 +107,28 @@ class AnswerAdmin(ReadOnlyAdmin):
 
     def tables(self, answer: Answer) -> list[dict[str, Any]]:
         return [_feedback(answer), _passages(answer)]
+
+
+@admin.register(WeeklyReport)
+class WeeklyReportAdmin(ReadOnlyAdmin):
+    list_display = ("week", "answers", "voted_down", "ungrounded", "abstained", "created_at")
+    search_fields = ("week",)
+    ordering = ("-week",)
+    fields = ("week", ("answers", "voted_down", "ungrounded", "abstained"), "created_at")
+
+    def tables(self, report: WeeklyReport) -> list[dict[str, Any]]:
+        rows = [
+            [
+                link("generation_answer_change", one_line(row.answer.question, 100), row.answer_id),
+                one_line(row.answer.answer, 120),
+                ", ".join(reason.replace("_", " ") for reason in row.reasons),
+                f"{row.answer.grounded:.0%}",
+                one_line("; ".join(each.comment for each in row.answer.feedback.all() if each.comment), 200) or "–",
+            ]
+            for row in reports.listed(report)[:LISTED]
+        ]
+        headers = ["Question", "Answer", "Why", "Grounded", "Comments"]
+        return [{"title": "Answers, the worst first", "headers": headers, "rows": rows}]
 
 
 def _feedback(answer: Answer) -> dict[str, Any]:

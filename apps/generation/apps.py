@@ -1,3 +1,5 @@
+from functools import partial
+
 from django.apps import AppConfig
 
 
@@ -8,8 +10,11 @@ class GenerationConfig(AppConfig):
     def ready(self) -> None:
         from apps.documents import erasure
 
-        from . import feedback, records
+        from . import records
+        from .models import Feedback, LowAnswer
 
-        erasure.register(erasure.Keeper("generation_feedback", feedback.count_about, feedback.forget_about))
+        for model in (LowAnswer, Feedback):
+            count, forget = partial(records.count_hanging, model), partial(records.forget_hanging, model)
+            erasure.register(erasure.Keeper(model._meta.db_table, count, forget))
         erasure.register(erasure.Keeper("generation_answer", records.count_made_from, records.forget_made_from))
         erasure.register(erasure.Keeper("generation_answersource", records.count_sources, records.forget_sources))

@@ -54,13 +54,3 @@ def show_with_answer(row: Feedback) -> dict[str, Any]:
     answer = row.answer
     about = {name: answer.result[name] for name in ("answer", "citations", "grounded", "abstained", "model")}
     return show(row) | {"question": answer.question, "prompt_version": answer.prompt_version} | about
-
-
-def count_about(document_id: UUID) -> int:
-    """Inside a scope: how much feedback there is on answers that were made from a document."""
-    return Feedback.objects.filter(answer__context__passages__contains=[{"document_id": str(document_id)}]).count()
-
-
-def forget_about(document_id: UUID) -> int:
-    """Inside a scope: remove it. It goes with its answers; what is left of it here is none."""
-    return Feedback.objects.filter(answer__sources__document_id=document_id).delete()[0]

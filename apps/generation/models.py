@@ -83,3 +83,39 @@ class Feedback(models.Model):
 
     def __str__(self) -> str:
         return f"{self.rating} for {self.answer_id}"
+
+
+class WeeklyReport(models.Model):
+    """How many answers of a week were bad; reports.py says which those are. voted_down: in the week, of whenever."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, db_index=False)
+    week = models.DateField(help_text="its Monday, UTC")
+    answers = models.IntegerField(help_text="given in the week, replays left out")
+    voted_down = models.IntegerField()
+    ungrounded = models.IntegerField()
+    abstained = models.IntegerField()
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["tenant", "week"], name="weekly_report_once")]
+
+    def __str__(self) -> str:
+        return f"week of {self.week}"
+
+
+class LowAnswer(models.Model):
+    """An answer that a report lists, for these reasons. It goes with the answer."""
+
+    class Reason(models.TextChoices):
+        VOTED_DOWN = "voted_down"
+        UNGROUNDED = "ungrounded"
+        ABSTAINED = "abstained"
+
+    report = models.ForeignKey(WeeklyReport, on_delete=models.CASCADE, related_name="low")
+    answer = models.ForeignKey(Answer, on_delete=models.CASCADE)
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, db_index=False)
+    reasons = ArrayField(models.CharField(max_length=20, choices=Reason.choices))
+
+    def __str__(self) -> str:
+        return f"{self.answer_id}: {', '.join(self.reasons)}"

@@ -20,7 +20,7 @@ from apps.documents import erasure
 from . import metrics, prompts
 from .citations import cite, ground
 from .llm import ExtractiveLLM
-from .models import Answer, AnswerSource
+from .models import Answer, AnswerSource, Feedback, LowAnswer
 from .replays import difference, passage_json
 from .types import AnswerRequest, Passage, Task
 from .verify import verify
@@ -181,6 +181,16 @@ def count_sources(document_id: UUID) -> int:
 def forget_sources(document_id: UUID) -> int:
     """Inside a scope: remove those sayings; they go with their answers, so that none is left."""
     return AnswerSource.objects.filter(document_id=document_id).delete()[0]
+
+
+def count_hanging(model: type[Feedback | LowAnswer], document_id: UUID) -> int:
+    """Inside a scope: how many rows hang on answers that were made from a document."""
+    return model.objects.filter(answer__context__passages__contains=[{"document_id": str(document_id)}]).count()
+
+
+def forget_hanging(model: type[Feedback | LowAnswer], document_id: UUID) -> int:
+    """Inside a scope: remove them."""
+    return model.objects.filter(answer__sources__document_id=document_id).delete()[0]
 
 
 def stored(*, tenant_id: UUID, answer_id: UUID) -> dict[str, Any]:

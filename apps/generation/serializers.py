@@ -10,7 +10,7 @@ from rest_framework import serializers
 from apps.access.serializers import FlagField, NumberField, StrictSerializer, TextField, WholeField, refuse_unbuilt
 from apps.retrieval.serializers import MAX_QUERY, PartialSerializer, WhenMixin
 
-from .models import Feedback
+from .models import Feedback, LowAnswer
 from .types import AnswerRequest, Options
 
 #: Named by the contract, built by later work: refused by name rather than silently ignored.
@@ -153,6 +153,30 @@ class JudgedSerializer(serializers.Serializer):
 class VerificationSerializer(serializers.Serializer):
     verified = serializers.BooleanField()
     citations = JudgedSerializer(many=True)
+
+
+class ReportSerializer(serializers.Serializer):
+    id = serializers.UUIDField()
+    week = serializers.DateField(help_text="its Monday, UTC")
+    answers = serializers.IntegerField(help_text="given in the week, replays left out")
+    voted_down = serializers.IntegerField(help_text="answers, of whenever, that were voted down in the week")
+    ungrounded = serializers.IntegerField(help_text="answers of which less than half is supported")
+    abstained = serializers.IntegerField(help_text="questions that the sources did not answer")
+    created_at = serializers.DateTimeField()
+
+
+class LowAnswerSerializer(serializers.Serializer):
+    answer_id = serializers.UUIDField()
+    reasons = serializers.ListField(child=serializers.ChoiceField(choices=LowAnswer.Reason.choices))
+    question = serializers.CharField()
+    answer = serializers.CharField()
+    grounded = serializers.FloatField()
+    model = serializers.CharField()
+    feedback = FeedbackSerializer(many=True)
+
+
+class ReportDetailSerializer(ReportSerializer):
+    low = LowAnswerSerializer(many=True, help_text="the worst 500 that are still there, the worst first")
 
 
 class ExportedFeedbackSerializer(FeedbackSerializer):

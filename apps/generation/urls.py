@@ -9,4 +9,6 @@ urlpatterns = [
     path("answers/<uuid:answer_id>/replay", views.AnswerReplay.as_view()),
     path("answers/<uuid:answer_id>/feedback", views.AnswerFeedback.as_view()),
     path("answers/feedback", views.FeedbackList.as_view()),
+    path("answers/reports", views.ReportList.as_view()),
+    path("answers/reports/<uuid:report_id>", views.ReportDetail.as_view()),
 ]

@@ -15,9 +15,9 @@ from apps.access.problems import invalid
 from apps.access.rendering import AlwaysJson
 from apps.access.views import PAGED, TenantView
 
-from . import answers, feedback, records, sse
+from . import answers, feedback, records, reports, sse
 from .answers import Prepared
-from .models import Feedback
+from .models import Feedback, WeeklyReport
 from .serializers import (
     AnswerRequestSerializer,
     AnswerSerializer,
@@ -25,6 +25,8 @@ from .serializers import (
     FeedbackCreateSerializer,
     FeedbackSerializer,
     ReplaySerializer,
+    ReportDetailSerializer,
+    ReportSerializer,
     VerificationSerializer,
     answer_request,
 )
@@ -121,6 +123,27 @@ class FeedbackList(TenantView):
         if rating is not None and rating not in Feedback.Rating.values:
             raise invalid("/rating", f"rating is one of {', '.join(Feedback.Rating.values)}.")
         return self.paged(feedback.found(rating=rating, tag=tag), feedback.show_with_answer)
+
+
+class ReportList(TenantView):
+    query_names = {"GET": PAGED}
+
+    @extend_schema(responses=ReportSerializer(many=True))
+    def get(self, request: Request) -> Response:
+        """List the weekly reports of questions that were answered badly, newest first."""
+        return self.paged(WeeklyReport.objects.all(), reports.show)
+
+
+class ReportDetail(TenantView):
+    @extend_schema(responses=ReportDetailSerializer)
+    def get(self, request: Request, report_id: UUID) -> Response:
+        """Get a weekly report: which answers were voted down, are hardly grounded, or say that the sources do not tell.
+
+        What has been removed since, with its sources or by its age, is counted and not listed.
+        """
+        with self.scope():
+            found = reports.find(report_id)
+            return Response(reports.show(found) | {"low": reports.show_listed(found)})
 
 
 async def _frames(prepared: Prepared, request_id: str) -> AsyncGenerator[str, None]:

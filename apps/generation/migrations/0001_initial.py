@@ -1,4 +1,4 @@
-"""Answers, behind the wall."""
+"""Answers and what hangs on them, behind the wall. The functions are asked before the tenant is known: ids only."""
 
 import uuid
 
@@ -8,6 +8,19 @@ import django.db.models.deletion
 from django.db import migrations, models
 
 from apps.access.tenancy import TenantWall
+
+#: Tenants that asked something in a week, or said something of an answer, and have no report of it.
+UNREPORTED = """
+CREATE FUNCTION generation_unreported(monday date, begins timestamptz, ends timestamptz) RETURNS SETOF uuid
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT t.id FROM access_tenant t
+    WHERE NOT EXISTS (SELECT FROM generation_weeklyreport r WHERE r.tenant_id = t.id AND r.week = monday)
+      AND (EXISTS (SELECT FROM generation_answer a
+                   WHERE a.tenant_id = t.id AND a.created_at >= begins AND a.created_at < ends)
+           OR EXISTS (SELECT FROM generation_feedback f
+                      WHERE f.tenant_id = t.id AND f.created_at >= begins AND f.created_at < ends))
+$$
+"""
 
 
 class Migration(migrations.Migration):
@@ -108,7 +121,63 @@ class Migration(migrations.Migration):
                 "constraints": [models.UniqueConstraint(fields=("answer", "key"), name="feedback_once")],
             },
         ),
-        TenantWall("generation_answer"),
+        migrations.CreateModel(
+            name="WeeklyReport",
+            fields=[
+                ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                ("week", models.DateField(help_text="its Monday, UTC")),
+                ("answers", models.IntegerField(help_text="given in the week, replays left out")),
+                ("voted_down", models.IntegerField()),
+                ("ungrounded", models.IntegerField()),
+                ("abstained", models.IntegerField()),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                (
+                    "tenant",
+                    models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, to="access.tenant"),
+                ),
+            ],
+            options={
+                "constraints": [models.UniqueConstraint(fields=("tenant", "week"), name="weekly_report_once")],
+            },
+        ),
+        migrations.CreateModel(
+            name="LowAnswer",
+            fields=[
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "reasons",
+                    django.contrib.postgres.fields.ArrayField(
+                        base_field=models.CharField(
+                            choices=[
+                                ("voted_down", "Voted Down"),
+                                ("ungrounded", "Ungrounded"),
+                                ("abstained", "Abstained"),
+                            ],
+                            max_length=20,
+                        ),
+                        size=None,
+                    ),
+                ),
+                (
+                    "answer",
+                    models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, to="generation.answer"),
+                ),
+                (
+                    "report",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="low", to="generation.weeklyreport"
+                    ),
+                ),
+                (
+                    "tenant",
+                    models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, to="access.tenant"),
+                ),
+            ],
+        ),
+        TenantWall("generation_answer", definer_reads=True),
         TenantWall("generation_answersource"),
-        TenantWall("generation_feedback"),
+        TenantWall("generation_feedback", definer_reads=True),
+        TenantWall("generation_weeklyreport", definer_reads=True),
+        TenantWall("generation_lowanswer"),
+        migrations.RunSQL([UNREPORTED], ["DROP FUNCTION generation_unreported"]),
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -15,8 +16,8 @@ from apps.documents.models import Collection, Document, EmbeddingSpace, Ingestio
 from apps.documents.sources import verbs
 from apps.evaluation import runs, stored
 from apps.evaluation.models import EvaluationRun, EvaluationSet
-from apps.generation import answers, feedback
-from apps.generation.models import Answer
+from apps.generation import answers, feedback, reports
+from apps.generation.models import Answer, WeeklyReport
 from apps.generation.types import AnswerRequest
 from tests.support.desk import Ingest, make_curator, sign_in
 
@@ -82,6 +83,15 @@ def answered(document: Document) -> Answer:
 
 
 @pytest.fixture
+def reported(answered: Answer) -> WeeklyReport:
+    """Of the week that it was asked in, which is not over."""
+    day = answered.created_at.date()
+    reports.write(tenant_id=answered.tenant_id, week=day - timedelta(days=day.weekday()))
+    with tenancy.scope(answered.tenant_id):
+        return WeeklyReport.objects.get()
+
+
+@pytest.fixture
 def owned(
     tenant: Tenant,
     curator: User,
@@ -89,6 +99,7 @@ def owned(
     dead_job: IngestionJob,
     source: Source,
     answered: Answer,
+    reported: WeeklyReport,
     measured: EvaluationRun,
 ) -> dict[type, Any]:
     """One object of each registered model, of the tenant's own."""
@@ -101,6 +112,7 @@ def owned(
         IngestionJob: dead_job.pk,
         EmbeddingSpace: space.pk,
         Answer: answered.pk,
+        WeeklyReport: reported.pk,
         EvaluationSet: measured.set_id,
         EvaluationRun: measured.pk,
         ApiKey: key.pk,

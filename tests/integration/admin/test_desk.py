@@ -20,7 +20,7 @@ from apps.documents.admin.dashboard import dashboard
 from apps.documents.models import Collection, Document, EmbeddingSpace, IngestionJob, Reindex, Source, SyncRun
 from apps.evaluation.models import EvaluationRun, EvaluationSet
 from apps.generation import answers
-from apps.generation.models import Answer
+from apps.generation.models import Answer, WeeklyReport
 from tests.support.desk import MODELS, PASSWORD, in_tenant, make_curator, sign_in, text_of, url
 
 SOURCE_ACTIONS = ("sync_now", "sync_empty", "cancel", "remove")
@@ -53,7 +53,7 @@ def test_every_page_answers(desk: Client, owned: dict[type, Any]) -> None:
         assert desk.get(url("changelist", model), {"q": "a"}).status_code == 200, model
     for model in (Collection, Source, ApiKey, User):
         assert desk.get(url("add", model)).status_code == 200
-    for model in (Document, IngestionJob, EmbeddingSpace, Answer, EvaluationSet, EvaluationRun):
+    for model in (Document, IngestionJob, EmbeddingSpace, Answer, WeeklyReport, EvaluationSet, EvaluationRun):
         assert desk.get(url("add", model)).status_code == 403
     for page in ("changelist", "add"):
         assert desk.get(reverse(f"admin:auth_group_{page}")).status_code == (200 if page == "changelist" else 403)
@@ -171,3 +171,11 @@ def test_curators_see_answers_with_their_feedback(desk: Client, tenant: Tenant, 
         assert page.status_code == 200 and len(shown) == count, query
     assert desk.post(url("change", Answer, answered.pk), {"question": "x"}).status_code == 403
     assert desk.post(url("delete", Answer, answered.pk), {"post": "yes"}).status_code == 403
+
+
+def test_curators_see_what_was_answered_badly(desk: Client, answered: Answer, reported: WeeklyReport) -> None:
+    assert str(reported.week.year) in text_of(desk.get(url("changelist", WeeklyReport)))
+    shown = text_of(desk.get(url("change", WeeklyReport, reported.pk)))
+    assert "Who counts ships at the harbour?" in shown and "voted down" in shown
+    assert "He &lt;b&gt;sleeps&lt;/b&gt;." in shown and url("change", Answer, answered.pk) in shown
+    assert desk.post(url("delete", WeeklyReport, reported.pk), {"post": "yes"}).status_code == 403
