@@ -206,6 +206,7 @@ CELERY_BEAT_SCHEDULE = {
     "indexes": {"task": "documents.indexes", "schedule": 600, "options": {"expires": 600}},
     "drift": {"task": "documents.drift", "schedule": 3600, "options": {"expires": 600}},
     "recall": {"task": "retrieval.recall", "schedule": 600, "options": {"expires": 600}},
+    "answers": {"task": "generation.forget", "schedule": 3600, "options": {"expires": 600}},
     "reports": {"task": "generation.report", "schedule": 3600, "options": {"expires": 600}},
     "fingerprints": {"task": "documents.fingerprints", "schedule": 3600, "options": {"expires": 600}},
 }
@@ -268,6 +269,8 @@ LLM_REQUESTS_PER_MINUTE = env.integer("LLM_REQUESTS_PER_MINUTE", 0, at_least=0)
 LLM_TOKENS_PER_MINUTE = env.integer("LLM_TOKENS_PER_MINUTE", 0, at_least=0)
 LLM_MAX_CONCURRENT = env.integer("LLM_MAX_CONCURRENT", 4096, at_least=1)
 LLM_CONTEXT_TOKENS = env.integer("LLM_CONTEXT_TOKENS", 8192, at_least=512)
+# Stored answers, with their replays and feedback; 0 keeps them.
+ANSWER_RETENTION_DAYS = env.integer("ANSWER_RETENTION_DAYS", 0, at_least=0)
 if LLM_BACKEND == "openai" and not LLM_URL:
     raise ImproperlyConfigured("LLM_URL must be set (it ends in /v1) when LLM_BACKEND is openai")
 

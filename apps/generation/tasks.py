@@ -6,7 +6,7 @@ import logging
 
 from celery import shared_task
 
-from . import reports
+from . import reports, retention
 
 logger = logging.getLogger(__name__)
 
@@ -16,3 +16,10 @@ def report_weeks() -> None:
     """Write the weekly reports that are missing."""
     if written := reports.write_due():
         logger.info("wrote %d weekly reports", written)
+
+
+@shared_task(name="generation.forget")
+def forget_old() -> None:
+    """Remove the answers that are too old."""
+    if removed := retention.forget():
+        logger.info("removed %d old answers", removed)

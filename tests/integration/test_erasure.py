@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from uuid import uuid4
 
 import httpx
@@ -13,6 +14,7 @@ import pytest
 from django.apps import apps
 from django.core.management import CommandError, call_command
 from django.db import connections
+from django.utils import timezone
 
 from apps.access import tenancy
 from apps.access.models import Tenant
@@ -20,6 +22,7 @@ from apps.documents import embed, erasure, prepare, remove
 from apps.documents.accept import Accepted
 from apps.documents.engines import engine_for
 from apps.documents.models import Collection, Document, EmbeddingSpace
+from apps.generation import reports
 from tests.support.asking import ask
 from tests.support.refusals import DOCUMENTS, refused
 
@@ -55,8 +58,17 @@ def test_nothing_is_left_but_a_tombstone(
     kept = ingest(collection, "Paintings hang in the hall.", source_uri="hall.txt").document
     answer = ask(client, "Where does the vault stand?")
     assert "seventh painting" in answer["answer"]
+    said = {"rating": "down", "comment": "Is it not in the vault?", "tags": ["vault"]}
+    for body in (answer, client.post(f"/api/v1/answers/{answer['id']}/replay").json()):
+        assert client.post(f"/api/v1/answers/{body['id']}/feedback", json=said).status_code == 201
+    today = timezone.now().date()
+    assert reports.write(tenant_id=tenant.id, week=today - timedelta(days=today.weekday()))
     before = everywhere(tenant, "vault")
-    assert {"documents_document", "documents_chunk", "documents_documentversion", "generation_answer"} <= set(before)
+    assert {"documents_document", "documents_chunk", "documents_documentversion"} <= set(before)
+    assert (before["generation_answer"], before["generation_feedback"]) == (2, 2)
+    with tenancy.scope(tenant.id):
+        traced = erasure.traces(document.id)
+        assert [traced[f"generation_{name}"] for name in ("answer", "feedback", "lowanswer")] == [2, 2, 1]
     with pytest.raises(CommandError, match="not erased"):
         verify(tenant, document.id)
 
@@ -65,7 +77,8 @@ def test_nothing_is_left_but_a_tombstone(
     assert everywhere(tenant, "vault") == {}
     assert everywhere(tenant, str(document.id)) == {"documents_document": 1}
     said = verify(tenant, document.id)
-    assert "no content" in said and "Backups" in said and "generation_answer" in said
+    assert "no content" in said and "Backups" in said
+    assert all(f"generation_{name}" in said for name in ("answer", "answersource", "feedback", "lowanswer"))
     assert "archive_mode is off" in said and "max_wal_size" in said
     waiting = re.search(r"(\d+) of these tables and partitions have not been vacuumed since", said)
     if engine_for(connections["default"]).name == "postgres":

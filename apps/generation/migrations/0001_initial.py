@@ -22,6 +22,18 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
 $$
 """
 
+#: Answers that are too old, by the index of each tenant's.
+EXPIRED = """
+CREATE FUNCTION generation_expired(before timestamptz, at_most bigint) RETURNS TABLE (tenant_id uuid, id uuid)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT t.id, old.id FROM access_tenant t CROSS JOIN LATERAL (
+        SELECT a.id FROM generation_answer a WHERE a.tenant_id = t.id AND a.created_at < before
+        ORDER BY a.created_at LIMIT at_most
+    ) old
+    LIMIT at_most
+$$
+"""
+
 
 class Migration(migrations.Migration):
     initial = True
@@ -180,4 +192,5 @@ class Migration(migrations.Migration):
         TenantWall("generation_weeklyreport", definer_reads=True),
         TenantWall("generation_lowanswer"),
         migrations.RunSQL([UNREPORTED], ["DROP FUNCTION generation_unreported"]),
+        migrations.RunSQL([EXPIRED], ["DROP FUNCTION generation_expired"]),
     ]
