@@ -20,9 +20,9 @@ from apps.access.models import Tenant
 from apps.documents.models import Collection
 from apps.generation import reports, retention
 from apps.generation.models import Answer, AnswerSource, Feedback, LowAnswer, WeeklyReport
-from tests.conftest import make_collection
+from tests.conftest import DATA, make_collection
 from tests.support.asking import GUIDE, ask
-from tests.support.processes import Server
+from tests.support.processes import Server, wait_for, worker
 from tests.support.refusals import refused
 
 HANGING = (Answer, AnswerSource, Feedback, LowAnswer)
@@ -97,3 +97,16 @@ def test_those_of_all_tenants_go_a_few_at_a_time(
         current_app.tasks["generation.forget"]()
     assert rows(tenant) == rows(other_tenant) == [0, 0, 0, 0]
     assert "generation.forget" in {each["task"] for each in settings.CELERY_BEAT_SCHEDULE.values()}
+
+
+def test_a_worker_forgets_and_reports_when_beat_tells_it(
+    client: httpx.Client, tenant: Tenant, guide: Collection
+) -> None:
+    aged(tenant, ask(client), 50)
+    aged(tenant, ask(client, "zebra quantum chromodynamics?"), 8)
+    with worker(DATA, "generate", name="keeper", pool="solo", ANSWER_RETENTION_DAYS="40"):
+        for task in ("generation.forget", "generation.report"):
+            current_app.send_task(task)
+        wait_for(lambda: rows(tenant) == [1, 1, 0, 1], seconds=60, what="the worker")
+    [report] = client.get("/api/v1/answers/reports").json()["results"]
+    assert (report["answers"], report["abstained"]) == (1, 1)
