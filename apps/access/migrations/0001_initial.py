@@ -167,7 +167,7 @@ class Migration(migrations.Migration):
                 ("objects", apps.access.models.CuratorManager()),
             ],
         ),
-        TenantWall("access_tenant", column="id", definer_reads=True),
+        TenantWall("access_tenant", column="id"),
         TenantWall("access_apikey", definer_reads=True),
         TenantWall("access_user", definer_reads=True),
     ]

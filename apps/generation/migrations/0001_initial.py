@@ -9,11 +9,25 @@ from django.db import migrations, models
 
 from apps.access.tenancy import TenantWall
 
+#: Tenants that have answers: each is found by the index of tenants and times, from the one before.
+TENANTS = """
+CREATE FUNCTION generation_tenants() RETURNS SETOF uuid
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    WITH RECURSIVE found AS (
+        (SELECT tenant_id FROM generation_answer ORDER BY tenant_id LIMIT 1)
+        UNION ALL
+        SELECT (SELECT a.tenant_id FROM generation_answer a WHERE a.tenant_id > found.tenant_id
+                ORDER BY a.tenant_id LIMIT 1)
+        FROM found WHERE found.tenant_id IS NOT NULL
+    )
+    SELECT tenant_id FROM found WHERE tenant_id IS NOT NULL
+$$
+"""
 #: Tenants that asked something in a week, or said something of an answer, and have no report of it.
 UNREPORTED = """
 CREATE FUNCTION generation_unreported(monday date, begins timestamptz, ends timestamptz) RETURNS SETOF uuid
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
-    SELECT t.id FROM access_tenant t
+    SELECT t.id FROM generation_tenants() t (id)
     WHERE NOT EXISTS (SELECT FROM generation_weeklyreport r WHERE r.tenant_id = t.id AND r.week = monday)
       AND (EXISTS (SELECT FROM generation_answer a
                    WHERE a.tenant_id = t.id AND a.created_at >= begins AND a.created_at < ends)
@@ -26,7 +40,7 @@ $$
 EXPIRED = """
 CREATE FUNCTION generation_expired(before timestamptz, at_most bigint) RETURNS TABLE (tenant_id uuid, id uuid)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
-    SELECT t.id, old.id FROM access_tenant t CROSS JOIN LATERAL (
+    SELECT t.id, old.id FROM generation_tenants() t (id) CROSS JOIN LATERAL (
         SELECT a.id FROM generation_answer a WHERE a.tenant_id = t.id AND a.created_at < before
         ORDER BY a.created_at LIMIT at_most
     ) old
@@ -191,6 +205,7 @@ class Migration(migrations.Migration):
         TenantWall("generation_feedback", definer_reads=True),
         TenantWall("generation_weeklyreport", definer_reads=True),
         TenantWall("generation_lowanswer"),
+        migrations.RunSQL([TENANTS], ["DROP FUNCTION generation_tenants"]),
         migrations.RunSQL([UNREPORTED], ["DROP FUNCTION generation_unreported"]),
         migrations.RunSQL([EXPIRED], ["DROP FUNCTION generation_expired"]),
     ]
