@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -125,6 +126,18 @@ def test_another_model_is_asked_with_the_same_prompt_and_the_difference_told(
     assert all(line[1:] in other["answer"] for line in added)
     assert ask(reader, QUESTION)["id"] == before["id"], "a replay is never given to who asks"
     refused(reader.post(f"/api/v1/answers/{before['id']}/replay", json={"model": "nobody"}), 400, pointer="/model")
+
+
+def test_a_replay_is_never_the_answer_before_though_its_model_is_away(guide: Collection, api_key: str) -> None:
+    with ExitStack() as stack:
+        with fake_llm() as served:
+            web = stack.enter_context(Server(DATA, LLM_URL=served.url))
+            reader = stack.enter_context(web.client(api_key))
+            before = ask(reader, QUESTION)
+        again = replay(reader, before)
+        assert ask(reader, QUESTION, temperature=0.5)["degraded"] == "cached", "as others are answered now"
+    assert (again["degraded"], again["cached"], again["replay_of"]) == ("extractive", False, before["id"])
+    assert not again["difference"]["same"]
 
 
 def test_citations_that_differ_are_told(client: httpx.Client, tenant: Tenant, guide: Collection) -> None:
