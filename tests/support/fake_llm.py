@@ -108,7 +108,8 @@ class FakeServer:
         if script == "paced":
             due = time.monotonic()
             for number in range(TOKENS):
-                await _event(send, {"choices": [_choice({"content": f"word{number} "})]})
+                word = f"word{number} " if number < TOKENS - 1 else "words [1]."
+                await _event(send, {"choices": [_choice({"content": word})]})
                 due += EACH_MS / 1000
                 await asyncio.sleep(max(0, due - time.monotonic()))
         if script == "cut-early":
