@@ -5,8 +5,8 @@ The model's server is scripted (tests/support/fake_llm.py, script `paced`): 50 m
 readers. What is asked of the first token is the direct one's, and the retrieval that the answer itself tells, and
 10 ms (p50) or 25 ms (p95).
 
-Then, of one web process: answers that are given again (cached), degraded ones (the breaker open), and as many slow
-streams at once as BENCH_STREAMS says, with the memory that the process has taken.
+Then, of one web process: answers that are given again (cached), and as many slow streams at once as BENCH_STREAMS says,
+with the memory that the process has taken.
 """
 
 from __future__ import annotations

@@ -51,11 +51,12 @@ class Breaker:
     def _admit(self) -> bool:
         try:
             breaker, storage = self._breaker()
-            if breaker.current_state == STATE_CLOSED:
+            state = breaker.current_state
+            if state == STATE_CLOSED:
                 return False
             opened = storage.opened_at
             until = opened + timedelta(seconds=self._seconds) if opened else datetime.now(UTC)
-            if breaker.current_state == STATE_OPEN and datetime.now(UTC) < until:
+            if state == STATE_OPEN and datetime.now(UTC) < until:
                 raise LLMError("open", "The language model has failed lately and is not asked now.")
             if not self._redis().set(self._probe, 1, nx=True, ex=PROBE_SECONDS):
                 raise LLMError("open", "The language model has failed lately; another request tries it now.")

@@ -17,9 +17,10 @@ from .base import LLM, LLMError
 from .breaker import Breaker
 
 TRIES = 3
-#: Another try may help; the first of them at once, within up to a quarter, half, one second (full jitter).
+#: Another try may help.
 PASSING = ("rate_limited", "server_error", "unreachable", "cut_off")
-WAIT = wait_random_exponential(multiplier=0.25, max=2)
+#: Seconds before the second try up to a quarter, before the third up to half of one (full jitter).
+WAIT = wait_random_exponential(multiplier=0.25)
 #: The server is at fault, and will be for the next one as well.
 FAULTS = ("timeout", "unreachable", "server_error", "cut_off", "bad_response", "unauthorized")
 
