@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Any
@@ -14,11 +13,14 @@ from rest_framework.utils.encoders import JSONEncoder
 #: A comment this often keeps proxies from closing a quiet stream.
 HEARTBEAT_SECONDS = 10.0
 HEARTBEAT = ": heartbeat\n\n"
+AHEAD = 8  # frames that wait for a slow reader
+
+_ENCODER = JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 def dumps(data: Any) -> str:
     """JSON on one line, as the REST views render it."""
-    return json.dumps(data, cls=JSONEncoder, ensure_ascii=False, separators=(",", ":"))
+    return _ENCODER.encode(data)
 
 
 def frame(name: str, data: Any) -> str:
@@ -26,14 +28,16 @@ def frame(name: str, data: Any) -> str:
     return f"event: {name}\ndata: {dumps(data)}\n\n"
 
 
-async def beating(frames: AsyncGenerator[str, None], *, seconds: float = HEARTBEAT_SECONDS) -> AsyncIterator[str]:
-    """The frames, with a comment whenever `seconds` pass without one.
+async def beating(frames: AsyncGenerator[str, None], *, seconds: float = HEARTBEAT_SECONDS) -> AsyncIterator[bytes]:
+    """The frames, with a comment whenever `seconds` pass without one; what is there at once leaves at once.
 
-    The frames are made in one task of their own, a step ahead at most. When the reader goes away (the server
+    The frames are made in one task of their own, a few steps ahead at most. When the reader goes away (the server
     cancels or closes this generator), that task is cancelled and awaited, so whatever it holds open is
     closed.
     """
-    ready: asyncio.Queue[str | None] = asyncio.Queue(maxsize=1)
+    ready: asyncio.Queue[str | None] = asyncio.Queue(maxsize=AHEAD)
+    loop = asyncio.get_running_loop()
+    last = loop.time()
 
     async def produce() -> None:
         try:
@@ -44,20 +48,28 @@ async def beating(frames: AsyncGenerator[str, None], *, seconds: float = HEARTBE
             if not asyncio.current_task().cancelling():  # type: ignore[union-attr]
                 await ready.put(None)
 
+    def beat() -> None:
+        # One timer for all frames: a timeout around each would take as long as the rest of what is done with it.
+        nonlocal timer
+        due = last + seconds - loop.time()
+        if due <= 0 and ready.empty():
+            ready.put_nowait(HEARTBEAT)
+        timer = loop.call_later(due if due > 0 else seconds, beat)
+
+    timer = loop.call_later(seconds, beat)
     producer = asyncio.create_task(produce())
     try:
-        while True:
-            try:
-                async with asyncio.timeout(seconds):
-                    item = await ready.get()
-            except TimeoutError:
-                yield HEARTBEAT
-                continue
-            if item is None:
-                break
-            yield item
+        item: str | None = ""
+        while item is not None:
+            items = [item := await ready.get()]
+            while item is not None and not ready.empty():
+                items.append(item := ready.get_nowait())
+            last = loop.time()
+            if text := "".join(filter(None, items)):
+                yield text.encode()
         await producer
     finally:
+        timer.cancel()
         producer.cancel()
         await asyncio.gather(producer, return_exceptions=True)
 

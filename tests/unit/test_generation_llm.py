@@ -55,7 +55,7 @@ def written(*llms: LLM, live: bool = True) -> tuple[list[str], Draft]:
 
 def test_a_completion_streams_with_usage_and_reason(served: FakeServer) -> None:
     deltas = read(backend(served, "normal"))
-    assert [delta.text for delta in deltas[:-1]] == list(NORMAL)
+    assert "".join(delta.text for delta in deltas[:-1]) == "".join(NORMAL)
     assert deltas[-1].finish_reason == "stop"
     assert deltas[-1].usage is not None and deltas[-1].usage.as_json()["total_tokens"] == 18
     sent = served.requests[-1]
@@ -160,24 +160,24 @@ def test_where_all_fail_nothing_is_written() -> None:
 def test_a_quiet_stream_has_a_heartbeat_and_a_left_one_is_closed() -> None:
     llm = FakeLLM(lambda task: ["one ", 0.2, "two", 60.0, "three"])
 
-    async def frames() -> list[str]:
+    async def frames() -> list[bytes]:
         async def texts() -> object:
             async with aclosing(llm.stream(TASK)) as deltas:
                 async for delta in deltas:
                     yield delta.text
 
-        found: list[str] = []
+        found: list[bytes] = []
         beating = sse.beating(texts(), seconds=0.05)  # type: ignore[arg-type]
         async with aclosing(beating) as made:  # type: ignore[type-var]
             async for frame in made:
                 found.append(frame)
-                if frame == "two":
+                if frame == b"two":
                     break
         return found
 
     started = time.monotonic()
     found = asyncio.run(frames())
-    assert found[0] == "one " and found[-1] == "two" and sse.HEARTBEAT in found
+    assert found[0] == b"one " and found[-1] == b"two" and sse.HEARTBEAT.encode() in found
     assert llm.closed == 1 and time.monotonic() - started < 5
 
 

@@ -7,7 +7,6 @@ import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import orjson
 
@@ -38,9 +37,13 @@ class OpenAICompatibleLLM:
     def __init__(self, *, url: str, model: str = "", api_key: str = "", patience: Patience = Patience()) -> None:
         # The client takes a second or two to import: here, and not in an event loop within a timeout; and not with
         # this module, for most processes never ask a model.
+        import httpx2
         import openai
 
         self._open = openai.AsyncOpenAI
+        # aiohttp reads a stream in half the time that httpx takes: its parser is compiled.
+        self._transport = openai.DefaultAioHttpClient
+        self._limits = httpx2.Limits(max_connections=0)  # aiohttp's way of saying any number: upstream.py bounds them
         self._url = url
         self._model = model
         self._api_key = api_key
@@ -48,7 +51,7 @@ class OpenAICompatibleLLM:
         self._timeout = openai.Timeout(max(patience.first, patience.next), connect=patience.connect)
         self._told: tuple[str, float] | None = None
         # A client's connections belong to the event loop that opened them, and a process may have several.
-        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = WeakKeyDictionary()
+        self._clients: dict[asyncio.AbstractEventLoop, tuple[Any, AsyncGenerator[Any, None]]] = {}
 
     async def model(self) -> str:
         """The configured model, else the first that the server lists."""
@@ -58,7 +61,7 @@ class OpenAICompatibleLLM:
             return self._told[0]
         try:
             async with asyncio.timeout(self._patience.first):
-                listed = await self._client().models.list()
+                listed = await (await self._client()).models.list()
                 name = str(listed.data[0].id)
         except Exception as error:
             raise _as_llm_error(error) from None
@@ -69,33 +72,31 @@ class OpenAICompatibleLLM:
         """The completion's deltas; the last carries the server's usage and why it stopped."""
         usage: Usage | None = None
         reason: str | None = None
-        asked: Any = None
         response: Any = None
         loop = asyncio.get_running_loop()
         try:
             end = loop.time() + self._patience.total
             deadline = min(end, loop.time() + self._patience.first)
             async with asyncio.timeout_at(deadline):
-                request = await self._request(task)
-                # The client's own objects of each chunk take ten times as long as all else that is done with it.
-                asked = self._client().chat.completions.with_streaming_response.create(**request)
-                response = await asked.__aenter__()
-            lines = aiter(response.iter_lines())
-            while True:
+                response = await self._asked(await self._request(task))
+            read = aiter(response.aiter_bytes())
+            rest: bytes | None = b""
+            while rest is not None:
                 async with asyncio.timeout_at(deadline):
-                    line = await anext(lines, None)
-                if line is None:
-                    break
-                chunk = _chunk(line)
-                if chunk is None:
-                    continue
-                usage = _usage(chunk) or usage
-                for choice in _choices(chunk)[:1]:
-                    reason = choice.get("finish_reason") or reason
-                    if text := (choice.get("delta") or {}).get("content"):
-                        yield Delta(text)
-                        # From here: the reader's time is not the server's.
-                        deadline = min(end, loop.time() + self._patience.next)
+                    piece = await anext(read, None)
+                *lines, rest = (rest + piece).split(b"\n") if piece is not None else (rest, None)
+                text = ""
+                for chunk in map(_chunk, lines):
+                    if chunk is None:
+                        continue
+                    usage = _usage(chunk) or usage
+                    for choice in _choices(chunk)[:1]:
+                        reason = choice.get("finish_reason") or reason
+                        text += (choice.get("delta") or {}).get("content") or ""
+                if text:  # as much as has come at once: all of it is there to be read
+                    yield Delta(text)
+                    # From here: the reader's time is not the server's.
+                    deadline = min(end, loop.time() + self._patience.next)
             if reason is None:
                 raise LLMError("cut_off", "The language model's stream ended before its answer did.")
         except LLMError:
@@ -103,9 +104,24 @@ class OpenAICompatibleLLM:
         except Exception as error:
             raise _as_llm_error(error, begun=response is not None) from None
         finally:
-            if asked is not None:
-                await asyncio.shield(asked.__aexit__(None, None, None))
+            if response is not None:
+                await asyncio.shield(response.aclose())
         yield Delta(usage=usage, finish_reason=reason)
+
+    async def _asked(self, request: dict[str, Any]) -> Any:
+        """The open response. The client's own objects of a request and of each chunk take longer than all else that is
+        done with them: it is asked for the response as it comes."""
+        import httpx2
+        import openai
+
+        client = await self._client()
+        return await client.post(
+            "/chat/completions",
+            cast_to=httpx2.Response,
+            body=request,
+            stream=True,
+            stream_cls=openai.AsyncStream[object],
+        )
 
     async def _request(self, task: Task) -> dict[str, Any]:
         options = task.options
@@ -123,23 +139,33 @@ class OpenAICompatibleLLM:
             "stream_options": {"include_usage": True},
         } | {name: value for name, value in chosen.items() if value is not None}
 
-    def _client(self) -> Any:
+    async def _client(self) -> Any:
         loop = asyncio.get_running_loop()
         if loop not in self._clients:
-            self._clients[loop] = self._open(
-                base_url=self._url,
-                api_key=self._api_key or "none",  # the client insists on one
-                timeout=self._timeout,
-                max_retries=0,
-            )
-        return self._clients[loop]
+            opened = self._opened(loop)
+            self._clients[loop] = await anext(opened), opened
+        return self._clients[loop][0]
+
+    async def _opened(self, loop: asyncio.AbstractEventLoop) -> AsyncGenerator[Any, None]:
+        """A client until its event loop ends, which closes the generators that were begun in it."""
+        client = self._open(
+            base_url=self._url,
+            api_key=self._api_key or "none",  # the client insists on one
+            max_retries=0,
+            http_client=self._transport(timeout=self._timeout, limits=self._limits),
+        )
+        try:
+            yield client
+        finally:
+            del self._clients[loop]
+            await client.close()
 
 
-def _chunk(line: str) -> dict[str, Any] | None:
+def _chunk(line: bytes) -> dict[str, Any] | None:
     """What a line of the stream says; None of one that says nothing. Raises LLMError."""
-    field, _, said = line.partition(":")
+    field, _, said = line.partition(b":")
     said = said.strip()
-    if field != "data" or said == "[DONE]":
+    if field != b"data" or said == b"[DONE]":
         return None
     chunk = orjson.loads(said)
     if not isinstance(chunk, dict):
@@ -165,9 +191,20 @@ def _as_llm_error(error: Exception, *, begun: bool = False) -> LLMError:
     """What went wrong in a word: the client raises its own errors before a stream and its transport's within
     one.
     """
+    import aiohttp
     import openai
 
     broke = LLMError("cut_off", "The connection to the language model broke.")
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, aiohttp.ClientError):
+        cause = cause.__cause__
+    match cause:  # the client takes every connection that failed for a timeout
+        case aiohttp.ServerTimeoutError():
+            return LLMError("timeout", "The language model did not answer in time.")
+        case aiohttp.ClientConnectorError():
+            return broke if begun else LLMError("unreachable", "The language model cannot be reached.")
+        case aiohttp.ClientConnectionError() | aiohttp.ClientPayloadError():
+            return broke
     match error:
         case TimeoutError() | openai.APITimeoutError():
             return LLMError("timeout", "The language model did not answer in time.")
