@@ -18,6 +18,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID, uuid4
 
+import numpy as np
+import numpy.typing as npt
 from asgiref.sync import async_to_sync, sync_to_async
 from django.conf import settings
 from django.db import connection
@@ -47,8 +49,9 @@ ATTEMPTS = 3
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A question with its passages, ready to be written. started: time.perf_counter() when it came in. replay_of: the
-    stored answer that the passages are of."""
+    """A question with its passages, ready to be written. started: time.perf_counter() when it came in. key: where its
+    answer may be kept (answer_cache.py). kept: one that was given to it before. replay_of: the stored answer that the
+    passages are of."""
 
     id: UUID
     tenant_id: UUID
@@ -57,6 +60,8 @@ class Prepared:
     found: SearchResult
     task: Task
     started: float
+    key: str | None = None
+    kept: dict[str, Any] | None = None
     replay_of: UUID | None = None
 
 
@@ -89,21 +94,23 @@ def replay(*, tenant_id: UUID, answer_id: UUID, model: str | None = None) -> dic
     request = AnswerRequest.from_json(row.request)
     request = replace(request, model=model or request.model)
     try:
-        models = async_to_sync(_models)(request.model)
+        models = _models(request.model)
         with tenancy.scope(tenant_id):
             passages = replays.passages_of(row)
-        embed = _embed(tenant_id, passages[0].hit.collection) if passages else None
     finally:
         _release_connection()
     room = settings.LLM_CONTEXT_TOKENS
     options = replace(request.options, max_tokens=min(request.options.max_tokens, room // 2))
     if prompts.fit(passages, question=row.question, context_tokens=room, max_tokens=options.max_tokens) != passages:
         raise Problem(422, "context_too_long", "The model's context is too small for this answer's passages by now.")
+    embed = _embed(tenant_id, passages[0].hit.collection) if passages else None
     task = Task(row.question, passages, prompts.messages(row.question, passages), options, embed)
     backends = tuple(routing.order(models, request.model, row.question, passages))
     found = SearchResult([passage.hit for passage in passages], snapshot={})
     try:
-        return async_to_sync(_whole)(Prepared(uuid4(), tenant_id, request, backends, found, task, started, row.id))
+        return async_to_sync(_whole)(
+            Prepared(uuid4(), tenant_id, request, backends, found, task, started, replay_of=row.id)
+        )
     except SourcesChanged:
         raise replays.sources_gone()
     except LLMError as error:
@@ -111,40 +118,48 @@ def replay(*, tenant_id: UUID, answer_id: UUID, model: str | None = None) -> dic
 
 
 def prepare(*, tenant_id: UUID, request: AnswerRequest, without: Collection[str] = ()) -> Prepared:
-    """Find the passages for a question, but for documents with the ids in `without`. Raises as `answer` does."""
+    """Find the passages for a question, but for documents with the ids in `without`, and an answer that was given to
+    it from the same ones. Raises as `answer` does.
+    """
     started = time.perf_counter()
     try:
-        models = async_to_sync(_models)(request.model)
-        reranks = rerank.configured() is not None if request.rerank is None else request.rerank
-        when = asked(
-            filters=request.filters,
-            consistency=request.consistency,
-            min_versions=request.min_versions,
-            as_of=request.as_of,
-            partial=request.partial,
-        )
-        query = SearchQuery(
-            query=request.question, collections=request.collections, k=request.k, rerank=reranks, **when
-        )
-        try:
-            found = search_fresh(tenant_id=tenant_id, query=query)
-        except EmbeddingError as error:
-            logger.warning("searching by words alone: %s", error)
-            found = search_fresh(tenant_id=tenant_id, query=replace(query, mode="lexical"))
+        models = _models(request.model)
+        found = _found(tenant_id, request)
         # What has been deleted since is in the past, but no answer may cite it (invariant I8).
         hits = [hit for hit in found.hits if not hit.deleted and str(hit.document_id) not in without]
+        room = settings.LLM_CONTEXT_TOKENS
+        options = replace(request.options, max_tokens=min(request.options.max_tokens, room // 2))
+        numbered = prompts.number(hits)
+        passages = prompts.fit(numbered, question=request.question, context_tokens=room, max_tokens=options.max_tokens)
+        if numbered and not passages:
+            raise invalid("/question", "The question leaves no room for a passage.", code="question_too_long")
         embed = _embed(tenant_id, hits[0].collection) if hits else None
+        task = Task(request.question, passages, prompts.messages(request.question, passages), options, embed)
+        backends = tuple(routing.order(models, request.model, request.question, passages))
+        prepared = Prepared(uuid4(), tenant_id, request, backends, replace(found, hits=hits), task, started)
+        # Here, where there is a thread and a connection already: each visit to another costs a streaming process that
+        # is busy more than the looking.
+        key = _cache_key(prepared)
+        return replace(prepared, key=key, kept=_kept(prepared, key) if key else None)
     finally:
         _release_connection()
-    room = settings.LLM_CONTEXT_TOKENS
-    options = replace(request.options, max_tokens=min(request.options.max_tokens, room // 2))
-    numbered = prompts.number(hits)
-    passages = prompts.fit(numbered, question=request.question, context_tokens=room, max_tokens=options.max_tokens)
-    if numbered and not passages:
-        raise invalid("/question", "The question leaves no room for a passage.", code="question_too_long")
-    task = Task(request.question, passages, prompts.messages(request.question, passages), options, embed)
-    backends = tuple(routing.order(models, request.model, request.question, passages))
-    return Prepared(uuid4(), tenant_id, request, backends, replace(found, hits=hits), task, started)
+
+
+def _found(tenant_id: UUID, request: AnswerRequest) -> SearchResult:
+    when = asked(
+        filters=request.filters,
+        consistency=request.consistency,
+        min_versions=request.min_versions,
+        as_of=request.as_of,
+        partial=request.partial,
+    )
+    reranks = rerank.configured() is not None if request.rerank is None else request.rerank
+    query = SearchQuery(query=request.question, collections=request.collections, k=request.k, rerank=reranks, **when)
+    try:
+        return search_fresh(tenant_id=tenant_id, query=query)
+    except EmbeddingError as error:
+        logger.warning("searching by words alone: %s", error)
+        return search_fresh(tenant_id=tenant_id, query=replace(query, mode="lexical"))
 
 
 async def events(prepared: Prepared, *, request_id: str = "") -> AsyncGenerator[Event, None]:
@@ -171,9 +186,8 @@ async def stream(prepared: Prepared, *, live: bool = True) -> AsyncGenerator[Eve
     has left, SourcesChanged when a citation does not verify.
     """
     yield Event("search_results", prepared.found.as_json())
-    key = await _cache_key(prepared)
-    if key is not None and (kept := await sync_to_async(_reused)(prepared, key)):
-        for event in _again(kept):
+    if prepared.kept is not None:
+        for event in _again(prepared.kept):
             yield event
         return
     draft = Draft()
@@ -195,7 +209,7 @@ async def stream(prepared: Prepared, *, live: bool = True) -> AsyncGenerator[Eve
             except Unwritten as failed:
                 if isinstance(backends[-1], ExtractiveLLM):
                     raise
-                if kept := await sync_to_async(_reused)(prepared, _key_of_any(prepared)):
+                if kept := await sync_to_async(_reused)(prepared):
                     metrics.ANSWERS.labels(outcome="degraded").inc()
                     for event in _again(kept | {"degraded": "cached"}):
                         yield event
@@ -212,7 +226,7 @@ async def stream(prepared: Prepared, *, live: bool = True) -> AsyncGenerator[Eve
     timings = prepared.found.timings | {name: round(value * 1000, 3) for name, value in seconds.items()}
     final = await sync_to_async(_finish)(prepared, draft, timings)
     if not isinstance(draft.backend, ExtractiveLLM) and prepared.replay_of is None:
-        asked = [key] if key and draft.backend is prepared.backends[0] else []
+        asked = [prepared.key] if prepared.key and draft.backend is prepared.backends[0] else []
         await sync_to_async(answer_cache.keep)([*asked, _key_of_any(prepared)], final)
     for citation in final["citations"]:
         yield Event("citation", citation)
@@ -231,13 +245,13 @@ def _key_of_any(prepared: Prepared) -> str:
     return answer_cache.key_of_any(tenant_id=prepared.tenant_id, task=prepared.task)
 
 
-async def _cache_key(prepared: Prepared) -> str | None:
+def _cache_key(prepared: Prepared) -> str | None:
     """Where the answer may be kept; None for quoting, which takes no longer than looking."""
     first = prepared.backends[0]
     if isinstance(first, ExtractiveLLM):
         return None
     try:
-        model = await first.model()
+        model = _name_of(first)
     except LLMError:
         return None
     return answer_cache.key_of(
@@ -248,17 +262,21 @@ async def _cache_key(prepared: Prepared) -> str | None:
     )
 
 
-def _reused(prepared: Prepared, key: str) -> dict[str, Any] | None:
-    if prepared.replay_of is not None:
-        return None  # whoever replays does not want what was said before
+def _kept(prepared: Prepared, key: str) -> dict[str, Any] | None:
+    return answer_cache.lookup(
+        tenant_id=prepared.tenant_id,
+        key=key,
+        task=prepared.task,
+        timings=prepared.found.timings,
+        started=prepared.started,
+    )
+
+
+def _reused(prepared: Prepared) -> dict[str, Any] | None:
+    """What any model has answered to this question from these passages; nothing for a replay, which does not want what
+    was said before."""
     try:
-        return answer_cache.lookup(
-            tenant_id=prepared.tenant_id,
-            key=key,
-            task=prepared.task,
-            timings=prepared.found.timings,
-            started=prepared.started,
-        )
+        return _kept(prepared, _key_of_any(prepared)) if prepared.replay_of is None else None
     finally:
         _release_connection()
 
@@ -287,7 +305,7 @@ async def _whole(prepared: Prepared) -> dict[str, Any]:
     return final
 
 
-async def _models(wanted: str) -> list[LLM]:
+def _models(wanted: str) -> list[LLM]:
     """The models that may answer; one that is asked for by its name first. Raises Problem."""
     models = list(configured())
     if wanted in ("auto", "fast", "large"):
@@ -297,7 +315,7 @@ async def _models(wanted: str) -> list[LLM]:
     names, failed = [], None
     for model in models:
         try:
-            names.append(await model.model())
+            names.append(_name_of(model))
         except LLMError as error:
             names.append("")
             failed = error
@@ -310,6 +328,11 @@ async def _models(wanted: str) -> list[LLM]:
     raise invalid("/model", f"There is no model {wanted!r}; there are {known}.", code="unknown_model")
 
 
+def _name_of(model: LLM) -> str:
+    """Asking only where it must: from a request's thread that is a visit to the event loop. Raises LLMError."""
+    return model.name or async_to_sync(model.model)()
+
+
 async def _name(backend: LLM) -> str:
     try:
         return await backend.model()
@@ -317,15 +340,21 @@ async def _name(backend: LLM) -> str:
         return backend.backend
 
 
-def _embed(tenant_id: UUID, slug: str) -> Embed | None:
-    """The embedding model of a collection, which a search's collections share; None when it cannot be had."""
-    with tenancy.scope(tenant_id):
-        collection = DocumentCollection.objects.select_related("space").filter(slug=slug).first()
-    try:
-        return embedder_for(collection.space).embed if collection else None
-    except EmbeddingError as error:
-        logger.warning("quoting by words alone: %s", error)
-        return None
+def _embed(tenant_id: UUID, slug: str) -> Embed:
+    """Embeds with the model of a collection, which a search's collections share; it is looked up when it is needed.
+    Raises EmbeddingError."""
+
+    def embed(texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        try:
+            with tenancy.scope(tenant_id):
+                collection = DocumentCollection.objects.select_related("space").filter(slug=slug).first()
+        finally:
+            _release_connection()
+        if collection is None:
+            raise EmbeddingError("collection_gone", "The passages' collection is gone.", retryable=False)
+        return embedder_for(collection.space).embed(texts)
+
+    return embed
 
 
 def _release_connection() -> None:

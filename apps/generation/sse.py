@@ -38,6 +38,7 @@ async def beating(frames: AsyncGenerator[str, None], *, seconds: float = HEARTBE
     ready: asyncio.Queue[str | None] = asyncio.Queue(maxsize=AHEAD)
     loop = asyncio.get_running_loop()
     last = loop.time()
+    timer: asyncio.TimerHandle
 
     async def produce() -> None:
         try:

@@ -158,7 +158,7 @@ def test_where_all_fail_nothing_is_written() -> None:
 
 
 def test_a_quiet_stream_has_a_heartbeat_and_a_left_one_is_closed() -> None:
-    llm = FakeLLM(lambda task: ["one ", 0.2, "two", 60.0, "three"])
+    llm = FakeLLM(lambda task: ["one ", 0.22, "two", 60.0, "three"])
 
     async def frames() -> list[bytes]:
         async def texts() -> object:

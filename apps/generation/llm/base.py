@@ -32,6 +32,10 @@ class LLM(Protocol):
     def keeps_limits(self) -> bool:
         """Whether max_tokens and stop are kept by whoever writes: a server does. Else writing.py keeps them."""
 
+    @property
+    def name(self) -> str | None:
+        """What `model` would tell, where nobody need be asked for it."""
+
     async def model(self) -> str:
         """The model's own name, as a client may ask for it. Raises LLMError when a server must tell and does
         not.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import NoReturn
@@ -25,6 +26,7 @@ logging.getLogger("pybreaker").setLevel(logging.CRITICAL)  # each of its looks a
 FAILURES = 5
 SECONDS = 15.0  # open, before a probe
 PROBE_SECONDS = 60  # after which another may ask, where the first has died
+CLOSED_SECONDS = 0.5  # that it was closed is believed for as long without asking Redis
 
 
 class Breaker:
@@ -35,9 +37,12 @@ class Breaker:
         self._probe = f"breaker:{name}:probe"
         self._made: tuple[CircuitBreaker, CircuitRedisStorage] | None = None
         self._lock = threading.Lock()
+        self._closed_until = 0.0
 
     async def admit(self) -> bool:
         """Is this the probe? Raises LLMError `open` where nobody is to ask."""
+        if time.monotonic() < self._closed_until:
+            return False
         return await asyncio.to_thread(self._admit)
 
     async def succeeded(self) -> None:
@@ -46,6 +51,7 @@ class Breaker:
 
     async def failed(self) -> None:
         """The server is at fault for what did not come."""
+        self._closed_until = 0.0
         await asyncio.to_thread(self._tell, _fail)
 
     def _admit(self) -> bool:
@@ -53,6 +59,7 @@ class Breaker:
             breaker, storage = self._breaker()
             state = breaker.current_state
             if state == STATE_CLOSED:
+                self._closed_until = time.monotonic() + CLOSED_SECONDS
                 return False
             opened = storage.opened_at
             until = opened + timedelta(seconds=self._seconds) if opened else datetime.now(UTC)

@@ -87,10 +87,11 @@ class ExtractiveLLM:
     """Implements `LLM` by quoting. Of the options only max_tokens means something to it."""
 
     backend = "extractive"
+    name = "extractive"
     keeps_limits = False  # but rather leaves a quote out than have it cut
 
     async def model(self) -> str:
-        return "extractive"
+        return self.name
 
     async def stream(self, task: Task) -> AsyncGenerator[Delta, None]:
         """One delta per sentence, after all are chosen."""

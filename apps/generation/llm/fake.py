@@ -31,11 +31,11 @@ class FakeLLM:
 
     def __init__(self, script: Script = quote_first, *, model: str = "fake") -> None:
         self._script = script
-        self._model = model
+        self.name = model
         self.closed = 0
 
     async def model(self) -> str:
-        return self._model
+        return self.name
 
     async def stream(self, task: Task) -> AsyncGenerator[Delta, None]:
         """Play the script."""

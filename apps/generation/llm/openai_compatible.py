@@ -53,12 +53,16 @@ class OpenAICompatibleLLM:
         # A client's connections belong to the event loop that opened them, and a process may have several.
         self._clients: dict[asyncio.AbstractEventLoop, tuple[Any, AsyncGenerator[Any, None]]] = {}
 
+    @property
+    def name(self) -> str | None:
+        if self._model or self._told is None or time.monotonic() >= self._told[1]:
+            return self._model or None
+        return self._told[0]
+
     async def model(self) -> str:
         """The configured model, else the first that the server lists."""
-        if self._model:
-            return self._model
-        if self._told and time.monotonic() < self._told[1]:
-            return self._told[0]
+        if self.name:
+            return self.name
         try:
             async with asyncio.timeout(self._patience.first):
                 listed = await (await self._client()).models.list()

@@ -49,6 +49,10 @@ class Upstream:
     def keeps_limits(self) -> bool:
         return self._llm.keeps_limits
 
+    @property
+    def name(self) -> str | None:
+        return self._llm.name
+
     async def model(self) -> str:
         return await self._llm.model()
 
