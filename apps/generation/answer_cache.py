@@ -43,8 +43,9 @@ def key_of(*, tenant_id: UUID, request: AnswerRequest, task: Task, model: str) -
 
 
 def key_of_any(*, tenant_id: UUID, task: Task) -> str:
-    """Where the last answer of whichever model to this question about these passages is kept, however it was asked."""
-    said = [task.question, sorted(map(_told, task.passages))]
+    """Where the last answer of whichever model to this question about these passages is kept, however else it was
+    asked."""
+    said = [task.question, task.response_format, sorted(map(_told, task.passages))]
     digest = hashlib.sha256(json.dumps(said, cls=DjangoJSONEncoder).encode()).hexdigest()
     return f"answer-of-any:{tenant_id}:{digest}"
 

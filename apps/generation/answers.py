@@ -35,10 +35,10 @@ from apps.retrieval.freshness import search_fresh
 from apps.retrieval.metrics import QUERY_SECONDS
 from apps.retrieval.types import SearchQuery, SearchResult
 
-from . import answer_cache, metrics, prompts, records, replays, routing
+from . import answer_cache, metrics, prompts, records, replays, routing, structured
 from .llm import LLM, ExtractiveLLM, LLMError, configured
 from .records import SourcesChanged, finish
-from .types import AnswerRequest, Embed, Event, Task
+from .types import AnswerRequest, Embed, Event, Passage, Task
 from .writing import Draft, Unwritten, abstain, write
 
 logger = logging.getLogger(__name__)
@@ -94,17 +94,14 @@ def replay(*, tenant_id: UUID, answer_id: UUID, model: str | None = None) -> dic
     request = AnswerRequest.from_json(row.request)
     request = replace(request, model=model or request.model)
     try:
-        models = _models(request.model)
+        models = _models(request)
         with tenancy.scope(tenant_id):
             passages = replays.passages_of(row)
     finally:
         _release_connection()
-    room = settings.LLM_CONTEXT_TOKENS
-    options = replace(request.options, max_tokens=min(request.options.max_tokens, room // 2))
-    if prompts.fit(passages, question=row.question, context_tokens=room, max_tokens=options.max_tokens) != passages:
+    task = _task(tenant_id, request, passages)
+    if task.passages != passages:
         raise Problem(422, "context_too_long", "The model's context is too small for this answer's passages by now.")
-    embed = _embed(tenant_id, passages[0].hit.collection) if passages else None
-    task = Task(row.question, passages, prompts.messages(row.question, passages), options, embed)
     backends = tuple(routing.order(models, request.model, row.question, passages))
     found = SearchResult([passage.hit for passage in passages], snapshot={})
     try:
@@ -123,19 +120,14 @@ def prepare(*, tenant_id: UUID, request: AnswerRequest, without: Collection[str]
     """
     started = time.perf_counter()
     try:
-        models = _models(request.model)
+        models = _models(request)
         found = _found(tenant_id, request)
         # What has been deleted since is in the past, but no answer may cite it (invariant I8).
         hits = [hit for hit in found.hits if not hit.deleted and str(hit.document_id) not in without]
-        room = settings.LLM_CONTEXT_TOKENS
-        options = replace(request.options, max_tokens=min(request.options.max_tokens, room // 2))
-        numbered = prompts.number(hits)
-        passages = prompts.fit(numbered, question=request.question, context_tokens=room, max_tokens=options.max_tokens)
-        if numbered and not passages:
+        task = _task(tenant_id, request, prompts.number(hits))
+        if hits and not task.passages:
             raise invalid("/question", "The question leaves no room for a passage.", code="question_too_long")
-        embed = _embed(tenant_id, hits[0].collection) if hits else None
-        task = Task(request.question, passages, prompts.messages(request.question, passages), options, embed)
-        backends = tuple(routing.order(models, request.model, request.question, passages))
+        backends = tuple(routing.order(models, request.model, request.question, task.passages))
         prepared = Prepared(uuid4(), tenant_id, request, backends, replace(found, hits=hits), task, started)
         # Here, where there is a thread and a connection already: each visit to another costs a streaming process that
         # is busy more than the looking.
@@ -143,6 +135,19 @@ def prepare(*, tenant_id: UUID, request: AnswerRequest, without: Collection[str]
         return replace(prepared, key=key, kept=_kept(prepared, key) if key else None)
     finally:
         _release_connection()
+
+
+def _task(tenant_id: UUID, request: AnswerRequest, numbered: tuple[Passage, ...]) -> Task:
+    """What the model is asked: of the passages those that its context has room for."""
+    room, wanted = settings.LLM_CONTEXT_TOKENS, request.response_format
+    options = replace(request.options, max_tokens=min(request.options.max_tokens, room // 2))
+    rules = structured.instruction(wanted) if wanted else ""
+    passages = prompts.fit(
+        numbered, question=request.question, context_tokens=room, max_tokens=options.max_tokens, rules=rules
+    )
+    messages = prompts.messages(request.question, passages, rules=rules)
+    embed = _embed(tenant_id, passages[0].hit.collection) if passages else None
+    return Task(request.question, passages, messages, options, embed, wanted)
 
 
 def _found(tenant_id: UUID, request: AnswerRequest) -> SearchResult:
@@ -214,6 +219,8 @@ async def stream(prepared: Prepared, *, live: bool = True) -> AsyncGenerator[Eve
                     for event in _again(kept | {"degraded": "cached"}):
                         yield event
                     return
+                if prepared.task.response_format is not None:
+                    raise  # quotes are no JSON
                 logger.warning("answering by quotes: %s", failed)
                 backends = (ExtractiveLLM(),)
     wrote = time.perf_counter()
@@ -305,9 +312,13 @@ async def _whole(prepared: Prepared) -> dict[str, Any]:
     return final
 
 
-def _models(wanted: str) -> list[LLM]:
+def _models(request: AnswerRequest) -> list[LLM]:
     """The models that may answer; one that is asked for by its name first. Raises Problem."""
-    models = list(configured())
+    wanted, models = request.model, list(configured())
+    if request.response_format is not None and (wanted == "extractive" or isinstance(models[0], ExtractiveLLM)):
+        raise invalid(
+            "/response_format", "Only a language model writes JSON.", status=422, code="response_format_unavailable"
+        )
     if wanted in ("auto", "fast", "large"):
         return models
     if wanted == "extractive":

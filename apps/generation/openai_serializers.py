@@ -14,7 +14,7 @@ from apps.access.problems import Problem, invalid
 from apps.access.serializers import FlagField, NumberField, TextField, WholeField, refuse_unbuilt, unstorable_text
 from apps.retrieval.serializers import MAX_QUERY, WhenMixin
 
-from .serializers import MAX_TOKENS, NOT_YET, slugs_field
+from .serializers import MAX_TOKENS, NOT_YET, ResponseFormatField, slugs_field
 
 MAX_MESSAGES = 1_000
 MAX_INPUTS = 2_048  # OpenAI's own limit
@@ -66,9 +66,10 @@ class ChatSerializer(WhenMixin, serializers.Serializer):
     seed = WholeField(required=False, allow_null=True, min_value=-(2**63), max_value=2**63 - 1)
     user = TextField(required=False, allow_null=True, allow_blank=True)
     metadata = serializers.DictField(required=False, allow_null=True)
+    response_format = ResponseFormatField(required=False, allow_null=True)
 
     def to_internal_value(self, data: Any) -> Any:
-        refuse_unbuilt(_without_text_format(data), NOT_YET)
+        refuse_unbuilt(data, NOT_YET)
         _refuse_orders(data)
         return super().to_internal_value(data)
 
@@ -88,13 +89,6 @@ def _refuse_orders(data: Any) -> None:
     ordered = [name for name in ("tool_choice", "function_call") if data.get(name) not in (None, "none", "auto")]
     for name in [*ordered, *(["logprobs"] if data.get("logprobs") else [])]:
         raise invalid(f"/{name}", f"{name}: not supported.", code="unsupported_value")
-
-
-def _without_text_format(data: Any) -> Any:
-    """`response_format: {"type": "text"}` is OpenAI's default, spelled out by some clients."""
-    if isinstance(data, dict) and data.get("response_format") == {"type": "text"}:
-        return {name: value for name, value in data.items() if name != "response_format"}
-    return data
 
 
 def question(messages: list[dict[str, Any]]) -> str:

@@ -50,14 +50,17 @@ def passage_text(passage: Passage) -> str:
     return f'[{passage.marker}] <passage title="{title}"{section} version="{hit.version}">\n{body}\n</passage>'
 
 
-def fit(passages: Sequence[Passage], *, question: str, context_tokens: int, max_tokens: int) -> tuple[Passage, ...]:
-    """The passages that fit the model's context beside the rules, the question and the answer.
+def fit(
+    passages: Sequence[Passage], *, question: str, context_tokens: int, max_tokens: int, rules: str = ""
+) -> tuple[Passage, ...]:
+    """The passages that fit the model's context beside the rules, and those that are added, the question and the
+    answer.
 
     Counted with `estimate_tokens`, which errs upwards. From the first passage that does not fit on, all are
     dropped whole: a passage cut in the middle could be cited for what its end takes back. May be empty.
     """
     room = context_tokens - max_tokens - 2 * MESSAGE_OVERHEAD
-    room -= estimate_tokens(SYSTEM) + estimate_tokens(user_message(question, ()))
+    room -= estimate_tokens(SYSTEM) + estimate_tokens(rules) + estimate_tokens(user_message(question, ()))
     kept: list[Passage] = []
     for passage in passages:
         room -= estimate_tokens(passage_text(passage)) + 2
@@ -73,12 +76,18 @@ def user_message(question: str, passages: Sequence[Passage]) -> str:
     return f"Passages:\n\n{listed}\n\nQuestion: {neutralise(question)}"
 
 
-def messages(question: str, passages: Sequence[Passage]) -> tuple[dict[str, str], ...]:
-    """The chat messages of a question with its passages."""
+def messages(question: str, passages: Sequence[Passage], *, rules: str = "") -> tuple[dict[str, str], ...]:
+    """The chat messages of a question with its passages; rules: more of them, a line each."""
     return (
-        {"role": "system", "content": SYSTEM},
+        {"role": "system", "content": f"{SYSTEM}\n{rules}" if rules else SYSTEM},
         {"role": "user", "content": user_message(question, passages)},
     )
+
+
+def repair(said: str, why: str) -> tuple[dict[str, str], ...]:
+    """What follows JSON that is not as asked for."""
+    again = f"That is not what was asked for. {why} Reply with the corrected JSON and nothing else."
+    return {"role": "assistant", "content": said}, {"role": "user", "content": again}
 
 
 def is_abstention(answer: str) -> bool:

@@ -17,7 +17,7 @@ from apps.access import tenancy
 from apps.access.problems import Problem
 from apps.documents import erasure
 
-from . import metrics, prompts
+from . import metrics, prompts, structured
 from .citations import cite, ground
 from .llm import ExtractiveLLM
 from .models import Answer, AnswerSource, Feedback, LowAnswer
@@ -55,9 +55,12 @@ def finish(
     """
     began = time.perf_counter()
     passages = task.passages
-    citations = cite(draft.text, passages)
-    abstained = prompts.is_abstention(draft.text)
-    sentences, grounded = ([], 0.0) if abstained else ground(draft.text, passages)
+    said = draft.text
+    if task.response_format is not None and task.passages:
+        said = "\n\n".join(structured.strings(said))
+    citations = cite(said, passages)
+    abstained = prompts.is_abstention(said)
+    sentences, grounded = ([], 0.0) if abstained else ground(said, passages)
     usage = draft.usage
     result: dict[str, Any] = {
         "answer": draft.text,

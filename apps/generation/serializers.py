@@ -5,16 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from django.conf import settings
+from drf_spectacular.utils import OpenApiTypes, extend_schema_field
 from rest_framework import serializers
 
 from apps.access.serializers import FlagField, NumberField, StrictSerializer, TextField, WholeField, refuse_unbuilt
 from apps.retrieval.serializers import MAX_QUERY, PartialSerializer, WhenMixin
 
+from . import structured
 from .models import Feedback, LowAnswer
 from .types import AnswerRequest, Options
 
 #: Named by the contract, built by later work: refused by name rather than silently ignored.
-NOT_YET = ("response_format", "conversation")
+NOT_YET = ("conversation",)
 DEFAULT_K = 8
 MAX_TOKENS = 1_000_000
 
@@ -23,6 +25,17 @@ def slugs_field() -> serializers.ListField:
     return serializers.ListField(
         child=TextField(max_length=64), required=False, allow_null=True, min_length=1, max_length=100
     )
+
+
+@extend_schema_field(OpenApiTypes.OBJECT)
+class ResponseFormatField(serializers.Field):
+    """OpenAI's `response_format`, or a JSON schema alone."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        return structured.asked(data)
+
+    def to_representation(self, value: Any) -> Any:
+        return value
 
 
 class AnswerRequestSerializer(WhenMixin, StrictSerializer):
@@ -36,6 +49,9 @@ class AnswerRequestSerializer(WhenMixin, StrictSerializer):
     )
     max_tokens = WholeField(min_value=1, max_value=MAX_TOKENS, required=False, allow_null=True)
     temperature = NumberField(min_value=0, max_value=2, required=False, allow_null=True)
+    response_format = ResponseFormatField(
+        required=False, allow_null=True, help_text="a JSON schema that the answer is to follow, or as OpenAI's"
+    )
 
     def to_internal_value(self, data: Any) -> Any:
         refuse_unbuilt(data, NOT_YET)
@@ -79,6 +95,7 @@ def answer_request(values: dict[str, Any]) -> AnswerRequest:
         min_versions=values.get("min_versions") or (),
         as_of=values.get("as_of"),
         partial=values.get("partial") or False,
+        response_format=values.get("response_format"),
         options=Options(
             max_tokens=values.get("max_tokens") or min(1024, settings.LLM_CONTEXT_TOKENS // 4),
             temperature=values.get("temperature"),

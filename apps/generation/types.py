@@ -32,6 +32,7 @@ class Options:
 class AnswerRequest:
     """A question about some or (None) all collections of a tenant. k: passages to find, 1..200. rerank: None where a
     reranker is configured. filters as they were sent; these and the following are what a search takes.
+    response_format: as structured.py's `asked` gives it; None for text.
     """
 
     question: str
@@ -45,6 +46,7 @@ class AnswerRequest:
     min_versions: tuple[tuple[UUID, int], ...] = ()
     as_of: datetime | None = None
     partial: bool = False
+    response_format: Mapping[str, Any] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """What is stored with the answer, so that it can be replayed."""
@@ -64,6 +66,7 @@ class AnswerRequest:
             "min_versions": {str(document_id): version for document_id, version in self.min_versions},
             "as_of": self.as_of and self.as_of.isoformat(),
             "partial": self.partial,
+            "response_format": None if self.response_format is None else dict(self.response_format),
         }
 
     @classmethod
@@ -87,6 +90,7 @@ class AnswerRequest:
             min_versions=tuple((UUID(document_id), version) for document_id, version in said["min_versions"].items()),
             as_of=said["as_of"] and datetime.fromisoformat(said["as_of"]),
             partial=said["partial"],
+            response_format=said["response_format"],
         )
 
 
@@ -102,7 +106,7 @@ class Passage:
 class Task:
     """All that a backend may need to answer: messages for a model, passages and an embedder for quoting.
 
-    embed is None where the collections' embedding model cannot be told; a backend then goes by words alone.
+    embed is None where there is nothing to quote from. response_format: of the answer, where it is to be JSON.
     """
 
     question: str
@@ -110,6 +114,7 @@ class Task:
     messages: tuple[dict[str, str], ...]
     options: Options = Options()
     embed: Embed | None = None
+    response_format: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +123,9 @@ class Usage:
 
     prompt_tokens: int
     completion_tokens: int
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(self.prompt_tokens + other.prompt_tokens, self.completion_tokens + other.completion_tokens)
 
     def as_json(self) -> dict[str, int]:
         total = self.prompt_tokens + self.completion_tokens

@@ -6,11 +6,11 @@ import logging
 from bisect import bisect_right
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from apps.documents.embedding.openai_compatible import estimate_tokens
 
-from . import metrics, prompts
+from . import metrics, prompts, structured
 from .llm import LLM, LLMError
 from .markers import MarkerFilter
 from .types import Options, Task, Usage
@@ -106,12 +106,15 @@ async def write(task: Task, backends: Sequence[LLM], draft: Draft, *, live: bool
     A backend that fails, or writes nothing, before any of its text has left is replaced by the next. Without a reader
     (`live` false) no text has left until all is written. Limits that leave nothing are no failure.
 
+    JSON leaves whole, when it has been found to be what was asked for.
+
     Raises Unwritten after the last of them, LLMError where the text has begun to leave.
     """
+    attempt = _attempt if task.response_format is None else _json
     for backend in backends:
         draft.text, draft.usage, draft.backend, draft.finish_reason = "", None, backend, "stop"
         try:
-            async with aclosing(_attempt(task, backend, draft)) as pieces:
+            async with aclosing(attempt(task, backend, draft)) as pieces:
                 async for piece in pieces:
                     if live:
                         yield piece
@@ -156,3 +159,43 @@ async def _attempt(task: Task, backend: LLM, draft: Draft) -> AsyncGenerator[str
         raise
     finally:
         metrics.LLM_REQUESTS.labels(backend=backend.backend, outcome=outcome).inc()
+
+
+async def _json(task: Task, backend: LLM, draft: Draft) -> AsyncGenerator[str, None]:
+    """The whole answer at once; what is not as asked for is sent back once, with what is wrong with it."""
+    assert task.response_format is not None
+    markers = [passage.marker for passage in task.passages]
+    outcome = "cancelled"
+    try:
+        draft.model = await backend.model()
+        said = await _said(task, backend, draft)
+        try:
+            draft.text = structured.settled(said, task.response_format, markers)
+        except structured.Malformed as error:
+            if draft.finish_reason == "length":
+                raise LLMError("cut_short", "The answer's JSON does not end within max_tokens.") from None
+            logger.warning("asking a model for its JSON once more")
+            again = replace(task, messages=(*task.messages, *prompts.repair(said, str(error))))
+            try:
+                draft.text = structured.settled(await _said(again, backend, draft), task.response_format, markers)
+            except structured.Malformed:
+                raise LLMError("bad_format", "The language model does not write the JSON that was asked for.") from None
+        outcome = "ok"
+        yield draft.text
+    except LLMError:
+        outcome = "error"
+        raise
+    finally:
+        metrics.LLM_REQUESTS.labels(backend=backend.backend, outcome=outcome).inc()
+
+
+async def _said(task: Task, backend: LLM, draft: Draft) -> str:
+    text, usage = "", None
+    async with aclosing(backend.stream(task)) as deltas:
+        async for delta in deltas:
+            text += delta.text
+            usage = delta.usage or usage
+            draft.finish_reason = delta.finish_reason or draft.finish_reason
+    usage = usage or Usage(_read(task), estimate_tokens(text))
+    draft.usage = usage + draft.usage if draft.usage else usage
+    return text

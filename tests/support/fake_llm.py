@@ -4,7 +4,9 @@ The model's name, or `script:<name>` in the question, is the script: `normal`, `
 `stall` (a few tokens, then silence), `silent` (headers, then silence), `cut` (the connection breaks in the
 middle), `cut-early` (before the first token), `unended` (no finish_reason), `bogus` (markers that name no
 passage), `length` (max_tokens ends it within a marker), `empty`, `garbage` (no JSON), `slow` (for ever), `held` (a
-few tokens, and the rest when `go` is set), `paced` (100 tokens, 10 ms each, after 50 ms).
+few tokens, and the rest when `go` is set), `paced` (100
+tokens, 10 ms each, after 50 ms), `json`, `json-late` (prose until it is told that this was not asked for),
+`json-unguided` (refuses a response_format), `json-cut`.
 
 By itself (`python -m tests.support.fake_llm`) it prints its URL and serves until it is killed.
 """
@@ -32,6 +34,8 @@ BOGUS = (
     "] and [2024] or [Source 98, 99]",
     " so [1, 96].",
 )
+_SAID = '{"when": "Backups run every night at 02:30 UTC [1, 97].", "days": [35], "kept": "For 35 days [1]."}'
+JSON = {"json": (_SAID[:40], _SAID[40:]), "json-unguided": ("```json\n", _SAID, "\n```"), "json-cut": (_SAID[:60],)}
 FIRST_MS, EACH_MS, TOKENS = 50, 10, 100
 USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
 
@@ -65,16 +69,21 @@ class FakeServer:
                 break
         request = json.loads(content)
         self.requests.append(request)
-        asked = re.search(r"script:([\w-]+)", request["messages"][-1]["content"])
+        said = [str(message.get("content")) for message in reversed(request["messages"])]
+        asked = next((found for text in said if (found := re.search(r"script:([\w-]+)", text))), None)
         script = self.fails or (asked.group(1) if asked else request["model"])
         self.scripts.append(script)
         first = self.scripts.count(script) == 1
         if script == "429-then-ok" and first:
             await _whole(send, 429, {"error": {"message": "slow down"}}, ("retry-after-ms", "10"))
+        elif script == "json-unguided" and "response_format" in request:
+            await _whole(send, 400, {"error": {"message": "response_format is not supported"}})
         elif script in ("500", "401"):
             await _whole(send, int(script), {"error": {"message": "secret prompt"}}, ("retry-after-ms", "10"))
         else:
             gone = asyncio.create_task(receive())
+            if script == "json-late" and "not what was asked for" in said[0]:
+                script = "json"
             stream = asyncio.create_task(self._stream(script, send))
             await asyncio.wait({gone, stream}, return_when=asyncio.FIRST_COMPLETED)
             if not stream.done():
@@ -91,7 +100,7 @@ class FakeServer:
             await asyncio.sleep(FIRST_MS / 1000)
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         silent = ("empty", "silent", "cut-early", "paced")
-        pieces = BOGUS if script == "bogus" else () if script in silent else NORMAL
+        pieces = BOGUS if script == "bogus" else () if script in silent else JSON.get(script, NORMAL)
         await _event(send, {"choices": [_choice({"role": "assistant", "content": ""})]})
         if script == "garbage":
             await send({"type": "http.response.body", "body": b"data: {nonsense\n\n", "more_body": True})

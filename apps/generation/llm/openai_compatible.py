@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import orjson
@@ -15,6 +16,8 @@ from .base import LLMError
 
 #: How long the name that /models told is believed, in seconds: a sidecar may be restarted with another model.
 MODEL_SECONDS = 300
+#: How a server refuses a response_format that it does not know.
+NO_SUCH_FORMAT = (400, 404, 415, 422, 501)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,13 +122,20 @@ class OpenAICompatibleLLM:
         import openai
 
         client = await self._client()
-        return await client.post(
+        post = partial(
+            client.post,
             "/chat/completions",
             cast_to=httpx2.Response,
-            body=request,
             stream=True,
             stream_cls=openai.AsyncStream[object],
         )
+        try:
+            return await post(body=request)
+        except openai.APIStatusError as error:
+            if "response_format" not in request or error.status_code not in NO_SUCH_FORMAT:
+                raise
+        # A server that does not decode by a schema: what the prompt says of it may do.
+        return await post(body={name: value for name, value in request.items() if name != "response_format"})
 
     async def _request(self, task: Task) -> dict[str, Any]:
         options = task.options
@@ -134,6 +144,7 @@ class OpenAICompatibleLLM:
             "top_p": options.top_p,
             "stop": list(options.stop) or None,
             "seed": options.seed,
+            "response_format": task.response_format,
         }
         return {
             "model": await self.model(),

@@ -1,0 +1,182 @@
+"""Answers as JSON of a schema: what a client asks for as `response_format`, and what may leave of what a model wrote.
+
+Markers stand within the strings. Of the schema `pattern` is not checked here, as a regular expression may take for
+ever: a server that decodes by the schema keeps it. Pure.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import SchemaError, best_match
+from jsonschema.validators import extend
+
+from apps.access.problems import invalid
+from apps.access.serializers import unstorable_text
+
+from .markers import MARKER, MarkerFilter, neutralise
+
+MAX_SCHEMA = 32_000  # characters
+#: Of a schema, and of JSON that a model wrote.
+MAX_DEPTH = 32
+DEFAULT_NAME = "answer"
+
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_Validator = extend(Draft202012Validator, {"pattern": lambda *_: None})
+
+#: OpenAI's form, or a bare JSON schema; what `asked` gives is always the first.
+Format = Mapping[str, Any]
+
+
+class Malformed(Exception):
+    """What a model wrote is not the JSON that was asked for; the message tells the model why, and nobody else."""
+
+
+def asked(said: Any, pointer: str = "/response_format") -> Format | None:
+    """A request's `response_format` in OpenAI's form; None for text. Raises Problem 400."""
+    if said is None or said == {"type": "text"}:
+        return None
+    if not isinstance(said, dict):
+        raise invalid(pointer, "Must be a JSON schema, or an object as OpenAI's response_format.")
+    if said.get("type") == "json_object" and said.keys() == {"type"}:
+        return {"type": "json_object"}
+    name: Any = DEFAULT_NAME
+    schema: Any = said
+    strict = False
+    if said.get("type") == "json_schema":
+        pointer += "/json_schema"
+        named = said.get("json_schema")
+        if not isinstance(named, dict):
+            raise invalid(pointer, "Must be an object with a schema.")
+        name, schema, strict = named.get("name", DEFAULT_NAME), named.get("schema"), named.get("strict") is True
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise invalid(pointer + "/name", "Must be up to 64 letters, digits, _ and -.")
+        pointer += "/schema"
+    _check(schema, pointer)
+    return {"type": "json_schema", "json_schema": {"name": name, "schema": schema, "strict": strict}}
+
+
+def _check(schema: Any, pointer: str) -> None:
+    if not isinstance(schema, dict):
+        raise invalid(pointer, "Must be a JSON schema: an object.")
+    if _deeper(schema, MAX_DEPTH) or len(json.dumps(schema)) > MAX_SCHEMA:
+        raise invalid(pointer, f"A schema has at most {MAX_SCHEMA} characters and {MAX_DEPTH} levels.")
+    for key, value in _pairs(schema):
+        if key in ("$ref", "$dynamicRef") and isinstance(value, str) and not value.startswith("#"):
+            raise invalid(pointer, f"{key}: only references within the schema are followed.", code="unsupported_value")
+        if key == "patternProperties":
+            raise invalid(pointer, "patternProperties: not supported.", code="unsupported_value")
+        for text in (key, value):
+            if isinstance(text, str) and MARKER.search(text):
+                raise invalid(pointer, f"{text[:50]!r} looks like a citation, and the text of one leaves no other way.")
+            if isinstance(text, str) and (problem := unstorable_text(text)):
+                raise invalid(pointer, problem)
+    try:
+        Draft202012Validator.check_schema(schema)
+    except SchemaError as error:
+        raise invalid(pointer, f"This is no JSON schema: {error.message[:200]}")
+
+
+def instruction(wanted: Format) -> str:
+    """What the rules of the prompt end with."""
+    if wanted["type"] == "json_object":
+        shape = "Reply with one JSON object and nothing else."
+    else:
+        schema = json.dumps(wanted["json_schema"]["schema"], ensure_ascii=False, separators=(",", ":"))
+        shape = f"Reply with JSON of this schema and nothing else: {schema}"
+    return (
+        f"- {shape}\n"
+        "- Put the numbers of the passages into the JSON's strings, at the end of what they support.\n"
+        "- If the passages do not answer the question, the sentence that says so goes into a string of the JSON."
+    )
+
+
+def settled(text: str, wanted: Format, markers: Sequence[int]) -> str:
+    """What a model wrote, as it may leave: valid, with markers of these passages only. Raises Malformed."""
+    value = _mapped(_parsed(text), lambda said: _filtered(said, markers))
+    try:
+        _validate(value, wanted)
+    except RecursionError:  # a schema may refer to itself
+        raise Malformed("The JSON is too deep.") from None
+    # Lines of their own, so that no list of numbers looks like a marker.
+    return json.dumps(value, ensure_ascii=False, indent=2)
+
+
+def strings(text: str) -> list[str]:
+    """The strings of an answer that `settled` made, in their order: what it says, and cites."""
+    return [value for _, value in _pairs(json.loads(text)) if isinstance(value, str) and value.strip()]
+
+
+def _parsed(text: str) -> Any:
+    said = text.strip()
+    if said.startswith("```"):  # a habit of models that are not held to a schema
+        said = said.removeprefix("```json").removeprefix("```").removesuffix("```")
+    try:
+        value = json.loads(said, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise Malformed(f"It is not valid JSON: {error}.") from None
+    if _deeper(value, MAX_DEPTH):
+        raise Malformed("The JSON is too deep.")
+    return value
+
+
+def _no_number(said: str) -> Any:
+    raise ValueError(f"{said} is not JSON")
+
+
+def _validate(value: Any, wanted: Format) -> None:
+    if wanted["type"] == "json_object":
+        if not isinstance(value, dict):
+            raise Malformed("It is not a JSON object.")
+        return
+    error = best_match(_Validator(wanted["json_schema"]["schema"]).iter_errors(value))
+    if error is not None:
+        where = "/".join(map(str, error.absolute_path)) or "the whole"
+        raise Malformed(f"It does not follow the schema, at {where}: {error.message[:300]}.")
+
+
+def _filtered(said: str, markers: Sequence[int]) -> str:
+    if "[" not in said and "【" not in said and unstorable_text(said) is None:
+        return said  # with its white space
+    kept = MarkerFilter(markers)
+    return kept.feed(said) + kept.close()
+
+
+def _mapped(value: Any, change: Callable[[str], str]) -> Any:
+    match value:
+        case str():
+            return change(value)
+        case list():
+            return [_mapped(item, change) for item in value]
+        case dict():
+            return {neutralise(key): _mapped(item, change) for key, item in value.items()}
+    return value
+
+
+def _pairs(value: Any) -> Iterator[tuple[str, Any]]:
+    """Each value within one, with the name that it, or the list that it is in, has."""
+
+    def within(name: str, item: Any) -> Iterator[tuple[str, Any]]:
+        yield name, item
+        for key, inner in item.items() if isinstance(item, dict) else ():
+            yield from within(key, inner)
+        for inner in item if isinstance(item, list) else ():
+            yield from within(name, inner)
+
+    return within("", value)
+
+
+def _deeper(value: Any, levels: int) -> bool:
+    """Without recursion: is there more within a value than so many levels?"""
+    rank = [value]
+    for _ in range(levels):
+        rank = [inner for item in rank for inner in _inner(item)]
+    return bool(rank)
+
+
+def _inner(item: Any) -> Iterable[Any]:
+    return item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
