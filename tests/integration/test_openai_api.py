@@ -230,7 +230,7 @@ USER = {"role": "user", "content": "x"}
         ({"logprobs": True}, 400, "unsupported_value", "logprobs"),
         ({"collections": ["nowhere"]}, 404, "unknown_collection", None),
         ({"filters": {"a": 1}}, 400, "invalid", "filters.a"),
-        ({"response_format": {"type": "json_schema"}}, 400, "not_supported", "response_format"),
+        ({"response_format": {"type": "json_schema"}}, 400, "invalid", "response_format.json_schema"),
     ],
 )
 def test_a_bad_request_has_openais_shape(
