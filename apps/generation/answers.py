@@ -35,10 +35,10 @@ from apps.retrieval.freshness import search_fresh
 from apps.retrieval.metrics import QUERY_SECONDS
 from apps.retrieval.types import SearchQuery, SearchResult
 
-from . import answer_cache, metrics, prompts, records, replays, routing, structured
+from . import answer_cache, conversations, metrics, prompts, records, replays, routing, structured
 from .llm import LLM, ExtractiveLLM, LLMError, configured
 from .records import SourcesChanged, finish
-from .types import AnswerRequest, Embed, Event, Passage, Task
+from .types import AnswerRequest, Embed, Event, Passage, Task, Turn
 from .writing import Draft, Unwritten, abstain, write
 
 logger = logging.getLogger(__name__)
@@ -65,15 +65,15 @@ class Prepared:
     replay_of: UUID | None = None
 
 
-def answer(*, tenant_id: UUID, request: AnswerRequest) -> dict[str, Any]:
-    """The whole answer of API.md, stored.
+def answer(*, tenant_id: UUID, request: AnswerRequest, before: Sequence[Turn] = ()) -> dict[str, Any]:
+    """The whole answer of API.md, stored. before: what was said before, where no stored conversation tells it.
 
-    Raises Problem: 404 unknown_collection, 400 unknown_model or question_too_long, 422 rerank_unavailable, 503
-    sources_changed.
+    Raises Problem: 404 unknown_collection, 400 unknown_model, unknown_conversation or question_too_long, 422
+    rerank_unavailable, 503 sources_changed.
     """
     without: set[str] = set()
     for _ in range(ATTEMPTS):
-        prepared = prepare(tenant_id=tenant_id, request=request, without=without)
+        prepared = prepare(tenant_id=tenant_id, request=request, before=before, without=without)
         try:
             return async_to_sync(_whole)(prepared)
         except SourcesChanged as changed:
@@ -92,14 +92,19 @@ def replay(*, tenant_id: UUID, answer_id: UUID, model: str | None = None) -> dic
     started = time.perf_counter()
     row = records.row_of(tenant_id, answer_id)
     request = AnswerRequest.from_json(row.request)
-    request = replace(request, model=model or request.model)
+    question = row.result.get("standalone_question") or row.question
     try:
         models = _models(request)
         with tenancy.scope(tenant_id):
             passages = replays.passages_of(row)
+            before = conversations.as_it_was(row.context.get("before", ()))
     finally:
         _release_connection()
-    task = _task(tenant_id, request, passages)
+    if before is None:
+        raise replays.sources_gone()
+    # What a chat had said before is not stored: its question is asked as it was put to the search.
+    request = replace(request, model=model or request.model, question=row.question if before else question)
+    task = _task(tenant_id, request, question, before, passages)
     if task.passages != passages:
         raise Problem(422, "context_too_long", "The model's context is too small for this answer's passages by now.")
     backends = tuple(routing.order(models, request.model, row.question, passages))
@@ -114,17 +119,20 @@ def replay(*, tenant_id: UUID, answer_id: UUID, model: str | None = None) -> dic
         raise _failed(error)
 
 
-def prepare(*, tenant_id: UUID, request: AnswerRequest, without: Collection[str] = ()) -> Prepared:
-    """Find the passages for a question, but for documents with the ids in `without`, and an answer that was given to
-    it from the same ones. Raises as `answer` does.
+def prepare(
+    *, tenant_id: UUID, request: AnswerRequest, before: Sequence[Turn] = (), without: Collection[str] = ()
+) -> Prepared:
+    """Find the passages for a question, in the light of what was said before, but for documents with the ids in
+    `without`; and an answer that was given to it from the same ones. Raises as `answer` does.
     """
     started = time.perf_counter()
     try:
         models = _models(request)
-        found = _found(tenant_id, request)
+        before, question = _meant(tenant_id, request, before, models)
+        found = _found(tenant_id, request, question)
         # What has been deleted since is in the past, but no answer may cite it (invariant I8).
         hits = [hit for hit in found.hits if not hit.deleted and str(hit.document_id) not in without]
-        task = _task(tenant_id, request, prompts.number(hits))
+        task = _task(tenant_id, request, question, before, prompts.number(hits))
         if hits and not task.passages:
             raise invalid("/question", "The question leaves no room for a passage.", code="question_too_long")
         backends = tuple(routing.order(models, request.model, request.question, task.passages))
@@ -137,20 +145,44 @@ def prepare(*, tenant_id: UUID, request: AnswerRequest, without: Collection[str]
         _release_connection()
 
 
-def _task(tenant_id: UUID, request: AnswerRequest, numbered: tuple[Passage, ...]) -> Task:
+def _meant(
+    tenant_id: UUID, request: AnswerRequest, before: Sequence[Turn], models: Sequence[LLM]
+) -> tuple[tuple[Turn, ...], str]:
+    """(what was said before, as far as a model may be told it; the question as it would be put without it). Raises
+    Problem 400."""
+    room = settings.LLM_CONTEXT_TOKENS
+    if request.conversation is not None:
+        with tenancy.scope(tenant_id):
+            before = conversations.said_before(request.conversation, context_tokens=room)
+        _release_connection()
+    else:
+        before = conversations.within(before, context_tokens=room)
+    if not before:
+        return (), request.question
+    return tuple(before), async_to_sync(conversations.condensed)(request.question, before, models)
+
+
+def _task(
+    tenant_id: UUID, request: AnswerRequest, question: str, before: tuple[Turn, ...], numbered: tuple[Passage, ...]
+) -> Task:
     """What the model is asked: of the passages those that its context has room for."""
     room, wanted = settings.LLM_CONTEXT_TOKENS, request.response_format
     options = replace(request.options, max_tokens=min(request.options.max_tokens, room // 2))
     rules = structured.instruction(wanted) if wanted else ""
     passages = prompts.fit(
-        numbered, question=request.question, context_tokens=room, max_tokens=options.max_tokens, rules=rules
+        numbered,
+        question=request.question,
+        context_tokens=room,
+        max_tokens=options.max_tokens,
+        rules=rules,
+        before=before,
     )
-    messages = prompts.messages(request.question, passages, rules=rules)
+    messages = prompts.messages(request.question, passages, rules=rules, before=before)
     embed = _embed(tenant_id, passages[0].hit.collection) if passages else None
-    return Task(request.question, passages, messages, options, embed, wanted)
+    return Task(question, passages, messages, options, embed, wanted, before)
 
 
-def _found(tenant_id: UUID, request: AnswerRequest) -> SearchResult:
+def _found(tenant_id: UUID, request: AnswerRequest, question: str) -> SearchResult:
     when = asked(
         filters=request.filters,
         consistency=request.consistency,
@@ -159,7 +191,7 @@ def _found(tenant_id: UUID, request: AnswerRequest) -> SearchResult:
         partial=request.partial,
     )
     reranks = rerank.configured() is not None if request.rerank is None else request.rerank
-    query = SearchQuery(query=request.question, collections=request.collections, k=request.k, rerank=reranks, **when)
+    query = SearchQuery(query=question, collections=request.collections, k=request.k, rerank=reranks, **when)
     try:
         return search_fresh(tenant_id=tenant_id, query=query)
     except EmbeddingError as error:
@@ -177,6 +209,8 @@ async def events(prepared: Prepared, *, request_id: str = "") -> AsyncGenerator[
         yield Event("error", document(_failed(error), request_id=request_id))
     except SourcesChanged:
         yield Event("error", document(_sources_changed(), request_id=request_id))
+    except Problem as problem:
+        yield Event("error", document(problem, request_id=request_id))
     except Exception:
         # The response has begun: a problem document can no longer be its body.
         logger.exception("answering failed")

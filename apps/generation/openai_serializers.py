@@ -11,12 +11,14 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from apps.access.problems import Problem, invalid
-from apps.access.serializers import FlagField, NumberField, TextField, WholeField, refuse_unbuilt, unstorable_text
+from apps.access.serializers import FlagField, NumberField, TextField, WholeField, unstorable_text
 from apps.retrieval.serializers import MAX_QUERY, WhenMixin
 
-from .serializers import MAX_TOKENS, NOT_YET, ResponseFormatField, slugs_field
+from .serializers import MAX_TOKENS, ResponseFormatField, slugs_field
+from .types import Turn
 
 MAX_MESSAGES = 1_000
+MAX_SAID = 200_000  # characters of a message before the question
 MAX_INPUTS = 2_048  # OpenAI's own limit
 _STRINGS = {"type": "array", "items": {"type": "string"}}
 
@@ -48,7 +50,7 @@ class MessageSerializer(serializers.Serializer):
 
 
 class ChatSerializer(WhenMixin, serializers.Serializer):
-    """validated_data also holds `question`: the last user message's text."""
+    """validated_data also holds `question`: the last user message's text, and `before`: the turns before it."""
 
     model = TextField(required=False, allow_null=True, max_length=200)
     messages = serializers.ListField(child=MessageSerializer(), allow_empty=False, max_length=MAX_MESSAGES)
@@ -69,7 +71,6 @@ class ChatSerializer(WhenMixin, serializers.Serializer):
     response_format = ResponseFormatField(required=False, allow_null=True)
 
     def to_internal_value(self, data: Any) -> Any:
-        refuse_unbuilt(data, NOT_YET)
         _refuse_orders(data)
         return super().to_internal_value(data)
 
@@ -77,6 +78,7 @@ class ChatSerializer(WhenMixin, serializers.Serializer):
         if values.get("n") not in (None, 1):
             raise invalid("/n", "n must be 1: one answer per question.", code="unsupported_value")
         values["question"] = question(values["messages"])
+        values["before"] = before(values["messages"])
         values["max_tokens"] = values.get("max_completion_tokens") or values.get("max_tokens")
         values = {name: value for name, value in values.items() if value is not None}
         return values
@@ -99,7 +101,28 @@ def question(messages: list[dict[str, Any]]) -> str:
     raise invalid("/messages", "There is no message with the role 'user'.")
 
 
-def _text(content: Any, pointer: str) -> str:
+def before(messages: list[dict[str, Any]]) -> tuple[Turn, ...]:
+    """What was said before the last user message: each text of the assistant with that of the user before it.
+
+    What a ragsite model is to do it knows from ragsite: messages with other roles are not read. Raises Problem 400.
+    """
+    found: list[Turn] = []
+    asked = ""
+    last = max(index for index, message in enumerate(messages) if message["role"] == "user")
+    for index, message in enumerate(messages[:last]):
+        said, content = message["role"], message.get("content")
+        if said not in ("user", "assistant") or not content:
+            continue
+        text = _text(content, f"/messages/{index}/content", most=MAX_SAID)
+        if said == "user":
+            asked = text
+        elif asked:
+            found.append(Turn(asked, text))
+            asked = ""
+    return tuple(found)
+
+
+def _text(content: Any, pointer: str, *, most: int = MAX_QUERY) -> str:
     if isinstance(content, list):
         for position, part in enumerate(content):
             if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
@@ -112,8 +135,8 @@ def _text(content: Any, pointer: str) -> str:
         raise invalid(pointer, problem)
     if not content.strip():
         raise invalid(pointer, "The question is empty.")
-    if len(content) > MAX_QUERY:
-        raise invalid(pointer, f"A question has at most {MAX_QUERY} characters.")
+    if len(content) > most:
+        raise invalid(pointer, f"At most {most} characters are read.")
     return content.strip()
 
 

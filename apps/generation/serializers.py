@@ -8,15 +8,13 @@ from django.conf import settings
 from drf_spectacular.utils import OpenApiTypes, extend_schema_field
 from rest_framework import serializers
 
-from apps.access.serializers import FlagField, NumberField, StrictSerializer, TextField, WholeField, refuse_unbuilt
+from apps.access.serializers import FlagField, NumberField, StrictSerializer, TextField, WholeField
 from apps.retrieval.serializers import MAX_QUERY, PartialSerializer, WhenMixin
 
 from . import structured
 from .models import Feedback, LowAnswer
 from .types import AnswerRequest, Options
 
-#: Named by the contract, built by later work: refused by name rather than silently ignored.
-NOT_YET = ("conversation",)
 DEFAULT_K = 8
 MAX_TOKENS = 1_000_000
 
@@ -52,10 +50,7 @@ class AnswerRequestSerializer(WhenMixin, StrictSerializer):
     response_format = ResponseFormatField(
         required=False, allow_null=True, help_text="a JSON schema that the answer is to follow, or as OpenAI's"
     )
-
-    def to_internal_value(self, data: Any) -> Any:
-        refuse_unbuilt(data, NOT_YET)
-        return super().to_internal_value(data)
+    conversation = serializers.UUIDField(required=False, allow_null=True, help_text="the one that the question goes on")
 
 
 class ReplaySerializer(StrictSerializer):
@@ -96,6 +91,7 @@ def answer_request(values: dict[str, Any]) -> AnswerRequest:
         as_of=values.get("as_of"),
         partial=values.get("partial") or False,
         response_format=values.get("response_format"),
+        conversation=values.get("conversation"),
         options=Options(
             max_tokens=values.get("max_tokens") or min(1024, settings.LLM_CONTEXT_TOKENS // 4),
             temperature=values.get("temperature"),
@@ -150,6 +146,9 @@ class AnswerSerializer(serializers.Serializer):
     model = serializers.CharField()
     cached = serializers.BooleanField()
     degraded = serializers.ChoiceField(choices=["extractive", "cached"], allow_null=True)
+    standalone_question = serializers.CharField(
+        required=False, allow_null=True, help_text="in a conversation: the question as it was put to the search"
+    )
     partial = PartialSerializer(  # type: ignore[assignment]
         required=False, allow_null=True, help_text="null when all shards were asked"
     )
@@ -159,6 +158,31 @@ class AnswerSerializer(serializers.Serializer):
     timings = serializers.DictField(child=serializers.FloatField(), help_text="milliseconds")
     replay_of = serializers.UUIDField(required=False, help_text="of a replay: the answer before")
     difference = DifferenceSerializer(required=False, help_text="of a replay: from the answer before")
+
+
+class ConversationCreateSerializer(StrictSerializer):
+    """`POST /conversations`; the body may be left out."""
+
+    title = TextField(required=False, allow_blank=True, max_length=200, default="")
+
+
+class ConversationSerializer(serializers.Serializer):
+    id = serializers.UUIDField()
+    title = serializers.CharField()
+    created_at = serializers.DateTimeField()
+
+
+class TurnSerializer(serializers.Serializer):
+    id = serializers.UUIDField(help_text="of the answer")
+    question = serializers.CharField()
+    standalone_question = serializers.CharField(allow_null=True)
+    answer = serializers.CharField()
+    citations = CitationSerializer(many=True)
+    created_at = serializers.DateTimeField()
+
+
+class ConversationDetailSerializer(ConversationSerializer):
+    turns = TurnSerializer(many=True, help_text="the last 50, oldest first")
 
 
 class JudgedSerializer(serializers.Serializer):

@@ -32,7 +32,7 @@ class Options:
 class AnswerRequest:
     """A question about some or (None) all collections of a tenant. k: passages to find, 1..200. rerank: None where a
     reranker is configured. filters as they were sent; these and the following are what a search takes.
-    response_format: as structured.py's `asked` gives it; None for text.
+    response_format: as structured.py's `asked` gives it; None for text. conversation: the id of the one it goes on.
     """
 
     question: str
@@ -47,6 +47,7 @@ class AnswerRequest:
     as_of: datetime | None = None
     partial: bool = False
     response_format: Mapping[str, Any] | None = None
+    conversation: UUID | None = None
 
     def as_json(self) -> dict[str, Any]:
         """What is stored with the answer, so that it can be replayed."""
@@ -67,6 +68,7 @@ class AnswerRequest:
             "as_of": self.as_of and self.as_of.isoformat(),
             "partial": self.partial,
             "response_format": None if self.response_format is None else dict(self.response_format),
+            "conversation": self.conversation and str(self.conversation),
         }
 
     @classmethod
@@ -91,6 +93,7 @@ class AnswerRequest:
             as_of=said["as_of"] and datetime.fromisoformat(said["as_of"]),
             partial=said["partial"],
             response_format=said["response_format"],
+            conversation=said["conversation"] and UUID(said["conversation"]),
         )
 
 
@@ -103,10 +106,22 @@ class Passage:
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """A question and its answer, said before in the same conversation. id, documents: of a stored answer, and all that
+    it was made from."""
+
+    question: str
+    answer: str
+    id: UUID | None = None
+    documents: tuple[UUID, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
     """All that a backend may need to answer: messages for a model, passages and an embedder for quoting.
 
-    embed is None where there is nothing to quote from. response_format: of the answer, where it is to be JSON.
+    question: as one would put it without what was said `before`. embed is None where there is nothing to quote from.
+    response_format: of the answer, where it is to be JSON.
     """
 
     question: str
@@ -115,6 +130,7 @@ class Task:
     options: Options = Options()
     embed: Embed | None = None
     response_format: Mapping[str, Any] | None = None
+    before: tuple[Turn, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,7 @@ class FakeServer:
         self.scripts: list[str] = []
         self.dropped = 0
         self.go = threading.Event()
+        self.condensed = "How long are| backups kept?"  # what it makes of a question in a conversation
         self.fails = ""  # the script of every request, whatever it asks for
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -72,6 +73,8 @@ class FakeServer:
         said = [str(message.get("content")) for message in reversed(request["messages"])]
         asked = next((found for text in said if (found := re.search(r"script:([\w-]+)", text))), None)
         script = self.fails or (asked.group(1) if asked else request["model"])
+        if request["messages"][0]["content"].startswith("Rewrite the last question"):
+            script = "500" if script == "condense-500" else "condense"
         self.scripts.append(script)
         first = self.scripts.count(script) == 1
         if script == "429-then-ok" and first:
@@ -99,8 +102,9 @@ class FakeServer:
         if script == "paced":
             await asyncio.sleep(FIRST_MS / 1000)
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        silent = ("empty", "silent", "cut-early", "paced")
-        pieces = BOGUS if script == "bogus" else () if script in silent else JSON.get(script, NORMAL)
+        silent = dict.fromkeys(("empty", "silent", "cut-early", "paced"), ())
+        said = JSON | silent | {"bogus": BOGUS, "condense": tuple(self.condensed.split("|"))}
+        pieces = said.get(script, NORMAL)
         await _event(send, {"choices": [_choice({"role": "assistant", "content": ""})]})
         if script == "garbage":
             await send({"type": "http.response.body", "body": b"data: {nonsense\n\n", "more_body": True})
