@@ -168,7 +168,8 @@ def _task(
     """What the model is asked: of the passages those that its context has room for."""
     room, wanted = settings.LLM_CONTEXT_TOKENS, request.response_format
     options = replace(request.options, max_tokens=min(request.options.max_tokens, room // 2))
-    rules = structured.instruction(wanted) if wanted else ""
+    cites = request.attribution == "inline"
+    rules = structured.instruction(wanted, cites=cites) if wanted else ""
     passages = prompts.fit(
         numbered,
         question=request.question,
@@ -177,9 +178,9 @@ def _task(
         rules=rules,
         before=before,
     )
-    messages = prompts.messages(request.question, passages, rules=rules, before=before)
+    messages = prompts.messages(request.question, passages, rules=rules, before=before, cites=cites)
     embed = _embed(tenant_id, passages[0].hit.collection) if passages else None
-    return Task(question, passages, messages, options, embed, wanted, before)
+    return Task(question, passages, messages, options, embed, wanted, before, request.attribution)
 
 
 def _found(tenant_id: UUID, request: AnswerRequest, question: str) -> SearchResult:

@@ -14,7 +14,7 @@ from apps.access.problems import Problem, invalid
 from apps.access.serializers import FlagField, NumberField, TextField, WholeField, unstorable_text
 from apps.retrieval.serializers import MAX_QUERY, WhenMixin
 
-from .serializers import MAX_TOKENS, ResponseFormatField, slugs_field
+from .serializers import MAX_TOKENS, ResponseFormatField, attribution_field, slugs_field
 from .types import Turn
 
 MAX_MESSAGES = 1_000
@@ -69,6 +69,7 @@ class ChatSerializer(WhenMixin, serializers.Serializer):
     user = TextField(required=False, allow_null=True, allow_blank=True)
     metadata = serializers.DictField(required=False, allow_null=True)
     response_format = ResponseFormatField(required=False, allow_null=True)
+    attribution = attribution_field()
 
     def to_internal_value(self, data: Any) -> Any:
         _refuse_orders(data)

@@ -25,6 +25,14 @@ def slugs_field() -> serializers.ListField:
     )
 
 
+def attribution_field() -> serializers.ChoiceField:
+    return serializers.ChoiceField(
+        choices=["inline", "after"],
+        required=False,
+        help_text="whether the model cites while it writes (the default), or its sentences are cited when written",
+    )
+
+
 @extend_schema_field(OpenApiTypes.OBJECT)
 class ResponseFormatField(serializers.Field):
     """OpenAI's `response_format`, or a JSON schema alone."""
@@ -51,6 +59,7 @@ class AnswerRequestSerializer(WhenMixin, StrictSerializer):
         required=False, allow_null=True, help_text="a JSON schema that the answer is to follow, or as OpenAI's"
     )
     conversation = serializers.UUIDField(required=False, allow_null=True, help_text="the one that the question goes on")
+    attribution = attribution_field()
 
 
 class ReplaySerializer(StrictSerializer):
@@ -92,6 +101,7 @@ def answer_request(values: dict[str, Any]) -> AnswerRequest:
         partial=values.get("partial") or False,
         response_format=values.get("response_format"),
         conversation=values.get("conversation"),
+        attribution=values.get("attribution") or "inline",
         options=Options(
             max_tokens=values.get("max_tokens") or min(1024, settings.LLM_CONTEXT_TOKENS // 4),
             temperature=values.get("temperature"),

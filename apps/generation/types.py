@@ -33,6 +33,7 @@ class AnswerRequest:
     """A question about some or (None) all collections of a tenant. k: passages to find, 1..200. rerank: None where a
     reranker is configured. filters as they were sent; these and the following are what a search takes.
     response_format: as structured.py's `asked` gives it; None for text. conversation: the id of the one it goes on.
+    attribution: `inline`, the model cites while it writes; `after`, its sentences are cited when they are written.
     """
 
     question: str
@@ -48,6 +49,7 @@ class AnswerRequest:
     partial: bool = False
     response_format: Mapping[str, Any] | None = None
     conversation: UUID | None = None
+    attribution: str = "inline"
 
     def as_json(self) -> dict[str, Any]:
         """What is stored with the answer, so that it can be replayed."""
@@ -69,6 +71,7 @@ class AnswerRequest:
             "partial": self.partial,
             "response_format": None if self.response_format is None else dict(self.response_format),
             "conversation": self.conversation and str(self.conversation),
+            "attribution": self.attribution,
         }
 
     @classmethod
@@ -94,6 +97,7 @@ class AnswerRequest:
             partial=said["partial"],
             response_format=said["response_format"],
             conversation=said["conversation"] and UUID(said["conversation"]),
+            attribution=said["attribution"],
         )
 
 
@@ -131,6 +135,7 @@ class Task:
     embed: Embed | None = None
     response_format: Mapping[str, Any] | None = None
     before: tuple[Turn, ...] = ()
+    attribution: str = "inline"
 
 
 @dataclass(frozen=True, slots=True)

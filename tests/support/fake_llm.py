@@ -6,7 +6,7 @@ middle), `cut-early` (before the first token), `unended` (no finish_reason), `bo
 passage), `length` (max_tokens ends it within a marker), `empty`, `garbage` (no JSON), `slow` (for ever), `held` (a
 few tokens, and the rest when `go` is set), `paced` (100
 tokens, 10 ms each, after 50 ms), `json`, `json-late` (prose until it is told that this was not asked for),
-`json-unguided` (refuses a response_format), `json-cut`.
+`plain` (no markers), `json-unguided` (refuses a response_format), `json-cut`.
 
 By itself (`python -m tests.support.fake_llm`) it prints its URL and serves until it is killed.
 """
@@ -35,6 +35,7 @@ BOGUS = (
     " so [1, 96].",
 )
 _SAID = '{"when": "Backups run every night at 02:30 UTC [1, 97].", "days": [35], "kept": "For 35 days [1]."}'
+PLAIN = ("The backups run every ", "night at 02:30 UTC. ", "They are kept for 35 days", ". They cost 99 euros", ".")
 JSON = {"json": (_SAID[:40], _SAID[40:]), "json-unguided": ("```json\n", _SAID, "\n```"), "json-cut": (_SAID[:60],)}
 FIRST_MS, EACH_MS, TOKENS = 50, 10, 100
 USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
@@ -103,7 +104,7 @@ class FakeServer:
             await asyncio.sleep(FIRST_MS / 1000)
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         silent = dict.fromkeys(("empty", "silent", "cut-early", "paced"), ())
-        said = JSON | silent | {"bogus": BOGUS, "condense": tuple(self.condensed.split("|"))}
+        said = JSON | silent | {"bogus": BOGUS, "plain": PLAIN, "condense": tuple(self.condensed.split("|"))}
         pieces = said.get(script, NORMAL)
         await _event(send, {"choices": [_choice({"role": "assistant", "content": ""})]})
         if script == "garbage":

@@ -27,6 +27,7 @@ def test_a_stored_request_is_the_request() -> None:
         partial=True,
         response_format={"type": "json_object"},
         conversation=UUID(int=5),
+        attribution="after",
     )
     for of, plain in ((request, AnswerRequest("")), (request.options, Options())):
         untold = [each.name for each in fields(of) if getattr(of, each.name) == getattr(plain, each.name)]
