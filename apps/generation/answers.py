@@ -92,6 +92,7 @@ def replay(*, tenant_id: UUID, answer_id: UUID, model: str | None = None) -> dic
     started = time.perf_counter()
     row = records.row_of(tenant_id, answer_id)
     request = AnswerRequest.from_json(row.request)
+    request = replace(request, model=model or request.model)
     question = row.result.get("standalone_question") or row.question
     try:
         models = _models(request)
@@ -103,7 +104,7 @@ def replay(*, tenant_id: UUID, answer_id: UUID, model: str | None = None) -> dic
     if before is None:
         raise replays.sources_gone()
     # What a chat had said before is not stored: its question is asked as it was put to the search.
-    request = replace(request, model=model or request.model, question=row.question if before else question)
+    request = replace(request, question=row.question if before else question)
     task = _task(tenant_id, request, question, before, passages)
     if task.passages != passages:
         raise Problem(422, "context_too_long", "The model's context is too small for this answer's passages by now.")
