@@ -208,6 +208,15 @@ def test_a_body_is_that_of_an_answer_but_for_the_stream(client: httpx.Client) ->
         refused(client.get(f"{QUERIES}/{missing}{path}"), 404)
 
 
+def test_a_query_may_go_on_with_a_conversation(client: httpx.Client, guide: Collection) -> None:
+    conversation = client.post("/api/v1/conversations").json()["id"]
+    asked = [ask(client, question, conversation=conversation) for question in ("When do backups run?", "How long?")]
+    assert queries.work() and queries.work()
+    turns = client.get(f"/api/v1/conversations/{conversation}").json()["turns"]
+    assert [each["id"] for each in turns] == asked
+    assert "backups" in state(client, asked[1])["answer"]["standalone_question"]
+
+
 def test_who_has_lost_a_query_changes_nothing(client: httpx.Client, tenant: Tenant, guide: Collection) -> None:
     query = ask(client, "When do backups run every night?")
     late = queries._claim(0)
