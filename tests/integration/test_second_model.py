@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -14,18 +15,19 @@ import pytest
 from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import CommandError
+from django.db import connection
 from django.test import override_settings
 from django.utils import timezone
 
 from apps.access import tenancy
 from apps.access.problems import Problem
-from apps.documents import embed, prepare, second_space, spaces
+from apps.documents import embed, prepare, second_space, spaces, tasks
 from apps.documents.accept import Accepted
 from apps.documents.embedding.fake import FakeEmbedder
 from apps.documents.models import Collection, Document, EmbeddingSpace, SpaceBuild
 from apps.retrieval import search as searching
 from tests.conftest import DATA
-from tests.support.processes import Server
+from tests.support.processes import Server, wait_for, worker
 from tests.support.second_spaces import Ingest, build_for, coverage_of, find, promote_for, texts_of
 
 
@@ -77,13 +79,17 @@ def test_a_search_whose_vector_was_made_for_the_other_space_makes_it_anew(
 
 
 class Model(BaseHTTPRequestHandler):
-    """An embedding server, of whose model 16 dimensions are told; out of order while `broken`."""
+    """An embedding server, of whose model 16 dimensions are told; out of order while `broken`; silent, with the line
+    open, until `awake` is set."""
 
     broken = False
     dimensions = 16
+    awake = threading.Event()
+    awake.set()
 
     def do_POST(self) -> None:
         texts = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["input"]
+        Model.awake.wait()
         vectors = FakeEmbedder(dimensions=Model.dimensions).embed(texts)
         rows = [{"index": number, "embedding": vector.tolist()} for number, vector in enumerate(vectors)]
         body = json.dumps({"object": "list", "model": "m", "data": rows}).encode()
@@ -103,6 +109,7 @@ def served(database: None) -> Iterator[EmbeddingSpace]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         with override_settings(EMBEDDING_URL=f"http://127.0.0.1:{server.server_port}/v1"):
             yield spaces.create(slug=f"served-{uuid4().hex[:8]}", backend="openai", model="m", dimensions=16)
+        Model.awake.set()
         server.shutdown()
     Model.broken, Model.dimensions = False, 16
 
@@ -211,30 +218,74 @@ def test_a_write_that_waits_until_it_is_live_is_live_by_the_first_model_where_th
     assert texts_of(find(collection, "The crane of a has the number 1."))[0] == "The crane of a has the number 1."
 
 
-def test_a_build_looks_again_for_what_was_published_without_a_vector_behind_it(
+def test_no_document_waits_for_a_second_model_that_hangs(
     collection: Collection, served: EmbeddingSpace, ingest: Ingest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The walk is in its last window when a document goes live that the second model was not there for."""
-    ingest(collection, "The gate is red.", source_uri="a")
+    """Nor does the next one when the model is asked again."""
+    ingest(collection, "The gate is red.")
+    build_for(collection, served)
+    Model.awake.clear()
+    monkeypatch.setattr(embed, "RETRY_SECONDS", 0)  # each document asks
+    for number in range(2):
+        began = time.monotonic()
+        ingest(collection, f"The crane has the number {number}.", source_uri=str(number))
+        assert time.monotonic() - began < embed.SECOND_SECONDS + 1
+        assert texts_of(find(collection, f"The crane has the number {number}."))[0].endswith(f"{number}.")
+    assert coverage_of(collection, served) == (3, 1)
+    Model.awake.set()
+    ingest(collection, "The light is on.", source_uri="light")
+    assert coverage_of(collection, served) == (4, 2)
+
+
+def test_workers_publish_while_a_second_space_is_filled_by_a_model_that_hangs(
+    collection: Collection, served: EmbeddingSpace, ingest: Ingest, client: httpx.Client
+) -> None:
+    """One worker embeds documents and builds the space. When the model answers again, the space is completed."""
+    ingest(collection, "The gate is red.")
     with tenancy.scope(collection.tenant_id):
         (build,) = second_space.begin(space=served)
-    made, late = embed.new_vectors, []
+    Model.awake.clear()
+    embedder = worker(DATA, "embed", name="embed", EMBEDDING_URL=settings.EMBEDDING_URL)
+    with embedder, worker(DATA, "prepare", "default", name="prepare", pool="threads"):
+
+        def found() -> SpaceBuild:
+            tasks.sweep()  # what beat does
+            with tenancy.scope(collection.tenant_id):
+                return SpaceBuild.objects.get(id=build.id)
+
+        wait_for(lambda: found().fence > 0, what="the worker that builds")
+        for number in range(5):
+            wrote = {"collection": collection.slug, "source_uri": str(number), "text": f"The crane is number {number}."}
+            accepted = client.post("/api/v1/documents", json=wrote).json()
+            path, began = f"/api/v1/documents/{accepted['id']}", time.monotonic()
+            wait_for(lambda: client.get(path).json()["state"] == "live", what="the document")  # noqa: B023
+            assert time.monotonic() - began < embed.SECOND_SECONDS + 1.5
+        assert found().state == "running" and coverage_of(collection, served) == (6, 0)
+        Model.awake.set()
+        wait_for(lambda: found().state == "done", what="the build")
+    assert coverage_of(collection, served) == (6, 6)
+
+
+def test_a_build_goes_on_while_documents_go_live_without_its_model(
+    collection: Collection, served: EmbeddingSpace, ingest: Ingest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that is too slow for documents to wait for: they do not take the build away from who works on it, and it
+    does not end before it has come to all of them."""
+    ingest(collection, "The gate is red.", source_uri="gate")
+    with tenancy.scope(collection.tenant_id):
+        (build,) = second_space.begin(space=served)
+    made, late = embed.new_vectors, iter(range(20))
 
     def publish_meanwhile(space: EmbeddingSpace, texts: Any) -> Any:
-        vectors = made(space, texts)
-        if space == served and not late:
-            late.append(1)
+        if space == served and not Model.broken and (number := next(late, None)) is not None:
             Model.broken = True
-            ingest(collection, "The light is on.", source_uri="b")
+            ingest(collection, f"The crane has the number {number}.", source_uri=str(number))
             Model.broken = False
-        return vectors
+            connection.close()  # this thread's own
+        return made(space, texts)
 
     monkeypatch.setattr(embed, "new_vectors", publish_meanwhile)
-    second_space.work(tenant_id=collection.tenant_id, build_id=build.id)
-    with tenancy.scope(collection.tenant_id):
-        assert SpaceBuild.objects.get(id=build.id).state == "running"
-        SpaceBuild.objects.filter(id=build.id).update(lease_until=None)
-    second_space.work(tenant_id=collection.tenant_id, build_id=build.id)
+    assert second_space.work(tenant_id=collection.tenant_id, build_id=build.id)
     with tenancy.scope(collection.tenant_id):
         assert SpaceBuild.objects.get(id=build.id).state == "done"
-    assert coverage_of(collection, served) == (2, 2)
+    assert coverage_of(collection, served) == (21, 21)

@@ -29,11 +29,14 @@ JOIN unnest(%(documents)b::uuid[], %(chunks)b::uuid[], %(embeddings)b::{type}[])
 ON CONFLICT (document_id, chunk_id) DO NOTHING
 
 -- name: build_again
--- Something was published without a vector in the space: its build walks through all chunks once more, whoever has it
--- loses it, and nobody asks the model that has just failed for a while.
+-- Something was published without a vector in the space: its build walks through all chunks once more, because
+-- `embedded_before` is not what it has embedded. Whoever works on it goes on. One that was over begins anew, and nobody
+-- asks the model that has just failed for a while.
 UPDATE documents_spacebuild SET
-    state = 'running', fence = fence + 1, cursor = NULL, embedded_before = -1, finished_at = NULL,
-    lease_until = now() + make_interval(secs => %(seconds)s)
+    state = 'running', embedded_before = -1, finished_at = NULL,
+    fence = fence + CASE WHEN state = 'running' THEN 0 ELSE 1 END,
+    cursor = CASE WHEN state = 'running' THEN cursor END,
+    lease_until = CASE WHEN state = 'running' THEN lease_until ELSE now() + make_interval(secs => %(seconds)s) END
 WHERE id = (
     SELECT id FROM documents_spacebuild WHERE collection_id = %(collection)s AND space_id = %(space)s
     ORDER BY created_at DESC LIMIT 1
