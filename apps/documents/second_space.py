@@ -155,8 +155,7 @@ def finish(space: EmbeddingSpace) -> bool:
         settle(space)
         return False
     spaces.analyze(space)
-    spaces.set_state(space, EmbeddingSpace.State.LIVE)
-    return True
+    return spaces.go_live(space)
 
 
 def promote(*, space: EmbeddingSpace, slugs: Sequence[str] | None = None) -> list[Collection]:
@@ -298,7 +297,7 @@ def _show_build(build: SpaceBuild) -> dict[str, Any]:
         "embedded": build.embedded,
         "error": build.error,
         "created_at": build.created_at,
-        "finished_at": build.finished_at,
+        "finished_at": None if build.state == State.RUNNING else build.finished_at,
     }
 
 
@@ -348,6 +347,7 @@ def _check(found: list[Collection], *, to: EmbeddingSpace | None = None, away: E
     missing = []
     for collection in found:
         assert collection.second_space is not None
+        db.rows("keep_index", space=collection.second_space_id)
         chunks, there = coverage(collection, collection.second_space)
         if there < chunks:
             missing.append((collection.slug, chunks - there, chunks))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
@@ -192,25 +194,89 @@ def test_a_canary_answers_its_share(collection: Collection, second: EmbeddingSpa
     assert scores() == by_first
 
 
-def test_a_build_leaves_the_index_that_answers_for_another_tenant(
-    collection: Collection, other_tenant: Tenant, second: EmbeddingSpace, ingest: Ingest
-) -> None:
+@pytest.fixture
+def large(other_tenant: Tenant, ingest: Ingest) -> Iterator[Collection]:
+    """Another tenant's collection, as if it were large."""
     theirs = make_collection(other_tenant)
-    for number, text in enumerate(PARAGRAPHS):
-        ingest(theirs, text, source_uri=str(number))
+    ingest(theirs, PARAGRAPHS[0])
+    with tenancy.scope(other_tenant.id):
+        Collection.objects.filter(id=theirs.id).update(chunks=1_000_000)
+    yield theirs
+    with tenancy.scope(other_tenant.id):
+        Collection.objects.filter(id=theirs.id).update(chunks=1)  # other tests count them
+
+
+def _begin(collection: Collection, space: EmbeddingSpace) -> SpaceBuild:
+    with tenancy.scope(collection.tenant_id):
+        return second_space.begin(space=space)[0]
+
+
+@pytest.mark.parametrize("runs_again", [False, True])
+def test_a_build_leaves_the_index_that_answers_for_another_tenant(
+    collection: Collection, large: Collection, second: EmbeddingSpace, ingest: Ingest, runs_again: bool
+) -> None:
+    """Also where that one's build runs again, as after each `space build` of all tenants."""
     ingest(collection, PARAGRAPHS[0])
     build_for(collection, second)
     with tenancy.scope(collection.tenant_id):
         second_space.canary(space=second, percent=100)
-    with tenancy.scope(other_tenant.id):
-        Collection.objects.filter(id=theirs.id).update(chunks=1_000_000)  # as if it were large
-        (build,) = second_space.begin(space=second)
-    assert second_space.work(tenant_id=other_tenant.id, build_id=build.id)
-    with tenancy.scope(other_tenant.id):
-        Collection.objects.filter(id=theirs.id).update(chunks=len(PARAGRAPHS))  # other tests count them
+    if runs_again:
+        assert _begin(collection, second).state == "running"
+    assert second_space.work(tenant_id=large.tenant_id, build_id=_begin(large, second).id)
     second.refresh_from_db()
     assert second.state == EmbeddingSpace.State.LIVE and vector_index.is_indexed(second)
     promote_for(collection, second)
+
+
+def test_a_build_takes_no_index_away_from_who_is_promoted_at_that_moment(
+    collection: Collection, large: Collection, second: EmbeddingSpace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other tenant's collection is empty, and nothing is missing there before its build has begun."""
+    _begin(collection, second)
+    build, change, threads = _begin(large, second), spaces.set_state, []
+
+    def promote() -> None:
+        with suppress(Problem):
+            promote_for(collection, second)
+        connections.close_all()  # this thread's
+
+    def promote_meanwhile(*args: Any, **values: Any) -> None:
+        change(*args, **values)
+        threads.append(threading.Thread(target=promote))
+        threads[0].start()
+        threads[0].join(timeout=1)
+
+    monkeypatch.setattr(spaces, "set_state", promote_meanwhile)
+    assert second_space.work(tenant_id=large.tenant_id, build_id=build.id)
+    threads[0].join()
+    with tenancy.scope(collection.tenant_id):
+        collection.refresh_from_db()
+    assert vector_index.is_indexed(second) or collection.space != second
+
+
+def test_an_index_that_is_taken_away_after_it_was_built_is_built_again(
+    collection: Collection, large: Collection, second: EmbeddingSpace, ingest: Ingest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before it is written down that it was, the one collection that has the space gives it up, and another begins."""
+    ingest(collection, PARAGRAPHS[0])
+    build, made = _begin(collection, second), vector_index.index_concurrently
+    spaces.begin_filling(second, coming=1_000_000)
+    assert second_space.work(tenant_id=collection.tenant_id, build_id=build.id)
+
+    def change_meanwhile(space: EmbeddingSpace) -> None:
+        made(space)
+        with tenancy.scope(collection.tenant_id):
+            second_space.retire(space=second)
+        spaces.set_state(second, EmbeddingSpace.State.LIVE)  # as another worker, that has built it as well, may
+        assert second_space.work(tenant_id=large.tenant_id, build_id=_begin(large, second).id)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(vector_index, "index_concurrently", change_meanwhile)
+        second_space.finish(second)
+    assert not vector_index.is_indexed(second)
+    second_space.drain()
+    assert vector_index.is_indexed(second)
+    promote_for(large, second)
 
 
 def test_a_space_is_retired_while_its_index_is_built(

@@ -5,6 +5,10 @@ SELECT tenant_id, id FROM space_builds_due()
 -- Of all tenants together: how many collections a space serves, is the second one of, and is being built for.
 SELECT serving, second, building FROM space_uses() WHERE space_id = %(space)s
 
+-- name: keep_index
+-- Until this transaction ends nobody takes the space's vector index away for a load (spaces.begin_filling).
+SELECT pg_advisory_xact_lock_shared(hashtextextended('filling ' || %(space)s::text, 0))
+
 -- name: clear_stage_vectors
 -- Of what is on its way: they were made for other spaces than the collection has now.
 UPDATE documents_stagedchunk s SET embedding = NULL, second_embedding = NULL
@@ -33,7 +37,8 @@ ON CONFLICT (document_id, chunk_id) DO NOTHING
 -- `embedded_before` is not what it has embedded. Whoever works on it goes on. One that was over begins anew, and nobody
 -- asks the model that has just failed for a while.
 UPDATE documents_spacebuild SET
-    state = 'running', embedded_before = -1, finished_at = NULL,
+    state = 'running', embedded_before = -1,
+    finished_at = CASE WHEN state <> 'cancelled' THEN finished_at END,
     fence = fence + CASE WHEN state = 'running' THEN 0 ELSE 1 END,
     cursor = CASE WHEN state = 'running' THEN cursor END,
     lease_until = CASE WHEN state = 'running' THEN lease_until ELSE now() + make_interval(secs => %(seconds)s) END
