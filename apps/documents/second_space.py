@@ -83,7 +83,7 @@ def begin(*, space: EmbeddingSpace, slugs: Sequence[str] | None = None) -> list[
             _new_build(collection, space)
         running = SpaceBuild.objects.filter(collection=collection, state=State.RUNNING).exists()
         # Not a new one where one was: it would be newer than that of a space that has been promoted (`_is_promoted`).
-        if not running and not db.run("build_again", collection=collection.id, space=space.id, seconds=0):
+        if not running and not db.run("build_again", collection=collection.id, space=space.id, due=None):
             _new_build(collection, space)
         builds.append(SpaceBuild.objects.get(collection=collection, state=State.RUNNING))
     return builds

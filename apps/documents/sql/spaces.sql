@@ -35,13 +35,13 @@ ON CONFLICT (document_id, chunk_id) DO NOTHING
 -- name: build_again
 -- Something was published without a vector in the space: its build walks through all chunks once more, because
 -- `embedded_before` is not what it has embedded. Whoever works on it goes on. One that was over begins anew, and nobody
--- asks the model that has just failed for a while.
+-- asks the model that has just failed before it is due.
 UPDATE documents_spacebuild SET
     state = 'running', embedded_before = -1,
     finished_at = CASE WHEN state <> 'cancelled' THEN finished_at END,
     fence = fence + CASE WHEN state = 'running' THEN 0 ELSE 1 END,
     cursor = CASE WHEN state = 'running' THEN cursor END,
-    lease_until = CASE WHEN state = 'running' THEN lease_until ELSE now() + make_interval(secs => %(seconds)s) END
+    lease_until = CASE WHEN state = 'running' THEN lease_until ELSE %(due)s::timestamptz END
 WHERE id = (
     SELECT id FROM documents_spacebuild WHERE collection_id = %(collection)s AND space_id = %(space)s
     ORDER BY created_at DESC LIMIT 1
