@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -175,24 +176,28 @@ def rows_of(
     fetch: int | None = None,
 ) -> list[tuple[Any, ...]]:
     """Inside a tenant's scope: the rows of a search, best first, each for `hit`. terms: the query's, where they have
-    been read already. fetch: how many, where that is not the query's own."""
+    been read already. fetch: how many, where that is not the query's own. Done again, it has what is
+    left of SEARCH_TIMEOUT_SECONDS; then PostgreSQL ends it (QueryCanceled)."""
+    end = time.monotonic() + settings.SEARCH_TIMEOUT_SECONDS
+
+    def limit() -> dict[str, str]:
+        return {"statement_timeout": str(max(1, round((end - time.monotonic()) * 1000)))}
 
     def run(choice: Choice) -> list[tuple[Any, ...]]:
         statement, parameters = compose(collections, query, vector, choice)
         return execute(statement, parameters | ({"fetch": fetch} if fetch else {})).fetchall()
 
-    timeout = {"statement_timeout": f"{settings.SEARCH_TIMEOUT_SECONDS * 1000:.0f}"}
-    tenancy.set_local(timeout | ({} if _exact(collections, query) else index_settings(collections, query)))
+    tenancy.set_local(limit() | ({} if _exact(collections, query) else index_settings(collections, query)))
     choice = choose(collections, query, terms)
     rows = run(choice)
     while other := again(collections, query, choice, rows[0][NEAR] if rows else 0):
         choice = other
-        if choice.uses_index:
-            tenancy.set_local(index_settings(collections, query, choice))
+        tenancy.set_local(limit() | (index_settings(collections, query, choice) if choice.uses_index else {}))
         rows = run(choice)
     by_words = sum(row[21] is not None for row in rows)
     if choice.words and choice.words.chosen and by_words < (query.fetch if query.mode == "lexical" else 1):
         # Words that never stand together.
+        tenancy.set_local(limit())
         rows = run(replace(choice, words=lexical.read(collections, query.query, every=True, known=terms)))
     return rows
 
