@@ -77,6 +77,19 @@ def test_what_others_put_near_the_question_hides_nothing(
         assert told["tried"] > 1 and told["method"] == ("filtered" if filtered else "exact")
 
 
+def test_not_all_are_compared_where_many_pass_a_filter(shared: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what an index finds for a filter only so many are counted as might all be compared: here two of thirty."""
+    if shared.space.index_method != "hnsw":
+        pytest.skip("it is not done again")
+    monkeypatch.setattr(policy, "most_compared", lambda scopes, wanted: 1)
+    query = SearchQuery(QUESTION, k=10, mode="dense", explain=True, filter=compile_filter({"metadata.even": True}))
+    with override_settings(EXACT_SCAN_ROWS=0):
+        for most, method in ((20, "index"), (40, "filtered")):
+            monkeypatch.setattr(policy, "MOST_AFTERWARDS", most)
+            told = search(tenant_id=shared.tenant_id, query=query, reuse=False).as_json()["explain"]["dense"]
+            assert told["tried"] > 1 and told["method"] == method
+
+
 def test_a_search_that_is_done_again_has_no_more_time_than_one(
     shared: Collection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
