@@ -10,6 +10,8 @@ from typing import Any
 
 import httpx
 
+OPENING = 64  # of the streams that are held, at once
+
 
 async def _clients(plan: dict[str, Any]) -> list[dict[str, float]]:
     limits = httpx.Limits(max_connections=None)
@@ -58,7 +60,7 @@ async def _one(http: httpx.AsyncClient, plan: dict[str, Any], question: str) -> 
 async def _held(http: httpx.AsyncClient, plan: dict[str, Any]) -> dict[str, float]:
     """So many streams of a model that never ends, all open at the same time."""
     began = time.perf_counter()
-    opened = asyncio.Semaphore(0)
+    opened, opening = asyncio.Semaphore(0), asyncio.Semaphore(OPENING)
     failed = 0
     took = 0.0
     over = asyncio.Event()
@@ -66,21 +68,25 @@ async def _held(http: httpx.AsyncClient, plan: dict[str, Any]) -> dict[str, floa
 
     async def one(number: int) -> None:
         nonlocal failed
+        await opening.acquire()
         question = f"{plan['asked'][number % len(plan['asked'])]} script:drip"
         try:
             async with http.stream(
                 "POST", plan["url"], json={"question": question, "stream": True}, headers=headers
             ) as response:
+                assert response.status_code == 200, response.status_code
                 seen = False
                 async for line in response.aiter_lines():
                     if line == "event: message" and not seen:
                         seen = True
                         opened.release()
+                        opening.release()
                     if line == "event: error" or over.is_set():
                         failed += not over.is_set()
                         return
-        except httpx.HTTPError:
+        except (httpx.HTTPError, AssertionError):
             failed += 1
+            opening.release()
 
     readers = [asyncio.create_task(one(number)) for number in range(plan["readers"])]
     open_ = 0

@@ -32,6 +32,8 @@ from django.urls import set_script_prefix
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "ragsite.settings")
 
 Message = dict[str, Any]
+#: That wait for another request; more are there while more are answered at once.
+KEPT_THREADS = 64
 
 
 class BoundedBody:
@@ -97,8 +99,14 @@ class Lent(Executor):
         except IndexError:
             thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="request")
         done = thread.submit(call, *args, **kwargs)
-        done.add_done_callback(lambda _: self.idle.append(thread))
+        done.add_done_callback(lambda _: self.give_back(thread))
         return done
+
+    def give_back(self, thread: ThreadPoolExecutor) -> None:
+        if len(self.idle) < KEPT_THREADS:
+            self.idle.append(thread)
+        else:
+            thread.shutdown(wait=False)
 
 
 class OneThreadHandler(ASGIHandler):
