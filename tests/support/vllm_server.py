@@ -72,6 +72,7 @@ def vllm_server(model: Path = HOME / "tiny-llama") -> Iterator[str]:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # or nothing would stop the server
     with vllm_server() as running:
         ended = subprocess.run(sys.argv[1:], env=os.environ | {"LLM_URL": running}, check=False)
     sys.exit(ended.returncode)
