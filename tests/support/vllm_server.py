@@ -1,5 +1,6 @@
 """A vLLM server on this machine's processors, for as long as a program runs that finds it in LLM_URL.
 
+It is started as those in containers are, by deploy/vllm/serve.sh.
 `python -m tests.support.vllm_server PROGRAM...`; `make test-vllm` runs pytest so. What it needs is made by make before.
 """
 
@@ -22,16 +23,16 @@ LOG = HOME / "server.log"
 SECONDS = 300  # to start; 30 to 60 on two processors
 CONTEXT = 8_192
 ARGUMENTS = (
-    *("--served-model-name", "tiny", "--host", "127.0.0.1", "--max-model-len", str(CONTEXT)),
-    *("--dtype", "float32", "--enforce-eager"),
+    *("--served-model-name", "tiny", "--host", "127.0.0.1", "--dtype", "float32", "--enforce-eager"),
     # A request with a seed and a temperature can kill the engine when prompts are read in chunks.
     "--no-enable-chunked-prefill",
-    "--enable-prompt-tokens-details",
-    # Of the parsers one that leaves the grammar of a tool's arguments to the line below: noise has no other end.
-    *("--enable-auto-tool-choice", "--tool-call-parser", "xlam"),
     *("--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}'),
 )
 ENVIRONMENT = {
+    "PATH": f"{HOME / 'bin'}:{os.environ['PATH']}",
+    "LLM_CONTEXT_TOKENS": str(CONTEXT),
+    # Of the parsers one that leaves the grammar of a tool's arguments to the line above: noise has no other end.
+    "VLLM_TOOL_PARSER": "xlam",
     "HF_HUB_OFFLINE": "1",
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
     "VLLM_NO_USAGE_STATS": "1",
@@ -44,8 +45,8 @@ def vllm_server(model: Path = HOME / "tiny-llama") -> Iterator[str]:
     port = free_port()
     with LOG.open("wb") as log:
         server = subprocess.Popen(
-            [HOME / "bin/vllm", "serve", model, "--port", str(port), *ARGUMENTS],
-            env=os.environ | ENVIRONMENT,
+            ["sh", ROOT / "deploy/vllm/serve.sh", "--port", str(port), *ARGUMENTS],
+            env=os.environ | ENVIRONMENT | {"LLM_MODEL": str(model)},
             stdout=log,
             stderr=log,
             start_new_session=True,  # it starts others, who end with it

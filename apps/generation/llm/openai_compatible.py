@@ -75,6 +75,17 @@ class OpenAICompatibleLLM:
         self._told = (name, time.monotonic() + MODEL_SECONDS)
         return name
 
+    async def check(self, *, seconds: float = 2.0) -> None:
+        """Raises LLMError where the server does not answer so soon, or does not list the model."""
+        try:
+            async with asyncio.timeout(seconds):
+                listed = await (await self._client()).models.list()
+                names = [str(each.id) for each in listed.data]
+        except Exception as error:
+            raise _as_llm_error(error) from None
+        if self._model and self._model not in names:
+            raise LLMError("unknown_model", f"The language model's server does not list {self._model!r}.")
+
     async def stream(self, task: Task) -> AsyncGenerator[Delta, None]:
         """The completion's deltas; the last carries the server's usage and why it stopped."""
         usage: Usage | None = None

@@ -15,6 +15,7 @@ from ..types import Delta, Task
 from .allowance import Allowance
 from .base import LLM, LLMError
 from .breaker import Breaker
+from .openai_compatible import OpenAICompatibleLLM
 
 TRIES = 3
 #: Another try may help.
@@ -55,6 +56,13 @@ class Upstream:
 
     async def model(self) -> str:
         return await self._llm.model()
+
+    async def check(self) -> None:
+        """Raises LLMError where the server would not answer, or is not asked because it has failed lately."""
+        if isinstance(self._llm, OpenAICompatibleLLM):
+            await self._llm.check()
+        if await self._breaker.is_open():
+            raise LLMError("open", "The language model has failed lately and is asked by one request at a time.")
 
     async def stream(self, task: Task) -> AsyncGenerator[Delta, None]:
         with self._place():
