@@ -242,7 +242,7 @@ async def stream(prepared: Prepared, *, live: bool = True) -> AsyncGenerator[Eve
 
 def _again(kept: dict[str, Any]) -> Iterator[Event]:
     """The events of an answer that is there already."""
-    yield Event("message", {"delta": kept["answer"]})
+    yield Event("message", {"delta": kept["answer"]}, again=kept["id"])
     for citation in kept["citations"]:
         yield Event("citation", citation)
     yield Event("final_answer", kept)

@@ -38,6 +38,18 @@ class StopField(serializers.Field):
         return value
 
 
+class MetadataField(serializers.DictField):
+    """Up to 16 names of up to 64 characters, each with a text of up to 512, as OpenAI bounds them."""
+
+    child = TextField(allow_blank=True, max_length=512)
+
+    def to_internal_value(self, data: Any) -> dict[str, str]:
+        found = super().to_internal_value(data)
+        if len(found) > 16 or any(len(name) > 64 or unstorable_text(name) for name in found):
+            raise serializers.ValidationError("At most 16 names of at most 64 characters.")
+        return found
+
+
 class StreamOptionsSerializer(serializers.Serializer):
     include_usage = FlagField(required=False, default=False)
 
@@ -64,9 +76,9 @@ class ChatSerializer(WhenMixin, serializers.Serializer):
     max_completion_tokens = WholeField(required=False, allow_null=True, min_value=1, max_value=MAX_TOKENS)
     stop = StopField(required=False, allow_null=True)
     seed = WholeField(required=False, allow_null=True, min_value=-(2**63), max_value=2**63 - 1)
-    user = TextField(required=False, allow_null=True, allow_blank=True)
-    metadata = serializers.DictField(required=False, allow_null=True)
     response_format = ResponseFormatField(required=False, allow_null=True)
+    user = TextField(required=False, allow_null=True, allow_blank=True, max_length=512)
+    metadata = MetadataField(required=False, allow_null=True)
 
     def to_internal_value(self, data: Any) -> Any:
         refuse_unbuilt(data, NOT_YET)

@@ -33,6 +33,7 @@ from .openai_serializers import (
     ModelSerializer,
 )
 from .serializers import answer_request
+from .types import Usage
 
 _CHAT = {
     "model": "ragsite/ragsite-docs",
@@ -128,7 +129,7 @@ def completion(final: dict[str, Any], model: str) -> dict[str, Any]:
         "created": int(time.time()),
         "model": model,
         "choices": [choice],
-        "usage": final["usage"] or _no_usage(),
+        "usage": _usage(final),
     }
 
 
@@ -150,7 +151,8 @@ def _sources(final: dict[str, Any]) -> dict[str, Any]:
 
 
 async def _chunks(prepared: Prepared, model: str, *, with_usage: bool) -> AsyncGenerator[str, None]:
-    """OpenAI's chat.completion.chunk stream of an answer's events."""
+    """OpenAI's chat.completion.chunk stream of an answer's events. It begins with the answer's first words, because an
+    answer that is given again has the id of the stored one."""
     head = {
         "id": f"chatcmpl-{prepared.id}",
         "object": "chat.completion.chunk",
@@ -162,19 +164,26 @@ async def _chunks(prepared: Prepared, model: str, *, with_usage: bool) -> AsyncG
         choice = {"index": 0, "delta": delta, "finish_reason": reason, "logprobs": None}
         return _data(head | {"choices": [choice]} | ({"usage": None} if with_usage else {}))
 
-    yield chunk({"role": "assistant", "content": ""})
+    begun = False
     async with aclosing(answers.events(prepared)) as events:
         async for event in events:
-            if event.name == "message":
-                yield chunk({"content": event.data["delta"]})
-            elif event.name == "error":
+            if event.name == "error":
                 problem = Problem(event.data["status"], event.data["code"], event.data["detail"])
                 yield _data(openai_document(problem))
                 return
-            elif event.name == "final_answer":
+            if event.name not in ("message", "final_answer"):
+                continue
+            if not begun:
+                begun = True
+                if event.again:
+                    head["id"] = f"chatcmpl-{event.again}"
+                yield chunk({"role": "assistant", "content": ""})
+            if event.name == "message":
+                yield chunk({"content": event.data["delta"]})
+            else:
                 yield chunk(_sources(event.data), event.data["finish_reason"])
                 if with_usage:
-                    yield _data(head | {"choices": [], "usage": event.data["usage"] or _no_usage()})
+                    yield _data(head | {"choices": [], "usage": _usage(event.data)})
     yield "data: [DONE]\n\n"
 
 
@@ -182,5 +191,9 @@ def _data(body: dict[str, Any]) -> str:
     return f"data: {sse.dumps(body)}\n\n"
 
 
-def _no_usage() -> dict[str, int]:
-    return {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+def _usage(final: dict[str, Any]) -> dict[str, Any]:
+    """Of an answer that is given again no token was read anew: its prompt counts as cached."""
+    usage = final["usage"] or Usage(0, 0).as_json()
+    if final["cached"]:
+        usage = usage | {"prompt_tokens_details": {"cached_tokens": usage["prompt_tokens"]}}
+    return usage

@@ -96,6 +96,8 @@ def answer_request(values: dict[str, Any]) -> AnswerRequest:
         as_of=values.get("as_of"),
         partial=values.get("partial") or False,
         response_format=values.get("response_format"),
+        user=values.get("user") or "",
+        metadata=values.get("metadata"),
         options=Options(
             max_tokens=values.get("max_tokens") or min(1024, settings.LLM_CONTEXT_TOKENS // 4),
             temperature=values.get("temperature"),
@@ -128,10 +130,15 @@ class SentenceSerializer(serializers.Serializer):
     citations = serializers.ListField(child=serializers.IntegerField(), help_text="markers")
 
 
+class PromptDetailsSerializer(serializers.Serializer):
+    cached_tokens = serializers.IntegerField(help_text="that the model's server had read before, where it tells")
+
+
 class UsageSerializer(serializers.Serializer):
     prompt_tokens = serializers.IntegerField()
     completion_tokens = serializers.IntegerField()
     total_tokens = serializers.IntegerField()
+    prompt_tokens_details = PromptDetailsSerializer()
 
 
 class DifferenceSerializer(serializers.Serializer):

@@ -32,7 +32,8 @@ class Options:
 class AnswerRequest:
     """A question about some or (None) all collections of a tenant. k: passages to find, 1..200. rerank: None where a
     reranker is configured. filters as they were sent; these and the following are what a search takes.
-    response_format: as structured.py's `asked` gives it; None for text.
+    response_format: as structured.py's `asked` gives it; None for text. user, metadata: what a client says of itself,
+    kept with the answer and not told to a model.
     """
 
     question: str
@@ -47,6 +48,8 @@ class AnswerRequest:
     as_of: datetime | None = None
     partial: bool = False
     response_format: Mapping[str, Any] | None = None
+    user: str = ""
+    metadata: Mapping[str, str] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """What is stored with the answer, so that it can be replayed."""
@@ -67,6 +70,8 @@ class AnswerRequest:
             "as_of": self.as_of and self.as_of.isoformat(),
             "partial": self.partial,
             "response_format": None if self.response_format is None else dict(self.response_format),
+            "user": self.user,
+            "metadata": None if self.metadata is None else dict(self.metadata),
         }
 
     @classmethod
@@ -91,6 +96,8 @@ class AnswerRequest:
             as_of=said["as_of"] and datetime.fromisoformat(said["as_of"]),
             partial=said["partial"],
             response_format=said["response_format"],
+            user=said["user"],
+            metadata=said["metadata"],
         )
 
 
@@ -119,20 +126,27 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens read and written, as the server counts them, else as `estimate_tokens` does."""
+    """Tokens read and written, as the server counts them, else as `estimate_tokens` does. cached_tokens: of those read,
+    how many the server had read before."""
 
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int = 0
 
     def __add__(self, other: Usage) -> Usage:
-        return Usage(self.prompt_tokens + other.prompt_tokens, self.completion_tokens + other.completion_tokens)
+        return Usage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.cached_tokens + other.cached_tokens,
+        )
 
-    def as_json(self) -> dict[str, int]:
+    def as_json(self) -> dict[str, Any]:
         total = self.prompt_tokens + self.completion_tokens
         return {
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
             "total_tokens": total,
+            "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
         }
 
 
@@ -149,7 +163,9 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event of an answer's stream: search_results, message, citation, final_answer or error."""
+    """One event of an answer's stream: search_results, message, citation, final_answer or error. again: the id of the
+    stored answer that a message is of, where it is given again."""
 
     name: str
     data: dict[str, Any] = field(default_factory=dict)
+    again: str | None = None

@@ -4,9 +4,10 @@ The model's name, or `script:<name>` in the question, is the script: `normal`, `
 `stall` (a few tokens, then silence), `silent` (headers, then silence), `cut` (the connection breaks in the
 middle), `cut-early` (before the first token), `unended` (no finish_reason), `bogus` (markers that name no
 passage), `length` (max_tokens ends it within a marker), `empty`, `garbage` (no JSON), `slow` (for ever), `held` (a
-few tokens, and the rest when `go` is set), `paced` (100
-tokens, 10 ms each, after 50 ms), `json`, `json-late` (prose until it is told that this was not asked for),
-`json-unguided` (refuses a response_format), `json-cut`.
+few tokens, and the rest when `go` is set), `paced` (100 tokens, 10 ms each, after 50 ms), `json`, `json-late` (prose
+until it is told that this was not asked for), `json-unguided` (refuses a response_format), `json-cut`, `reused` (4
+tokens of the prompt were cached), `call` (two of the tools, where there are any and one may be called, once),
+`call-cut` (the connection breaks within a call), `tell-and-call` (a sentence before it).
 
 By itself (`python -m tests.support.fake_llm`) it prints its URL and serves until it is killed.
 """
@@ -38,6 +39,14 @@ _SAID = '{"when": "Backups run every night at 02:30 UTC [1, 97].", "days": [35],
 JSON = {"json": (_SAID[:40], _SAID[40:]), "json-unguided": ("```json\n", _SAID, "\n```"), "json-cut": (_SAID[:60],)}
 FIRST_MS, EACH_MS, TOKENS = 50, 10, 100
 USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
+#: Calls of two tools, as a server streams them: who is called first, then what it is given, piece by piece.
+CALLS: tuple[dict[str, Any], ...] = (
+    {"index": 0, "id": "call_a", "type": "function", "function": {"name": "weather", "arguments": ""}},
+    {"index": 0, "function": {"arguments": '{"city": '}},
+    {"index": 0, "function": {"arguments": '"Rome [1]"}'}},
+    {"index": 1, "id": "call_b", "type": "function", "function": {"name": "time", "arguments": "{"}},
+    {"index": 1, "function": {"arguments": "}"}},
+)
 
 
 class FakeServer:
@@ -84,6 +93,9 @@ class FakeServer:
             gone = asyncio.create_task(receive())
             if script == "json-late" and "not what was asked for" in said[0]:
                 script = "json"
+            told = request["messages"][-1]["role"] == "tool"
+            if "call" in script and (told or not request.get("tools") or request.get("tool_choice") == "none"):
+                script = "normal"
             stream = asyncio.create_task(self._stream(script, send))
             await asyncio.wait({gone, stream}, return_when=asyncio.FIRST_COMPLETED)
             if not stream.done():
@@ -91,7 +103,7 @@ class FakeServer:
                 stream.cancel()
             gone.cancel()
             await asyncio.gather(gone, stream, return_exceptions=True)
-            if script.startswith("cut"):
+            if "cut" in script:
                 raise ConnectionResetError("scripted")
 
     async def _stream(self, script: str, send: Any) -> None:
@@ -99,7 +111,7 @@ class FakeServer:
         if script == "paced":
             await asyncio.sleep(FIRST_MS / 1000)
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        silent = ("empty", "silent", "cut-early", "paced")
+        silent = ("empty", "silent", "cut-early", "paced", "call", "call-cut")
         pieces = BOGUS if script == "bogus" else () if script in silent else JSON.get(script, NORMAL)
         await _event(send, {"choices": [_choice({"role": "assistant", "content": ""})]})
         if script == "garbage":
@@ -114,6 +126,10 @@ class FakeServer:
             if script == "stall" and index == 3:
                 await asyncio.sleep(60)
             await _event(send, {"choices": [_choice({"content": piece})]})
+        for call in CALLS if "call" in script else ():
+            if script == "call-cut" and call["index"] == 1:
+                return
+            await _event(send, {"choices": [_choice({"tool_calls": [call]})]})
         if script == "paced":
             due = time.monotonic()
             for number in range(TOKENS):
@@ -129,8 +145,10 @@ class FakeServer:
             await _event(send, {"choices": [_choice({"content": "and on "})]})
             await asyncio.sleep(0.02)
         if script != "unended":
-            await _event(send, {"choices": [_choice({}, "length" if script == "length" else "stop")]})
-            await _event(send, {"choices": [], "usage": USAGE})
+            reason = "length" if script == "length" else "tool_calls" if "call" in script else "stop"
+            await _event(send, {"choices": [_choice({}, reason)]})
+            details = {"cached_tokens": 4} if script == "reused" else None
+            await _event(send, {"choices": [], "usage": USAGE | {"prompt_tokens_details": details}})
         await send({"type": "http.response.body", "body": b"data: [DONE]\n\n", "more_body": False})
 
 

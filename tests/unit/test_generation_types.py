@@ -26,6 +26,8 @@ def test_a_stored_request_is_the_request() -> None:
         as_of=datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC),
         partial=True,
         response_format={"type": "json_object"},
+        user="ada",
+        metadata={"trace": "7"},
     )
     for of, plain in ((request, AnswerRequest("")), (request.options, Options())):
         untold = [each.name for each in fields(of) if getattr(of, each.name) == getattr(plain, each.name)]

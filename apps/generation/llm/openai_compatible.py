@@ -210,7 +210,10 @@ def _choices(chunk: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _usage(chunk: dict[str, Any]) -> Usage | None:
     found = chunk.get("usage")
-    return Usage(int(found["prompt_tokens"] or 0), int(found["completion_tokens"] or 0)) if found else None
+    if not found:
+        return None
+    cached = (found.get("prompt_tokens_details") or {}).get("cached_tokens")
+    return Usage(int(found["prompt_tokens"] or 0), int(found["completion_tokens"] or 0), int(cached or 0))
 
 
 def _as_llm_error(error: Exception, *, begun: bool = False) -> LLMError:
