@@ -35,9 +35,9 @@ from apps.retrieval.freshness import search_fresh
 from apps.retrieval.metrics import QUERY_SECONDS
 from apps.retrieval.types import SearchQuery, SearchResult
 
-from . import answer_cache, metrics, prompts, records, replays, routing, structured
+from . import answer_cache, metrics, prompts, records, replays, routing, structured, tools
 from .llm import LLM, ExtractiveLLM, LLMError, configured
-from .records import SourcesChanged, finish
+from .records import SourcesChanged, finish, finish_calls
 from .types import AnswerRequest, Embed, Event, Passage, Task
 from .writing import Draft, Unwritten, abstain, write
 
@@ -99,7 +99,9 @@ def replay(*, tenant_id: UUID, answer_id: UUID, model: str | None = None) -> dic
             passages = replays.passages_of(row)
     finally:
         _release_connection()
-    task = _task(tenant_id, request, passages)
+    # What tools returned then is part of what is answered from again; another call would be no answer.
+    again = replace(request, tools=request.tools and replace(request.tools, choice="none"))
+    task = _task(tenant_id, again, passages)
     if task.passages != passages:
         raise Problem(422, "context_too_long", "The model's context is too small for this answer's passages by now.")
     backends = tuple(routing.order(models, request.model, row.question, passages))
@@ -139,15 +141,16 @@ def prepare(*, tenant_id: UUID, request: AnswerRequest, without: Collection[str]
 
 def _task(tenant_id: UUID, request: AnswerRequest, numbered: tuple[Passage, ...]) -> Task:
     """What the model is asked: of the passages those that its context has room for."""
-    room, wanted = settings.LLM_CONTEXT_TOKENS, request.response_format
-    options = replace(request.options, max_tokens=min(request.options.max_tokens, room // 2))
-    rules = structured.instruction(wanted) if wanted else ""
+    wanted, offered = request.response_format, request.tools
+    room = settings.LLM_CONTEXT_TOKENS - (offered.tokens if offered else 0)
+    options = replace(request.options, max_tokens=max(1, min(request.options.max_tokens, room // 2)))
+    rules = "\n".join([*([structured.instruction(wanted)] if wanted else []), *([tools.RULE] if offered else [])])
     passages = prompts.fit(
         numbered, question=request.question, context_tokens=room, max_tokens=options.max_tokens, rules=rules
     )
-    messages = prompts.messages(request.question, passages, rules=rules)
+    messages = prompts.messages(request.question, passages, rules=rules) + (offered.since if offered else ())
     embed = _embed(tenant_id, passages[0].hit.collection) if passages else None
-    return Task(request.question, passages, messages, options, embed, wanted)
+    return Task(request.question, passages, messages, options, embed, wanted, offered)
 
 
 def _found(tenant_id: UUID, request: AnswerRequest) -> SearchResult:
@@ -197,7 +200,7 @@ async def stream(prepared: Prepared, *, live: bool = True) -> AsyncGenerator[Eve
         return
     draft = Draft()
     began = time.perf_counter()
-    if not prepared.task.passages:
+    if not prepared.task.passages and not _may_call(prepared):
         abstain(prepared.task, draft)
         draft.backend, draft.model = prepared.backends[0], await _name(prepared.backends[0])
         if draft.text:
@@ -231,13 +234,21 @@ async def stream(prepared: Prepared, *, live: bool = True) -> AsyncGenerator[Eve
         "total_ms": wrote - prepared.started,
     }
     timings = prepared.found.timings | {name: round(value * 1000, 3) for name, value in seconds.items()}
+    if draft.calls:
+        yield Event("final_answer", await sync_to_async(_finish_calls)(prepared, draft, timings))
+        return
     final = await sync_to_async(_finish)(prepared, draft, timings)
-    if not isinstance(draft.backend, ExtractiveLLM) and prepared.replay_of is None:
+    if not isinstance(draft.backend, ExtractiveLLM) and prepared.replay_of is None and prepared.task.tools is None:
         asked = [prepared.key] if prepared.key and draft.backend is prepared.backends[0] else []
         await sync_to_async(answer_cache.keep)([*asked, _key_of_any(prepared)], final)
     for citation in final["citations"]:
         yield Event("citation", citation)
     yield Event("final_answer", final)
+
+
+def _may_call(prepared: Prepared) -> bool:
+    """Is there somebody to ask although nothing was found?"""
+    return prepared.task.tools is not None and not isinstance(prepared.backends[0], ExtractiveLLM)
 
 
 def _again(kept: dict[str, Any]) -> Iterator[Event]:
@@ -253,9 +264,9 @@ def _key_of_any(prepared: Prepared) -> str:
 
 
 def _cache_key(prepared: Prepared) -> str | None:
-    """Where the answer may be kept; None for quoting, which takes no longer than looking."""
+    """Where the answer may be kept; None for quoting, which takes no longer than looking, and where there are tools."""
     first = prepared.backends[0]
-    if isinstance(first, ExtractiveLLM):
+    if isinstance(first, ExtractiveLLM) or prepared.task.tools is not None:
         return None
     try:
         model = _name_of(first)
@@ -299,6 +310,15 @@ def _finish(prepared: Prepared, draft: Draft, timings: dict[str, float]) -> dict
             partial=prepared.found.partial,
             timings=timings,
             replay_of=prepared.replay_of,
+        )
+    finally:
+        _release_connection()
+
+
+def _finish_calls(prepared: Prepared, draft: Draft, timings: dict[str, float]) -> dict[str, Any]:
+    try:
+        return finish_calls(
+            answer_id=prepared.id, tenant_id=prepared.tenant_id, task=prepared.task, draft=draft, timings=timings
         )
     finally:
         _release_connection()

@@ -11,12 +11,22 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from apps.access.problems import Problem, invalid
-from apps.access.serializers import FlagField, NumberField, TextField, WholeField, refuse_unbuilt, unstorable_text
+from apps.access.serializers import (
+    FlagField,
+    NumberField,
+    ObjectField,
+    TextField,
+    WholeField,
+    refuse_unbuilt,
+    unstorable_text,
+)
 from apps.retrieval.serializers import MAX_QUERY, WhenMixin
 
+from .openai_tools import text_of, tool_use
 from .serializers import MAX_TOKENS, NOT_YET, ResponseFormatField, slugs_field
 
 MAX_MESSAGES = 1_000
+MAX_TOOLS = 128  # OpenAI's own limit
 MAX_INPUTS = 2_048  # OpenAI's own limit
 _STRINGS = {"type": "array", "items": {"type": "string"}}
 
@@ -57,10 +67,13 @@ class StreamOptionsSerializer(serializers.Serializer):
 class MessageSerializer(serializers.Serializer):
     role = TextField()
     content = serializers.JSONField(required=False, allow_null=True)
+    tool_calls = serializers.ListField(child=ObjectField(), required=False, allow_null=True, max_length=MAX_TOOLS)
+    tool_call_id = TextField(required=False, allow_null=True, max_length=200)
 
 
 class ChatSerializer(WhenMixin, serializers.Serializer):
-    """validated_data also holds `question`: the last user message's text."""
+    """validated_data also holds `question`, the last user message's text, and `tool_use` (tools.Tools) where there is
+    something of tools."""
 
     model = TextField(required=False, allow_null=True, max_length=200)
     messages = serializers.ListField(child=MessageSerializer(), allow_empty=False, max_length=MAX_MESSAGES)
@@ -79,6 +92,9 @@ class ChatSerializer(WhenMixin, serializers.Serializer):
     response_format = ResponseFormatField(required=False, allow_null=True)
     user = TextField(required=False, allow_null=True, allow_blank=True, max_length=512)
     metadata = MetadataField(required=False, allow_null=True)
+    tools = serializers.ListField(child=ObjectField(), required=False, allow_null=True, max_length=MAX_TOOLS)
+    tool_choice = serializers.JSONField(required=False, allow_null=True)
+    parallel_tool_calls = FlagField(required=False, allow_null=True)
 
     def to_internal_value(self, data: Any) -> Any:
         refuse_unbuilt(data, NOT_YET)
@@ -89,16 +105,17 @@ class ChatSerializer(WhenMixin, serializers.Serializer):
         if values.get("n") not in (None, 1):
             raise invalid("/n", "n must be 1: one answer per question.", code="unsupported_value")
         values["question"] = question(values["messages"])
+        values["tool_use"] = tool_use(values)
         values["max_tokens"] = values.get("max_completion_tokens") or values.get("max_tokens")
         values = {name: value for name, value in values.items() if value is not None}
         return values
 
 
 def _refuse_orders(data: Any) -> None:
-    """Raise Problem 400 for what would change the answer: `tools` may be offered, but their use cannot be ordered."""
+    """Raise Problem 400 for what would change the answer."""
     if not isinstance(data, dict):
         return
-    ordered = [name for name in ("tool_choice", "function_call") if data.get(name) not in (None, "none", "auto")]
+    ordered = ["function_call"] if data.get("function_call") not in (None, "none", "auto") else []
     for name in [*ordered, *(["logprobs"] if data.get("logprobs") else [])]:
         raise invalid(f"/{name}", f"{name}: not supported.", code="unsupported_value")
 
@@ -112,21 +129,12 @@ def question(messages: list[dict[str, Any]]) -> str:
 
 
 def _text(content: Any, pointer: str) -> str:
-    if isinstance(content, list):
-        for position, part in enumerate(content):
-            if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
-                raise invalid(f"{pointer}/{position}", "Only parts of type 'text' are read.")
-        content = "\n".join(part["text"] for part in content)
-    if not isinstance(content, str):
-        raise invalid(pointer, "Must be a string or a list of text parts.")
-    problem = unstorable_text(content)
-    if problem:
-        raise invalid(pointer, problem)
-    if not content.strip():
+    text = text_of(content, pointer)
+    if not text.strip():
         raise invalid(pointer, "The question is empty.")
-    if len(content) > MAX_QUERY:
+    if len(text) > MAX_QUERY:
         raise invalid(pointer, f"A question has at most {MAX_QUERY} characters.")
-    return content.strip()
+    return text.strip()
 
 
 @extend_schema_field({"oneOf": [{"type": "string"}, _STRINGS]})

@@ -121,7 +121,10 @@ class Embeddings(OpenAIView):
 
 def completion(final: dict[str, Any], model: str) -> dict[str, Any]:
     """A final answer as OpenAI's chat.completion."""
+    calls = final.get("calls")
     message = {"role": "assistant", "content": final["answer"], "refusal": None} | _sources(final)
+    if calls:
+        message |= {"content": final["answer"] or None, "tool_calls": calls}
     choice = {"index": 0, "message": message, "finish_reason": final["finish_reason"], "logprobs": None}
     return {
         "id": f"chatcmpl-{final['id']}",
@@ -177,10 +180,12 @@ async def _chunks(prepared: Prepared, model: str, *, with_usage: bool) -> AsyncG
                 begun = True
                 if event.again:
                     head["id"] = f"chatcmpl-{event.again}"
-                yield chunk({"role": "assistant", "content": ""})
+                yield chunk({"role": "assistant", "content": None if event.data.get("calls") else ""})
             if event.name == "message":
                 yield chunk({"content": event.data["delta"]})
             else:
+                for index, call in enumerate(event.data.get("calls", ())):
+                    yield chunk({"tool_calls": [{"index": index} | call]})
                 yield chunk(_sources(event.data), event.data["finish_reason"])
                 if with_usage:
                     yield _data(head | {"choices": [], "usage": _usage(event.data)})

@@ -98,6 +98,7 @@ def answer_request(values: dict[str, Any]) -> AnswerRequest:
         response_format=values.get("response_format"),
         user=values.get("user") or "",
         metadata=values.get("metadata"),
+        tools=values.get("tool_use"),
         options=Options(
             max_tokens=values.get("max_tokens") or min(1024, settings.LLM_CONTEXT_TOKENS // 4),
             temperature=values.get("temperature"),

@@ -13,6 +13,8 @@ import numpy.typing as npt
 
 from apps.retrieval.types import Hit
 
+from .tools import Tools
+
 #: texts -> float32 [len(texts), dimensions] with unit L2 norm; raises EmbeddingError.
 Embed = Callable[[Sequence[str]], npt.NDArray[np.float32]]
 
@@ -50,6 +52,7 @@ class AnswerRequest:
     response_format: Mapping[str, Any] | None = None
     user: str = ""
     metadata: Mapping[str, str] | None = None
+    tools: Tools | None = None
 
     def as_json(self) -> dict[str, Any]:
         """What is stored with the answer, so that it can be replayed."""
@@ -72,6 +75,7 @@ class AnswerRequest:
             "response_format": None if self.response_format is None else dict(self.response_format),
             "user": self.user,
             "metadata": None if self.metadata is None else dict(self.metadata),
+            "tools": self.tools and self.tools.as_json(),
         }
 
     @classmethod
@@ -98,6 +102,7 @@ class AnswerRequest:
             response_format=said["response_format"],
             user=said["user"],
             metadata=said["metadata"],
+            tools=said["tools"] and Tools.from_json(said["tools"]),
         )
 
 
@@ -118,10 +123,11 @@ class Task:
 
     question: str
     passages: tuple[Passage, ...]
-    messages: tuple[dict[str, str], ...]
+    messages: tuple[dict[str, Any], ...]
     options: Options = Options()
     embed: Embed | None = None
     response_format: Mapping[str, Any] | None = None
+    tools: Tools | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,13 +158,14 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """A piece of what a backend writes; the last one may carry a server's usage and the reason for stopping
-    (stop, length).
+    """A piece of what a backend writes; the last one may carry a server's usage, the reason for stopping (stop, length,
+    tool_calls) and the tools that it calls.
     """
 
     text: str = ""
     usage: Usage | None = None
     finish_reason: str | None = None
+    calls: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from bisect import bisect_right
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from typing import Any
 
 from apps.documents.embedding.openai_compatible import estimate_tokens
 
@@ -20,7 +21,8 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Draft:
-    """An answer being written: its text so far, by whom, at what cost, when its first words left."""
+    """An answer being written: its text so far, by whom, at what cost, when its first words left; the tools that are
+    called instead."""
 
     text: str = ""
     backend: LLM | None = None
@@ -28,6 +30,7 @@ class Draft:
     usage: Usage | None = None
     finish_reason: str = "stop"
     first: float | None = None
+    calls: tuple[dict[str, Any], ...] = ()
 
 
 class Limits:
@@ -112,7 +115,7 @@ async def write(task: Task, backends: Sequence[LLM], draft: Draft, *, live: bool
     """
     attempt = _attempt if task.response_format is None else _json
     for backend in backends:
-        draft.text, draft.usage, draft.backend, draft.finish_reason = "", None, backend, "stop"
+        draft.text, draft.usage, draft.backend, draft.finish_reason, draft.calls = "", None, backend, "stop", ()
         try:
             async with aclosing(attempt(task, backend, draft)) as pieces:
                 async for piece in pieces:
@@ -140,6 +143,7 @@ async def _attempt(task: Task, backend: LLM, draft: Draft) -> AsyncGenerator[str
             async for delta in deltas:
                 draft.usage = delta.usage or draft.usage
                 draft.finish_reason = delta.finish_reason or draft.finish_reason
+                draft.calls = delta.calls or draft.calls
                 if piece := kept.feed(limits.feed(delta.text) if limits else delta.text):
                     draft.text += piece
                     yield piece
@@ -151,7 +155,7 @@ async def _attempt(task: Task, backend: LLM, draft: Draft) -> AsyncGenerator[str
         if limits:
             draft.finish_reason = limits.reason or draft.finish_reason
             draft.usage = Usage(_read(task), limits.tokens)
-        if not draft.text and not (limits and limits.reason):
+        if not draft.text and not draft.calls and not (limits and limits.reason):
             raise LLMError("empty", "The language model wrote nothing.")
         outcome = "ok"
     except LLMError:
@@ -169,6 +173,9 @@ async def _json(task: Task, backend: LLM, draft: Draft) -> AsyncGenerator[str, N
     try:
         draft.model = await backend.model()
         said = await _said(task, backend, draft)
+        if draft.calls:
+            outcome = "ok"
+            return
         try:
             draft.text = structured.settled(said, task.response_format, markers)
         except structured.Malformed as error:
@@ -196,6 +203,7 @@ async def _said(task: Task, backend: LLM, draft: Draft) -> str:
             text += delta.text
             usage = delta.usage or usage
             draft.finish_reason = delta.finish_reason or draft.finish_reason
+            draft.calls = delta.calls or draft.calls
     usage = usage or Usage(_read(task), estimate_tokens(text))
     draft.usage = usage + draft.usage if draft.usage else usage
     return text

@@ -5,6 +5,7 @@ What it writes is its own business (a toy model writes noise): tested is that wh
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -146,6 +147,32 @@ def test_a_model_that_it_does_not_have_is_answered_for_by_quotes(
     with pytest.raises(openai.NotFoundError) as refused:
         ai.chat.completions.create(model="misspelt", messages=QUESTION)
     assert refused.value.code == "model_not_found"
+
+
+def test_it_tells_what_of_a_prompt_it_had_cached(ai: openai.OpenAI) -> None:
+    for _ in range(2):
+        found = ai.chat.completions.create(model="ragsite/docs", messages=QUESTION, max_tokens=8, temperature=0.1)
+        usage: Any = found.usage
+    if not usage.prompt_tokens_details.cached_tokens:
+        pytest.skip("this server does not tell, or does not cache")
+    assert usage.prompt_tokens_details.cached_tokens <= usage.prompt_tokens
+
+
+def test_it_calls_the_tool_that_it_is_ordered_to(ai: openai.OpenAI) -> None:
+    city = {"type": "string", "enum": ["Rome", "Oslo"]}
+    schema = {"type": "object", "properties": {"city": city}, "required": ["city"], "additionalProperties": False}
+    offered: Any = [{"type": "function", "function": {"name": "weather", "parameters": schema}}]
+    values: Any = {"model": "ragsite/docs", "messages": QUESTION, "max_tokens": 64, "temperature": 0, "tools": offered}
+    ordered = values | {"tool_choice": {"type": "function", "function": {"name": "weather"}}}
+    choice = ai.chat.completions.create(**ordered).choices[0]
+    (call,) = choice.message.tool_calls
+    assert choice.finish_reason == "tool_calls" and json.loads(call.function.arguments)["city"] in city["enum"]
+    pieces = [piece.choices[0] for piece in ai.chat.completions.create(**ordered, stream=True)]
+    (again,) = [called for piece in pieces for called in piece.delta.tool_calls or []]
+    assert again.function.arguments == call.function.arguments and pieces[-1].finish_reason == "tool_calls"
+    result = {"role": "tool", "tool_call_id": call.id, "content": "sunny"}
+    told = values | {"messages": [*QUESTION, choice.message, result], "tool_choice": "none"}
+    assert ai.chat.completions.create(**told).choices[0].message.content
 
 
 def running() -> float:

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from django.core.serializers.json import DjangoJSONEncoder
 
+from apps.generation.tools import Tools
 from apps.generation.types import AnswerRequest, Options
 
 
@@ -28,6 +29,7 @@ def test_a_stored_request_is_the_request() -> None:
         response_format={"type": "json_object"},
         user="ada",
         metadata={"trace": "7"},
+        tools=Tools(({"type": "function"},), "auto", False, ({"role": "tool", "content": "7"},)),
     )
     for of, plain in ((request, AnswerRequest("")), (request.options, Options())):
         untold = [each.name for each in fields(of) if getattr(of, each.name) == getattr(plain, each.name)]

@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from ..tools import merge
 from ..types import Delta, Task, Usage
 from .base import LLMError
 
@@ -90,6 +91,7 @@ class OpenAICompatibleLLM:
         """The completion's deltas; the last carries the server's usage and why it stopped."""
         usage: Usage | None = None
         reason: str | None = None
+        calls: dict[int, dict[str, Any]] = {}
         response: Any = None
         loop = asyncio.get_running_loop()
         try:
@@ -103,15 +105,19 @@ class OpenAICompatibleLLM:
                 async with asyncio.timeout_at(deadline):
                     piece = await anext(read, None)
                 *lines, rest = (rest + piece).split(b"\n") if piece is not None else (rest, None)
-                text = ""
+                text, calling = "", False
                 for chunk in map(_chunk, lines):
                     if chunk is None:
                         continue
                     usage = _usage(chunk) or usage
                     for choice in _choices(chunk)[:1]:
                         reason = choice.get("finish_reason") or reason
-                        text += (choice.get("delta") or {}).get("content") or ""
-                if text:  # as much as has come at once: all of it is there to be read
+                        delta = choice.get("delta") or {}
+                        text += delta.get("content") or ""
+                        if pieces := delta.get("tool_calls"):
+                            merge(calls, pieces)
+                            calling = True
+                if text or calling:  # as much as has come at once: all of it is there to be read
                     yield Delta(text)
                     # From here: the reader's time is not the server's.
                     deadline = min(end, loop.time() + self._patience.next)
@@ -124,7 +130,9 @@ class OpenAICompatibleLLM:
         finally:
             if response is not None:
                 await asyncio.shield(response.aclose())
-        yield Delta(usage=usage, finish_reason=reason)
+        if calls and reason != "length":
+            reason = "tool_calls"  # whose call was ordered says `stop`
+        yield Delta(usage=usage, finish_reason=reason, calls=tuple(calls[index] for index in sorted(calls)))
 
     async def _asked(self, request: dict[str, Any]) -> Any:
         """The open response. The client's own objects of a request and of each chunk take longer than all else that is
@@ -163,6 +171,7 @@ class OpenAICompatibleLLM:
             "max_tokens": options.max_tokens,
             "stream": True,
             "stream_options": {"include_usage": True},
+            **(task.tools.parameters() if task.tools else {}),
         } | {name: value for name, value in chosen.items() if value is not None}
 
     async def _client(self) -> Any:

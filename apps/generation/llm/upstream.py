@@ -67,9 +67,8 @@ class Upstream:
     async def stream(self, task: Task) -> AsyncGenerator[Delta, None]:
         with self._place():
             if self._allowance is not None:
-                await asyncio.to_thread(
-                    self._allowance.take, sum(estimate_tokens(each["content"]) for each in task.messages)
-                )
+                read = sum(estimate_tokens(each["content"] or "") for each in task.messages)
+                await asyncio.to_thread(self._allowance.take, read + (task.tools.overhead if task.tools else 0))
             probe = await self._breaker.admit()
             written = 0
             try:
