@@ -158,6 +158,16 @@ def test_it_tells_what_of_a_prompt_it_had_cached(ai: openai.OpenAI) -> None:
     assert usage.prompt_tokens_details.cached_tokens <= usage.prompt_tokens
 
 
+def test_it_writes_json_of_a_schema(ai: openai.OpenAI) -> None:
+    city = {"type": "string", "enum": ["Rome", "Oslo"]}
+    schema = {"type": "object", "properties": {"city": city}, "required": ["city"], "additionalProperties": False}
+    wanted: Any = {"type": "json_schema", "json_schema": {"name": "place", "schema": schema, "strict": True}}
+    found = ai.chat.completions.create(
+        model="ragsite/docs", messages=QUESTION, max_tokens=64, temperature=0, response_format=wanted
+    )
+    assert json.loads(found.choices[0].message.content or "")["city"] in city["enum"]
+
+
 def test_it_calls_the_tool_that_it_is_ordered_to(ai: openai.OpenAI) -> None:
     city = {"type": "string", "enum": ["Rome", "Oslo"]}
     schema = {"type": "object", "properties": {"city": city}, "required": ["city"], "additionalProperties": False}

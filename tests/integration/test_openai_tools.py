@@ -147,6 +147,12 @@ def test_the_choice_is_the_models_server_to_keep(
     assert found.message.content == (ANSWER if choice == "none" else None)
 
 
+def test_a_tool_is_called_before_the_answer_is_json(ai: openai.OpenAI, guide: Collection, llm: FakeServer) -> None:
+    found = chat(ai, response_format={"type": "json_object"}).choices[0]
+    assert llm.requests[-1]["response_format"] == {"type": "json_object"}
+    assert found.finish_reason == "tool_calls" and len(found.message.tool_calls) == 2
+
+
 def test_a_tool_may_be_called_where_nothing_was_found(ai: openai.OpenAI, llm: FakeServer) -> None:
     assert chat(ai).choices[0].finish_reason == "tool_calls"
     asked = len(llm.requests)
