@@ -26,6 +26,7 @@ from django.db import connection
 
 from apps.access import tenancy
 from apps.access.problems import Problem, document, invalid
+from apps.access.throttling import TokenMeter
 from apps.documents.embedding import EmbeddingError
 from apps.documents.models import Collection as DocumentCollection
 from apps.documents.spaces import embedder_for
@@ -36,7 +37,7 @@ from apps.retrieval.metrics import QUERY_SECONDS
 from apps.retrieval.types import SearchQuery, SearchResult
 
 from . import answer_cache, metrics, prompts, records, replays, routing, structured, tools
-from .llm import LLM, ExtractiveLLM, LLMError, configured
+from .llm import LLM, ExtractiveLLM, LLMError, Metered, configured, prompt_tokens
 from .records import SourcesChanged, finish, finish_calls
 from .types import AnswerRequest, Embed, Event, Passage, Task
 from .writing import Draft, Unwritten, abstain, write
@@ -65,15 +66,15 @@ class Prepared:
     replay_of: UUID | None = None
 
 
-def answer(*, tenant_id: UUID, request: AnswerRequest) -> dict[str, Any]:
-    """The whole answer of API.md, stored.
+def answer(*, tenant_id: UUID, request: AnswerRequest, meter: TokenMeter | None = None) -> dict[str, Any]:
+    """The whole answer of API.md, stored. meter: of the key whose tokens it takes.
 
-    Raises Problem: 404 unknown_collection, 400 unknown_model or question_too_long, 422 rerank_unavailable, 503
-    sources_changed.
+    Raises Problem: 404 unknown_collection, 400 unknown_model or question_too_long, 422 rerank_unavailable, 429
+    too_many_tokens, 503 sources_changed.
     """
     without: set[str] = set()
     for _ in range(ATTEMPTS):
-        prepared = prepare(tenant_id=tenant_id, request=request, without=without)
+        prepared = prepare(tenant_id=tenant_id, request=request, without=without, meter=meter)
         try:
             return async_to_sync(_whole)(prepared)
         except SourcesChanged as changed:
@@ -83,7 +84,9 @@ def answer(*, tenant_id: UUID, request: AnswerRequest) -> dict[str, Any]:
     raise _sources_changed()
 
 
-def replay(*, tenant_id: UUID, answer_id: UUID, model: str | None = None) -> dict[str, Any]:
+def replay(
+    *, tenant_id: UUID, answer_id: UUID, model: str | None = None, meter: TokenMeter | None = None
+) -> dict[str, Any]:
     """Answer a stored answer's question again from its passages as they were, by its model or another one: an answer
     of its own, with `replay_of` and `difference` (replays.py).
 
@@ -106,17 +109,18 @@ def replay(*, tenant_id: UUID, answer_id: UUID, model: str | None = None) -> dic
         raise Problem(422, "context_too_long", "The model's context is too small for this answer's passages by now.")
     backends = tuple(routing.order(models, request.model, row.question, passages))
     found = SearchResult([passage.hit for passage in passages], snapshot={})
+    prepared = Prepared(uuid4(), tenant_id, request, backends, found, task, started, replay_of=row.id)
     try:
-        return async_to_sync(_whole)(
-            Prepared(uuid4(), tenant_id, request, backends, found, task, started, replay_of=row.id)
-        )
+        return async_to_sync(_whole)(_metered(prepared, meter) if meter else prepared)
     except SourcesChanged:
         raise replays.sources_gone()
     except LLMError as error:
         raise _failed(error)
 
 
-def prepare(*, tenant_id: UUID, request: AnswerRequest, without: Collection[str] = ()) -> Prepared:
+def prepare(
+    *, tenant_id: UUID, request: AnswerRequest, without: Collection[str] = (), meter: TokenMeter | None = None
+) -> Prepared:
     """Find the passages for a question, but for documents with the ids in `without`, and an answer that was given to
     it from the same ones. Raises as `answer` does.
     """
@@ -134,9 +138,19 @@ def prepare(*, tenant_id: UUID, request: AnswerRequest, without: Collection[str]
         # Here, where there is a thread and a connection already: each visit to another costs a streaming process that
         # is busy more than the looking.
         key = _cache_key(prepared)
-        return replace(prepared, key=key, kept=_kept(prepared, key) if key else None)
+        prepared = replace(prepared, key=key, kept=_kept(prepared, key) if key else None)
+        return _metered(prepared, meter) if meter else prepared
     finally:
         _release_connection()
+
+
+def _metered(prepared: Prepared, meter: TokenMeter) -> Prepared:
+    """With what its models read and write counted. Raises Problem 429 where there is no room for the prompt."""
+    asks = prepared.kept is None and (prepared.task.passages or _may_call(prepared))
+    if not asks or isinstance(prepared.backends[0], ExtractiveLLM):
+        return prepared
+    meter.check(prompt_tokens(prepared.task))
+    return replace(prepared, backends=tuple(Metered(each, meter) for each in prepared.backends))
 
 
 def _task(tenant_id: UUID, request: AnswerRequest, numbered: tuple[Passage, ...]) -> Task:

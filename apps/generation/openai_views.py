@@ -19,6 +19,7 @@ from rest_framework.response import Response
 
 from apps.access.problems import Problem, invalid, openai_document
 from apps.access.rendering import AlwaysJson
+from apps.access.throttling import meter_of
 from apps.access.views import TenantView
 from apps.documents.embedding import EmbeddingError
 from apps.documents.spaces import embedder_for
@@ -82,10 +83,11 @@ class ChatCompletions(OpenAIView):
             tenant_id=tenant_id, model=values.get("model"), collections=values.get("collections")
         )
         asked = answer_request(values | {"collections": chosen.collections, "model": chosen.model})
+        meter = meter_of(self.caller)
         model = values.get("model") or openai_models.PREFIX + (chosen.collections or ("",))[0]
         if not values.get("stream"):
-            return Response(completion(answers.answer(tenant_id=tenant_id, request=asked), model))
-        prepared = answers.prepare(tenant_id=tenant_id, request=asked)
+            return Response(completion(answers.answer(tenant_id=tenant_id, request=asked, meter=meter), model))
+        prepared = answers.prepare(tenant_id=tenant_id, request=asked, meter=meter)
         with_usage = (values.get("stream_options") or {}).get("include_usage", False)
         return sse.response(_chunks(prepared, model, with_usage=with_usage))
 
@@ -101,10 +103,14 @@ class Embeddings(OpenAIView):
         values = self.validated(EmbeddingsSerializer)
         with self.scope():
             space = openai_models.embedding_space(values["model"], dimensions=values.get("dimensions"))
-        embedder = embedder_for(space)
+        embedder, meter = embedder_for(space), meter_of(self.caller)
         try:
-            vectors = embedder.embed(values["input"]).astype("<f4")
             tokens = sum(embedder.count(values["input"]))
+            if meter:
+                meter.check(tokens)
+            vectors = embedder.embed(values["input"]).astype("<f4")
+            if meter:
+                meter.count(tokens)
         except EmbeddingError as error:
             raise Problem(503, "embedding_unavailable", f"The texts cannot be embedded now: {error.code}.")
         packed = values["encoding_format"] == "base64"

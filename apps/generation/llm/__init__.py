@@ -15,6 +15,7 @@ from .base import LLM, LLMError
 from .breaker import Breaker
 from .extractive import ExtractiveLLM
 from .fake import FakeLLM
+from .metered import Metered, prompt_tokens
 from .openai_compatible import OpenAICompatibleLLM, Patience
 from .upstream import Upstream
 
@@ -23,10 +24,12 @@ __all__ = [
     "ExtractiveLLM",
     "FakeLLM",
     "LLMError",
+    "Metered",
     "OpenAICompatibleLLM",
     "Patience",
     "Upstream",
     "configured",
+    "prompt_tokens",
     "standing",
 ]
 

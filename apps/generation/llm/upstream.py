@@ -9,12 +9,11 @@ from contextlib import aclosing, contextmanager
 
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from apps.documents.embedding.openai_compatible import estimate_tokens
-
 from ..types import Delta, Task
 from .allowance import Allowance
 from .base import LLM, LLMError
 from .breaker import Breaker
+from .metered import prompt_tokens
 from .openai_compatible import OpenAICompatibleLLM
 
 TRIES = 3
@@ -67,8 +66,7 @@ class Upstream:
     async def stream(self, task: Task) -> AsyncGenerator[Delta, None]:
         with self._place():
             if self._allowance is not None:
-                read = sum(estimate_tokens(each["content"] or "") for each in task.messages)
-                await asyncio.to_thread(self._allowance.take, read + (task.tools.overhead if task.tools else 0))
+                await asyncio.to_thread(self._allowance.take, prompt_tokens(task))
             probe = await self._breaker.admit()
             written = 0
             try:
