@@ -45,7 +45,15 @@ install-dev: .venv/.installed-dev ## the same, and what its tests need
 	@$(INSTALL) -r requirements-dev.txt
 	@touch $@
 
-test: install-dev ## every test, against real embedded servers; options in ARGS="-k name"
+# LlamaIndex wants an older openai than the product: it has an environment of its own, and one test.
+LLAMAINDEX := .venv-llamaindex
+$(LLAMAINDEX)/.installed: .venv/.installed-dev requirements-llamaindex.txt
+	@echo "installing LlamaIndex into $(LLAMAINDEX) ..."
+	@$(PYTHON) -m venv --clear $(LLAMAINDEX)
+	@$(subst $(BIN)/python,$(LLAMAINDEX)/bin/python,$(INSTALL)) -r requirements-llamaindex.txt
+	@touch $@
+
+test: install-dev $(LLAMAINDEX)/.installed ## every test, against real embedded servers; options in ARGS="-k name"
 	@# Much of the time is spent waiting. Each process has servers of its own; a file's tests stay together.
 	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile $(ARGS)
 
@@ -90,6 +98,7 @@ bench: install-dev ## measure; the table is kept in benchmarks/RESULTS.md
 lock: install-dev ## pin requirements*.in anew
 	@$(COMPILE) requirements.in -o requirements.txt
 	@$(COMPILE) requirements-dev.in -o requirements-dev.txt
+	@$(COMPILE) requirements-llamaindex.in -o requirements-llamaindex.txt
 
 lock-vllm: install-dev ## pin requirements-vllm.in anew; UV_FIND_LINKS=DIR where torch's CPU build is there
 	@# Left out: what is built for CUDA, and breaks vLLM's imports beside a torch for the CPU.
@@ -100,5 +109,5 @@ lock-vllm: install-dev ## pin requirements-vllm.in anew; UV_FIND_LINKS=DIR where
 	  requirements-vllm.in -o requirements-vllm.txt; code=$$?; rm $(VLLM).without; exit $$code
 
 clean: ## remove .venv and caches; the data in .data stays
-	@rm -rf .venv $(VLLM) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache staticfiles
+	@rm -rf .venv $(VLLM) $(LLAMAINDEX) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache staticfiles
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -147,6 +147,8 @@ class InputField(serializers.Field):
             raise serializers.ValidationError("Must be a string or a non-empty list of strings.")
         if len(texts) > MAX_INPUTS:
             raise serializers.ValidationError(f"At most {MAX_INPUTS} texts.")
+        if isinstance(texts[0], int | list):
+            raise invalid("/input", "Tokens are another model's: send texts (check_embedding_ctx_length=False).")
         for index, text in enumerate(texts):
             if not isinstance(text, str) or not text.strip():
                 raise Problem(
