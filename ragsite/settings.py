@@ -309,6 +309,7 @@ API_TAGS = {  # in the order in which they are shown
     "collections": "Where documents are kept, and how they are cut and embedded.",
     "search": "Passages, with the exact place where each stands.",
     "answers": "Answers from the documents, every statement with its source.",
+    "conversations": "Questions that go on from one another.",
     "jobs": "What is being indexed, and what could not be.",
     "sources": "Folders, buckets, sites and feeds that documents come from.",
     "reindexes": "Documents read and cut anew, after a change of settings or of a parser, or when you ask for it.",

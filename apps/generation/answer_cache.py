@@ -38,12 +38,8 @@ def key_of(*, tenant_id: UUID, request: AnswerRequest, task: Task, model: str) -
     """What an answer is kept under; None where there is nothing to answer from, or the client wants variety."""
     if not task.passages or (task.options.temperature or 0) > 0:
         return None
-    said = [
-        replace(request, user="", metadata=None).as_json(),
-        prompts.VERSION,
-        model,
-        sorted(map(_told, task.passages)),
-    ]
+    asked = replace(request, user="", metadata=None).as_json()
+    said = [asked, prompts.VERSION, model, _before(task), sorted(map(_told, task.passages))]
     digest = hashlib.sha256(json.dumps(said, cls=DjangoJSONEncoder).encode()).hexdigest()
     return f"answer:{tenant_id}:{digest}"
 
@@ -51,9 +47,13 @@ def key_of(*, tenant_id: UUID, request: AnswerRequest, task: Task, model: str) -
 def key_of_any(*, tenant_id: UUID, task: Task) -> str:
     """Where the last answer of whichever model to this question about these passages is kept, however else it was
     asked."""
-    said = [task.question, task.response_format, sorted(map(_told, task.passages))]
+    said = [task.question, task.response_format, _before(task), sorted(map(_told, task.passages))]
     digest = hashlib.sha256(json.dumps(said, cls=DjangoJSONEncoder).encode()).hexdigest()
     return f"answer-of-any:{tenant_id}:{digest}"
+
+
+def _before(task: Task) -> list[tuple[str, str]]:
+    return [(turn.question, turn.answer) for turn in task.before]
 
 
 def _told(passage: Passage) -> tuple[Any, ...]:

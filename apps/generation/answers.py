@@ -36,10 +36,10 @@ from apps.retrieval.freshness import search_fresh
 from apps.retrieval.metrics import QUERY_SECONDS
 from apps.retrieval.types import SearchQuery, SearchResult
 
-from . import answer_cache, metrics, prompts, records, replays, routing, structured, tools
+from . import answer_cache, conversations, metrics, prompts, records, replays, routing, structured, tools
 from .llm import LLM, ExtractiveLLM, LLMError, Metered, configured, prompt_tokens
 from .records import SourcesChanged, finish, finish_calls
-from .types import AnswerRequest, Embed, Event, Passage, Task
+from .types import AnswerRequest, Embed, Event, Passage, Task, Turn
 from .writing import Draft, Unwritten, abstain, write
 
 logger = logging.getLogger(__name__)
@@ -66,15 +66,18 @@ class Prepared:
     replay_of: UUID | None = None
 
 
-def answer(*, tenant_id: UUID, request: AnswerRequest, meter: TokenMeter | None = None) -> dict[str, Any]:
-    """The whole answer of API.md, stored. meter: of the key whose tokens it takes.
+def answer(
+    *, tenant_id: UUID, request: AnswerRequest, before: Sequence[Turn] = (), meter: TokenMeter | None = None
+) -> dict[str, Any]:
+    """The whole answer of API.md, stored. before: what was said before, where no stored conversation tells it. meter:
+    of the key whose tokens it takes.
 
-    Raises Problem: 404 unknown_collection, 400 unknown_model or question_too_long, 422 rerank_unavailable, 429
-    too_many_tokens, 503 sources_changed.
+    Raises Problem: 404 unknown_collection, 400 unknown_model, unknown_conversation or question_too_long, 422
+    rerank_unavailable, 429 too_many_tokens, 503 sources_changed.
     """
     without: set[str] = set()
     for _ in range(ATTEMPTS):
-        prepared = prepare(tenant_id=tenant_id, request=request, without=without, meter=meter)
+        prepared = prepare(tenant_id=tenant_id, request=request, before=before, without=without, meter=meter)
         try:
             return async_to_sync(_whole)(prepared)
         except SourcesChanged as changed:
@@ -96,15 +99,21 @@ def replay(
     row = records.row_of(tenant_id, answer_id)
     request = AnswerRequest.from_json(row.request)
     request = replace(request, model=model or request.model)
+    question = row.result.get("standalone_question") or row.question
     try:
         models = _models(request)
         with tenancy.scope(tenant_id):
             passages = replays.passages_of(row)
+            before = conversations.as_it_was(row.context.get("before", ()))
     finally:
         _release_connection()
+    if before is None:
+        raise replays.sources_gone()
+    # What a chat had said before is not stored: its question is asked as it was put to the search.
+    request = replace(request, question=row.question if before else question)
     # What tools returned then is part of what is answered from again; another call would be no answer.
     again = replace(request, tools=request.tools and replace(request.tools, choice="none"))
-    task = _task(tenant_id, again, passages)
+    task = _task(tenant_id, again, question, before, passages)
     if task.passages != passages:
         raise Problem(422, "context_too_long", "The model's context is too small for this answer's passages by now.")
     backends = tuple(routing.order(models, request.model, row.question, passages))
@@ -119,18 +128,24 @@ def replay(
 
 
 def prepare(
-    *, tenant_id: UUID, request: AnswerRequest, without: Collection[str] = (), meter: TokenMeter | None = None
+    *,
+    tenant_id: UUID,
+    request: AnswerRequest,
+    before: Sequence[Turn] = (),
+    without: Collection[str] = (),
+    meter: TokenMeter | None = None,
 ) -> Prepared:
-    """Find the passages for a question, but for documents with the ids in `without`, and an answer that was given to
-    it from the same ones. Raises as `answer` does.
+    """Find the passages for a question, in the light of what was said before, but for documents with the ids in
+    `without`; and an answer that was given to it from the same ones. Raises as `answer` does.
     """
     started = time.perf_counter()
     try:
         models = _models(request)
-        found = _found(tenant_id, request)
+        before, question = _meant(tenant_id, request, before, models, meter)
+        found = _found(tenant_id, request, question)
         # What has been deleted since is in the past, but no answer may cite it (invariant I8).
         hits = [hit for hit in found.hits if not hit.deleted and str(hit.document_id) not in without]
-        task = _task(tenant_id, request, prompts.number(hits))
+        task = _task(tenant_id, request, question, before, prompts.number(hits))
         if hits and not task.passages:
             raise invalid("/question", "The question leaves no room for a passage.", code="question_too_long")
         backends = tuple(routing.order(models, request.model, request.question, task.passages))
@@ -153,21 +168,51 @@ def _metered(prepared: Prepared, meter: TokenMeter) -> Prepared:
     return replace(prepared, backends=tuple(Metered(each, meter) for each in prepared.backends))
 
 
-def _task(tenant_id: UUID, request: AnswerRequest, numbered: tuple[Passage, ...]) -> Task:
+def _meant(
+    tenant_id: UUID, request: AnswerRequest, before: Sequence[Turn], models: Sequence[LLM], meter: TokenMeter | None
+) -> tuple[tuple[Turn, ...], str]:
+    """(what was said before, as far as a model may be told it; the question as it would be put without it). Raises
+    Problem 400, and 429 where a model is to be asked and no token is left."""
+    room = settings.LLM_CONTEXT_TOKENS
+    if request.conversation is not None:
+        with tenancy.scope(tenant_id):
+            before = conversations.said_before(request.conversation, context_tokens=room)
+        _release_connection()
+    else:
+        before = conversations.within(before, context_tokens=room)
+    if not before:
+        return (), request.question
+    if meter and not isinstance(models[0], ExtractiveLLM):
+        meter.check(1)
+        models = [Metered(each, meter) for each in models]
+    return tuple(before), async_to_sync(conversations.condensed)(request.question, before, models)
+
+
+def _task(
+    tenant_id: UUID, request: AnswerRequest, question: str, before: tuple[Turn, ...], numbered: tuple[Passage, ...]
+) -> Task:
     """What the model is asked: of the passages those that its context has room for."""
     wanted, offered = request.response_format, request.tools
     room = settings.LLM_CONTEXT_TOKENS - (offered.tokens if offered else 0)
     options = replace(request.options, max_tokens=max(1, min(request.options.max_tokens, room // 2)))
-    rules = "\n".join([*([structured.instruction(wanted)] if wanted else []), *([tools.RULE] if offered else [])])
+    cites = request.attribution == "inline"
+    more = [structured.instruction(wanted, cites=cites)] if wanted else []
+    rules = "\n".join([*more, *([tools.RULE] if offered else [])])
     passages = prompts.fit(
-        numbered, question=request.question, context_tokens=room, max_tokens=options.max_tokens, rules=rules
+        numbered,
+        question=request.question,
+        context_tokens=room,
+        max_tokens=options.max_tokens,
+        rules=rules,
+        before=before,
     )
-    messages = prompts.messages(request.question, passages, rules=rules) + (offered.since if offered else ())
+    messages = prompts.messages(request.question, passages, rules=rules, before=before, cites=cites)
+    messages += offered.since if offered else ()
     embed = _embed(tenant_id, passages[0].hit.collection) if passages else None
-    return Task(request.question, passages, messages, options, embed, wanted, offered)
+    return Task(question, passages, messages, options, embed, wanted, before, request.attribution, offered)
 
 
-def _found(tenant_id: UUID, request: AnswerRequest) -> SearchResult:
+def _found(tenant_id: UUID, request: AnswerRequest, question: str) -> SearchResult:
     when = asked(
         filters=request.filters,
         consistency=request.consistency,
@@ -176,7 +221,7 @@ def _found(tenant_id: UUID, request: AnswerRequest) -> SearchResult:
         partial=request.partial,
     )
     reranks = rerank.configured() is not None if request.rerank is None else request.rerank
-    query = SearchQuery(query=request.question, collections=request.collections, k=request.k, rerank=reranks, **when)
+    query = SearchQuery(query=question, collections=request.collections, k=request.k, rerank=reranks, **when)
     try:
         return search_fresh(tenant_id=tenant_id, query=query)
     except EmbeddingError as error:
@@ -194,6 +239,8 @@ async def events(prepared: Prepared, *, request_id: str = "") -> AsyncGenerator[
         yield Event("error", document(_failed(error), request_id=request_id))
     except SourcesChanged:
         yield Event("error", document(_sources_changed(), request_id=request_id))
+    except Problem as problem:
+        yield Event("error", document(problem, request_id=request_id))
     except Exception:
         # The response has begun: a problem document can no longer be its body.
         logger.exception("answering failed")

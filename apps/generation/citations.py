@@ -219,8 +219,8 @@ def ground(answer: str, passages: Iterable[Passage]) -> tuple[list[dict[str, Any
     judged = []
     for index, claim in enumerate(claims):
         cited = [marker for marker in claim.markers or _led_to(claims, index) if marker in by_marker]
-        supported = _supported(claim.text, cited, by_marker)
-        judged.append({"text": answer[claim.start : claim.end], "supported": supported, "citations": cited})
+        holds = supported(claim.text, cited, by_marker)
+        judged.append({"text": answer[claim.start : claim.end], "supported": holds, "citations": cited})
     share = sum(1 for sentence in judged if sentence["supported"]) / len(judged) if judged else 0.0
     return judged, round(share, 4)
 
@@ -233,12 +233,18 @@ def _led_to(claims: Sequence[Sentence], index: int) -> tuple[int, ...]:
     return tuple(dict.fromkeys(marker for claim in block for marker in claim.markers))
 
 
-def _supported(text: str, cited: Iterable[int], by_marker: Mapping[int, Hit]) -> bool:
+def numbers(text: str) -> set[str]:
+    """The figures of a text, without that of a list's item."""
+    return set(_NUMBER.findall(_EDGES.sub("", text)))
+
+
+def supported(text: str, cited: Iterable[int], by_marker: Mapping[int, Hit]) -> bool:
+    """Do the passages that a sentence cites hold what it says? See `ground`."""
     hits = [by_marker[marker] for marker in cited if marker in by_marker]
     known = {
         number for hit in hits for number in _NUMBER.findall(f"{hit.title} {' '.join(hit.heading_path)} {hit.text}")
     }
-    if not hits or not known.issuperset(_NUMBER.findall(_EDGES.sub("", text))):
+    if not hits or not known.issuperset(numbers(text)):
         return False
     wanted = set(words(text))
     if not wanted:

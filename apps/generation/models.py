@@ -11,6 +11,21 @@ from django.db import models
 from apps.access.models import ApiKey, Tenant
 
 
+class Conversation(models.Model):
+    """Questions that go on from one another; its answers are its turns."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, db_index=False)
+    title = models.CharField(max_length=200, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        indexes = [models.Index(fields=["tenant", "created_at"], name="conversation_tenant_time")]
+
+    def __str__(self) -> str:
+        return self.title or str(self.id)
+
+
 class Answer(models.Model):
     """An answer with all that it was made from, so that it can be audited, verified and replayed.
 
@@ -18,7 +33,7 @@ class Answer(models.Model):
     the order of their markers (replays.passage_json), the messages given to the model, and the parameters that
     it was given with them. prompt_version: which prompt the messages are (prompts.VERSION). replay_of: the answer
     whose passages it was made from again; that one takes it along, because it tells in what it differs.
-    grounded, abstained: as in the result, to be looked for.
+    conversation: the one that it is a turn of. grounded, abstained: as in the result, to be looked for.
     A plain local table on Citus: an answer is written once and read by its id.
     """
 
@@ -34,6 +49,7 @@ class Answer(models.Model):
     abstained = models.BooleanField()
     prompt_version = models.IntegerField()
     replay_of = models.ForeignKey("self", on_delete=models.CASCADE, null=True, related_name="replays")
+    conversation = models.ForeignKey(Conversation, on_delete=models.CASCADE, null=True, related_name="turns")
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

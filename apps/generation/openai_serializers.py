@@ -11,21 +11,15 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from apps.access.problems import Problem, invalid
-from apps.access.serializers import (
-    FlagField,
-    NumberField,
-    ObjectField,
-    TextField,
-    WholeField,
-    refuse_unbuilt,
-    unstorable_text,
-)
+from apps.access.serializers import FlagField, NumberField, ObjectField, TextField, WholeField, unstorable_text
 from apps.retrieval.serializers import MAX_QUERY, WhenMixin
 
 from .openai_tools import text_of, tool_use
-from .serializers import MAX_TOKENS, NOT_YET, ResponseFormatField, slugs_field
+from .serializers import MAX_TOKENS, ResponseFormatField, attribution_field, slugs_field
+from .types import Turn
 
 MAX_MESSAGES = 1_000
+MAX_SAID = 200_000  # characters of a message before the question
 MAX_TOOLS = 128  # OpenAI's own limit
 MAX_INPUTS = 2_048  # OpenAI's own limit
 _STRINGS = {"type": "array", "items": {"type": "string"}}
@@ -72,8 +66,8 @@ class MessageSerializer(serializers.Serializer):
 
 
 class ChatSerializer(WhenMixin, serializers.Serializer):
-    """validated_data also holds `question`, the last user message's text, and `tool_use` (tools.Tools) where there is
-    something of tools."""
+    """validated_data also holds `question`, the last user message's text, `before`, the turns before it, and `tool_use`
+    (tools.Tools) where there is something of tools."""
 
     model = TextField(required=False, allow_null=True, max_length=200)
     messages = serializers.ListField(child=MessageSerializer(), allow_empty=False, max_length=MAX_MESSAGES)
@@ -95,9 +89,9 @@ class ChatSerializer(WhenMixin, serializers.Serializer):
     tools = serializers.ListField(child=ObjectField(), required=False, allow_null=True, max_length=MAX_TOOLS)
     tool_choice = serializers.JSONField(required=False, allow_null=True)
     parallel_tool_calls = FlagField(required=False, allow_null=True)
+    attribution = attribution_field()
 
     def to_internal_value(self, data: Any) -> Any:
-        refuse_unbuilt(data, NOT_YET)
         _refuse_orders(data)
         return super().to_internal_value(data)
 
@@ -106,6 +100,7 @@ class ChatSerializer(WhenMixin, serializers.Serializer):
             raise invalid("/n", "n must be 1: one answer per question.", code="unsupported_value")
         values["question"] = question(values["messages"])
         values["tool_use"] = tool_use(values)
+        values["before"] = before(values["messages"])
         values["max_tokens"] = values.get("max_completion_tokens") or values.get("max_tokens")
         values = {name: value for name, value in values.items() if value is not None}
         return values
@@ -128,12 +123,33 @@ def question(messages: list[dict[str, Any]]) -> str:
     raise invalid("/messages", "There is no message with the role 'user'.")
 
 
-def _text(content: Any, pointer: str) -> str:
+def before(messages: list[dict[str, Any]]) -> tuple[Turn, ...]:
+    """What was said before the last user message: each text of the assistant with that of the user before it.
+
+    What a ragsite model is to do it knows from ragsite: messages with other roles are not read. Raises Problem 400.
+    """
+    found: list[Turn] = []
+    asked = ""
+    last = max(index for index, message in enumerate(messages) if message["role"] == "user")
+    for index, message in enumerate(messages[:last]):
+        said, content = message["role"], message.get("content")
+        if said not in ("user", "assistant") or not content:
+            continue
+        text = _text(content, f"/messages/{index}/content", most=MAX_SAID)
+        if said == "user":
+            asked = text
+        elif asked:
+            found.append(Turn(asked, text))
+            asked = ""
+    return tuple(found)
+
+
+def _text(content: Any, pointer: str, *, most: int = MAX_QUERY) -> str:
     text = text_of(content, pointer)
     if not text.strip():
         raise invalid(pointer, "The question is empty.")
-    if len(text) > MAX_QUERY:
-        raise invalid(pointer, f"A question has at most {MAX_QUERY} characters.")
+    if len(text) > most:
+        raise invalid(pointer, f"At most {most} characters are read.")
     return text.strip()
 
 

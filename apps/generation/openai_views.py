@@ -76,7 +76,7 @@ class ChatCompletions(OpenAIView):
         examples=[OpenApiExample("a question", _CHAT, request_only=True)],
     )
     def post(self, request: Request) -> HttpResponseBase:
-        """Answer the last user message from the collection that the model names."""
+        """Answer the last user message, in the light of those before it, from the collection that the model names."""
         values = self.validated(ChatSerializer)
         tenant_id = self.caller.tenant_id
         chosen = openai_models.choose(
@@ -85,9 +85,11 @@ class ChatCompletions(OpenAIView):
         asked = answer_request(values | {"collections": chosen.collections, "model": chosen.model})
         meter = meter_of(self.caller)
         model = values.get("model") or openai_models.PREFIX + (chosen.collections or ("",))[0]
+        before = values["before"]
         if not values.get("stream"):
-            return Response(completion(answers.answer(tenant_id=tenant_id, request=asked, meter=meter), model))
-        prepared = answers.prepare(tenant_id=tenant_id, request=asked, meter=meter)
+            final = answers.answer(tenant_id=tenant_id, request=asked, before=before, meter=meter)
+            return Response(completion(final, model))
+        prepared = answers.prepare(tenant_id=tenant_id, request=asked, before=before, meter=meter)
         with_usage = (values.get("stream_options") or {}).get("include_usage", False)
         return sse.response(_chunks(prepared, model, with_usage=with_usage))
 

@@ -20,7 +20,7 @@ from apps.documents import erasure
 from . import metrics, prompts, structured
 from .citations import cite, ground
 from .llm import ExtractiveLLM
-from .models import Answer, AnswerSource, Feedback, LowAnswer
+from .models import Answer, AnswerSource, Conversation, Feedback, LowAnswer
 from .replays import difference, passage_json
 from .types import AnswerRequest, Passage, Task
 from .verify import verify
@@ -48,7 +48,8 @@ def finish(
     timings: dict[str, float],
     replay_of: UUID | None = None,
 ) -> dict[str, Any]:
-    """Cite, prove and store a written answer; returns all of it. Raises SourcesChanged.
+    """Cite, prove and store a written answer; returns all of it. Raises SourcesChanged, Problem 404 where its
+    conversation has been removed.
 
     partial: as in SearchResult, of the passages. timings: milliseconds so far; `verify_ms` is added, and `total_ms`
     raised by it. replay_of: the id of the answer that it is compared with; gone is changed.
@@ -74,10 +75,14 @@ def finish(
         "partial": partial,
         "usage": usage.as_json() if usage else None,
         "finish_reason": draft.finish_reason,
+        "standalone_question": task.question if task.before else None,
         "prompt_version": prompts.VERSION,
     }
+    sources = sorted({*_sources(passages), *(document for turn in task.before for document in turn.documents)})
     with tenancy.scope(tenant_id):
-        _hold_sources(passages)
+        if request.conversation is not None and not _held(request.conversation):
+            raise Problem(404, "not_found", "The conversation has been removed.")
+        _hold(sources)
         _prove(citations)
         if replay_of is not None:
             result |= _compared(replay_of, result)
@@ -93,20 +98,29 @@ def finish(
             result=result,
             context={
                 "passages": [passage_json(passage) for passage in passages],
-                "messages": list(task.messages),
+                # What was said before is in its own answers: a second copy would outlive their erasure.
+                "messages": [task.messages[0], task.messages[-1]],
+                "before": [str(turn.id) for turn in task.before if turn.id],
+                "documents_before": [str(document) for turn in task.before for document in turn.documents],
                 "parameters": asdict(task.options) | {"backend": draft.backend and draft.backend.backend},
             },
             grounded=grounded,
             abstained=abstained,
             prompt_version=prompts.VERSION,
             replay_of_id=replay_of,
+            conversation_id=request.conversation,
         )
         AnswerSource.objects.bulk_create(
-            AnswerSource(answer=row, tenant_id=tenant_id, document_id=document_id) for document_id in _sources(passages)
+            AnswerSource(answer=row, tenant_id=tenant_id, document_id=document_id) for document_id in sources
         )
     outcome = "abstained" if abstained else "degraded" if result["degraded"] else "answered"
     metrics.ANSWERS.labels(outcome=outcome).inc()
     return {"id": str(answer_id)} | result
+
+
+def _held(conversation_id: UUID) -> bool:
+    """Nobody removes the conversation before this answer of it is committed. False where somebody has."""
+    return Conversation.objects.select_for_update(no_key=True).filter(id=conversation_id).exists()
 
 
 def finish_calls(
@@ -134,14 +148,14 @@ def finish_calls(
 
 def reprove(passages: Iterable[Passage], citations: list[dict[str, Any]]) -> None:
     """Inside a scope: may a stored answer be given again to who was shown these passages? Raises SourcesChanged."""
-    _hold_sources(passages)
+    _hold(_sources(passages))
     _prove(citations)
 
 
-def _hold_sources(passages: Iterable[Passage]) -> None:
+def _hold(document_ids: Iterable[UUID]) -> None:
     """What the model was shown is stored with the answer: none of it may be erased before that is committed, when the
     erasure finds it. Raises SourcesChanged."""
-    for document_id in _sources(passages):  # one by one, for Citus' sake
+    for document_id in document_ids:  # one by one, for Citus' sake
         if not erasure.hold(document_id):
             raise SourcesChanged({str(document_id)})
 
@@ -178,7 +192,12 @@ def _compared(answer_id: UUID, result: dict[str, Any]) -> dict[str, Any]:
 def count_made_from(document_id: UUID) -> int:
     """Inside a scope: how many stored answers were made from a document, whether they cite it or not. Reads them all:
     it is the proof that `forget_made_from` has left none."""
-    return Answer.objects.filter(context__passages__contains=[{"document_id": str(document_id)}]).count()
+    return Answer.objects.filter(_made_from(document_id)).count()
+
+
+def _made_from(document_id: UUID, prefix: str = "") -> Q:
+    shown = Q(**{f"{prefix}context__passages__contains": [{"document_id": str(document_id)}]})
+    return shown | Q(**{f"{prefix}context__documents_before__contains": [str(document_id)]})
 
 
 def forget_made_from(document_id: UUID) -> int:
@@ -211,7 +230,7 @@ def forget_sources(document_id: UUID) -> int:
 
 def count_hanging(model: type[Feedback | LowAnswer], document_id: UUID) -> int:
     """Inside a scope: how many rows hang on answers that were made from a document."""
-    return model.objects.filter(answer__context__passages__contains=[{"document_id": str(document_id)}]).count()
+    return model.objects.filter(_made_from(document_id, "answer__")).count()
 
 
 def forget_hanging(model: type[Feedback | LowAnswer], document_id: UUID) -> int:

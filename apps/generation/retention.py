@@ -27,6 +27,9 @@ def forget() -> int:
             ids = [answer_id for _, answer_id in rows]
             tenancy.run(tenant_id, lambda: records.remove(ids))  # noqa: B023
         removed += len(old)
+    if days:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT generation_forget_conversations(%s)", [timezone.now() - timedelta(days=days)])
     return removed
 
 

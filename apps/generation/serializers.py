@@ -8,15 +8,13 @@ from django.conf import settings
 from drf_spectacular.utils import OpenApiTypes, extend_schema_field
 from rest_framework import serializers
 
-from apps.access.serializers import FlagField, NumberField, StrictSerializer, TextField, WholeField, refuse_unbuilt
+from apps.access.serializers import FlagField, NumberField, StrictSerializer, TextField, WholeField
 from apps.retrieval.serializers import MAX_QUERY, PartialSerializer, WhenMixin
 
 from . import structured
 from .models import Feedback, LowAnswer
 from .types import AnswerRequest, Options
 
-#: Named by the contract, built by later work: refused by name rather than silently ignored.
-NOT_YET = ("conversation",)
 DEFAULT_K = 8
 MAX_TOKENS = 1_000_000
 
@@ -24,6 +22,14 @@ MAX_TOKENS = 1_000_000
 def slugs_field() -> serializers.ListField:
     return serializers.ListField(
         child=TextField(max_length=64), required=False, allow_null=True, min_length=1, max_length=100
+    )
+
+
+def attribution_field() -> serializers.ChoiceField:
+    return serializers.ChoiceField(
+        choices=["inline", "after"],
+        required=False,
+        help_text="whether the model cites while it writes (the default), or its sentences are cited when written",
     )
 
 
@@ -52,10 +58,8 @@ class AnswerRequestSerializer(WhenMixin, StrictSerializer):
     response_format = ResponseFormatField(
         required=False, allow_null=True, help_text="a JSON schema that the answer is to follow, or as OpenAI's"
     )
-
-    def to_internal_value(self, data: Any) -> Any:
-        refuse_unbuilt(data, NOT_YET)
-        return super().to_internal_value(data)
+    conversation = serializers.UUIDField(required=False, allow_null=True, help_text="the one that the question goes on")
+    attribution = attribution_field()
 
 
 class ReplaySerializer(StrictSerializer):
@@ -99,6 +103,8 @@ def answer_request(values: dict[str, Any]) -> AnswerRequest:
         user=values.get("user") or "",
         metadata=values.get("metadata"),
         tools=values.get("tool_use"),
+        conversation=values.get("conversation"),
+        attribution=values.get("attribution") or "inline",
         options=Options(
             max_tokens=values.get("max_tokens") or min(1024, settings.LLM_CONTEXT_TOKENS // 4),
             temperature=values.get("temperature"),
@@ -158,6 +164,9 @@ class AnswerSerializer(serializers.Serializer):
     model = serializers.CharField()
     cached = serializers.BooleanField()
     degraded = serializers.ChoiceField(choices=["extractive", "cached"], allow_null=True)
+    standalone_question = serializers.CharField(
+        required=False, allow_null=True, help_text="in a conversation: the question as it was put to the search"
+    )
     partial = PartialSerializer(  # type: ignore[assignment]
         required=False, allow_null=True, help_text="null when all shards were asked"
     )
@@ -167,6 +176,31 @@ class AnswerSerializer(serializers.Serializer):
     timings = serializers.DictField(child=serializers.FloatField(), help_text="milliseconds")
     replay_of = serializers.UUIDField(required=False, help_text="of a replay: the answer before")
     difference = DifferenceSerializer(required=False, help_text="of a replay: from the answer before")
+
+
+class ConversationCreateSerializer(StrictSerializer):
+    """`POST /conversations`; the body may be left out."""
+
+    title = TextField(required=False, allow_blank=True, max_length=200, default="")
+
+
+class ConversationSerializer(serializers.Serializer):
+    id = serializers.UUIDField()
+    title = serializers.CharField()
+    created_at = serializers.DateTimeField()
+
+
+class TurnSerializer(serializers.Serializer):
+    id = serializers.UUIDField(help_text="of the answer")
+    question = serializers.CharField()
+    standalone_question = serializers.CharField(allow_null=True)
+    answer = serializers.CharField()
+    citations = CitationSerializer(many=True)
+    created_at = serializers.DateTimeField()
+
+
+class ConversationDetailSerializer(ConversationSerializer):
+    turns = TurnSerializer(many=True, help_text="the last 50, oldest first")
 
 
 class JudgedSerializer(serializers.Serializer):

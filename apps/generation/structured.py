@@ -81,23 +81,24 @@ def _check(schema: Any, pointer: str) -> None:
         raise invalid(pointer, f"This is no JSON schema: {error.message[:200]}")
 
 
-def instruction(wanted: Format) -> str:
+def instruction(wanted: Format, *, cites: bool = True) -> str:
     """What the rules of the prompt end with."""
     if wanted["type"] == "json_object":
         shape = "Reply with one JSON object and nothing else."
     else:
         schema = json.dumps(wanted["json_schema"]["schema"], ensure_ascii=False, separators=(",", ":"))
         shape = f"Reply with JSON of this schema and nothing else: {schema}"
+    marks = "- Put the numbers of the passages into the JSON's strings, at the end of what they support.\n"
     return (
-        f"- {shape}\n"
-        "- Put the numbers of the passages into the JSON's strings, at the end of what they support.\n"
+        f"- {shape}\n{marks if cites else ''}"
         "- If the passages do not answer the question, the sentence that says so goes into a string of the JSON."
     )
 
 
-def settled(text: str, wanted: Format, markers: Sequence[int]) -> str:
-    """What a model wrote, as it may leave: valid, with markers of these passages only. Raises Malformed."""
-    value = _mapped(_parsed(text), lambda said: _filtered(said, markers))
+def settled(text: str, wanted: Format, markers: Sequence[int], cite: Callable[[str], str] = str) -> str:
+    """What a model wrote, as it may leave: valid, with markers of these passages only. cite: puts them into a string
+    that has none. Raises Malformed."""
+    value = _mapped(_parsed(text), lambda said: cite(_filtered(said, markers)))
     try:
         _validate(value, wanted)
     except RecursionError:  # a schema may refer to itself

@@ -34,8 +34,9 @@ class Options:
 class AnswerRequest:
     """A question about some or (None) all collections of a tenant. k: passages to find, 1..200. rerank: None where a
     reranker is configured. filters as they were sent; these and the following are what a search takes.
-    response_format: as structured.py's `asked` gives it; None for text. user, metadata: what a client says of itself,
-    kept with the answer and not told to a model.
+    response_format: as structured.py's `asked` gives it; None for text. conversation: the id of the one it goes on.
+    attribution: `inline`, the model cites while it writes; `after`, its sentences are cited when they are written.
+    user, metadata: what a client says of itself, kept with the answer and not told to a model.
     """
 
     question: str
@@ -53,6 +54,8 @@ class AnswerRequest:
     user: str = ""
     metadata: Mapping[str, str] | None = None
     tools: Tools | None = None
+    conversation: UUID | None = None
+    attribution: str = "inline"
 
     def as_json(self) -> dict[str, Any]:
         """What is stored with the answer, so that it can be replayed."""
@@ -76,6 +79,8 @@ class AnswerRequest:
             "user": self.user,
             "metadata": None if self.metadata is None else dict(self.metadata),
             "tools": self.tools and self.tools.as_json(),
+            "conversation": self.conversation and str(self.conversation),
+            "attribution": self.attribution,
         }
 
     @classmethod
@@ -103,6 +108,8 @@ class AnswerRequest:
             user=said["user"],
             metadata=said["metadata"],
             tools=said["tools"] and Tools.from_json(said["tools"]),
+            conversation=said["conversation"] and UUID(said["conversation"]),
+            attribution=said["attribution"],
         )
 
 
@@ -115,10 +122,22 @@ class Passage:
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """A question and its answer, said before in the same conversation. id, documents: of a stored answer, and all that
+    it was made from."""
+
+    question: str
+    answer: str
+    id: UUID | None = None
+    documents: tuple[UUID, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
     """All that a backend may need to answer: messages for a model, passages and an embedder for quoting.
 
-    embed is None where there is nothing to quote from. response_format: of the answer, where it is to be JSON.
+    question: as one would put it without what was said `before`. embed is None where there is nothing to quote from.
+    response_format: of the answer, where it is to be JSON.
     """
 
     question: str
@@ -127,6 +146,8 @@ class Task:
     options: Options = Options()
     embed: Embed | None = None
     response_format: Mapping[str, Any] | None = None
+    before: tuple[Turn, ...] = ()
+    attribution: str = "inline"
     tools: Tools | None = None
 
 

@@ -1,6 +1,6 @@
 from django.urls import path
 
-from . import views
+from . import conversation_views, views
 
 urlpatterns = [
     path("answers", views.AnswerList.as_view()),
@@ -11,4 +11,6 @@ urlpatterns = [
     path("answers/feedback", views.FeedbackList.as_view()),
     path("answers/reports", views.ReportList.as_view()),
     path("answers/reports/<uuid:report_id>", views.ReportDetail.as_view()),
+    path("conversations", conversation_views.ConversationList.as_view()),
+    path("conversations/<uuid:conversation_id>", conversation_views.ConversationDetail.as_view()),
 ]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from bisect import bisect_right
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from apps.documents.embedding.openai_compatible import estimate_tokens
 
 from . import metrics, prompts, structured
+from .attribution import Attributor, attributed
 from .llm import LLM, LLMError
 from .markers import MarkerFilter
 from .types import Options, Task, Usage
@@ -134,7 +137,12 @@ async def write(task: Task, backends: Sequence[LLM], draft: Draft, *, live: bool
 
 
 async def _attempt(task: Task, backend: LLM, draft: Draft) -> AsyncGenerator[str, None]:
-    kept = MarkerFilter([passage.marker for passage in task.passages])
+    cites = (
+        None
+        if task.attribution == "inline" or backend.backend == "extractive"
+        else Attributor(task.passages, task.embed)
+    )
+    kept = MarkerFilter([] if cites else [passage.marker for passage in task.passages])
     limits = None if backend.keeps_limits else Limits(task.options)
     outcome = "cancelled"  # unless one of the two below is reached
     try:
@@ -144,12 +152,19 @@ async def _attempt(task: Task, backend: LLM, draft: Draft) -> AsyncGenerator[str
                 draft.usage = delta.usage or draft.usage
                 draft.finish_reason = delta.finish_reason or draft.finish_reason
                 draft.calls = delta.calls or draft.calls
-                if piece := kept.feed(limits.feed(delta.text) if limits else delta.text):
+                piece = kept.feed(limits.feed(delta.text) if limits else delta.text)
+                if cites is not None:  # in a thread: a sentence may have to be embedded
+                    piece = await asyncio.to_thread(cites.take) if cites.add(piece) else ""
+                if piece:
                     draft.text += piece
                     yield piece
                 if limits and limits.reason:
                     break
-        if piece := kept.feed(limits.close() if limits else "") + kept.close():
+        piece = kept.feed(limits.close() if limits else "") + kept.close()
+        if cites is not None:
+            cites.add(piece)
+            piece = await asyncio.to_thread(cites.take, final=True)
+        if piece:
             draft.text += piece
             yield piece
         if limits:
@@ -168,7 +183,11 @@ async def _attempt(task: Task, backend: LLM, draft: Draft) -> AsyncGenerator[str
 async def _json(task: Task, backend: LLM, draft: Draft) -> AsyncGenerator[str, None]:
     """The whole answer at once; what is not as asked for is sent back once, with what is wrong with it."""
     assert task.response_format is not None
-    markers = [passage.marker for passage in task.passages]
+    inline = task.attribution == "inline"
+    markers = [passage.marker for passage in task.passages] if inline else []
+    settled = partial(structured.settled, wanted=task.response_format, markers=markers)
+    if not inline:
+        settled = partial(settled, cite=lambda said: attributed(said, task.passages, task.embed))
     outcome = "cancelled"
     try:
         draft.model = await backend.model()
@@ -177,14 +196,14 @@ async def _json(task: Task, backend: LLM, draft: Draft) -> AsyncGenerator[str, N
             outcome = "ok"
             return
         try:
-            draft.text = structured.settled(said, task.response_format, markers)
+            draft.text = await asyncio.to_thread(settled, said)
         except structured.Malformed as error:
             if draft.finish_reason == "length":
                 raise LLMError("cut_short", "The answer's JSON does not end within max_tokens.") from None
             logger.warning("asking a model for its JSON once more")
             again = replace(task, messages=(*task.messages, *prompts.repair(said, str(error))))
             try:
-                draft.text = structured.settled(await _said(again, backend, draft), task.response_format, markers)
+                draft.text = await asyncio.to_thread(settled, await _said(again, backend, draft))
             except structured.Malformed:
                 raise LLMError("bad_format", "The language model does not write the JSON that was asked for.") from None
         outcome = "ok"

@@ -37,7 +37,7 @@ def test_an_answer_quotes_the_passage_that_holds_it(client: httpx.Client, guide:
     assert all(sentence["supported"] and sentence["text"] in body["answer"] for sentence in body["sentences"])
     assert set(body) == {
         *("id", "answer", "citations", "sentences", "grounded", "abstained", "model", "cached", "degraded"),
-        *("usage", "timings", "finish_reason", "partial", "prompt_version"),
+        *("usage", "timings", "finish_reason", "partial", "prompt_version", "standalone_question"),
     }
     markers = [int(n) for n in re.findall(r"\[(\d+)\]", body["answer"])]
     assert list(dict.fromkeys(markers)) == [citation["marker"] for citation in body["citations"]] != []
@@ -200,7 +200,7 @@ def test_a_key_without_the_read_scope_may_not_ask(tenant: Tenant, make_key: Call
         ({"question": "x", "min_versions": []}, 400, "invalid", "/min_versions"),
         ({"question": "x", "response_format": 3}, 400, "invalid", "/response_format"),
         ({"question": "x", "response_format": {}}, 422, "response_format_unavailable", "/response_format"),
-        ({"question": "x", "conversation": "c"}, 400, "not_supported", "/conversation"),
+        ({"question": "x", "conversation": "c"}, 400, "invalid", "/conversation"),
         ({"question": "x", "model": "gpt-9"}, 400, "unknown_model", "/model"),
         ({"question": "x", "collections": ["nowhere"]}, 404, "unknown_collection", None),
     ],

@@ -5,9 +5,9 @@ The model's name, or `script:<name>` in the question, is the script: `normal`, `
 middle), `cut-early` (before the first token), `unended` (no finish_reason), `bogus` (markers that name no
 passage), `length` (max_tokens ends it within a marker), `empty`, `garbage` (no JSON), `slow` (for ever), `held` (a
 few tokens, and the rest when `go` is set), `paced` (100 tokens, 10 ms each, after 50 ms), `json`, `json-late` (prose
-until it is told that this was not asked for), `json-unguided` (refuses a response_format), `json-cut`, `reused` (4
-tokens of the prompt were cached), `call` (two of the tools, where there are any and one may be called, once),
-`call-cut` (the connection breaks within a call), `tell-and-call` (a sentence before it).
+until it is told that this was not asked for), `json-unguided` (refuses a response_format), `json-cut`, `plain` (no
+markers), `reused` (4 tokens of the prompt were cached), `call` (two of the tools, where there are any and one may be
+called, once), `call-cut` (the connection breaks within a call), `tell-and-call` (a sentence before it).
 
 By itself (`python -m tests.support.fake_llm`) it prints its URL and serves until it is killed.
 """
@@ -36,6 +36,7 @@ BOGUS = (
     " so [1, 96].",
 )
 _SAID = '{"when": "Backups run every night at 02:30 UTC [1, 97].", "days": [35], "kept": "For 35 days [1]."}'
+PLAIN = ("The backups run every ", "night at 02:30 UTC. ", "They are kept for 35 days", ". They cost 99 euros", ".")
 JSON = {"json": (_SAID[:40], _SAID[40:]), "json-unguided": ("```json\n", _SAID, "\n```"), "json-cut": (_SAID[:60],)}
 FIRST_MS, EACH_MS, TOKENS = 50, 10, 100
 USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
@@ -58,6 +59,7 @@ class FakeServer:
         self.scripts: list[str] = []
         self.dropped = 0
         self.go = threading.Event()
+        self.condensed = "How long are| backups kept?"  # what it makes of a question in a conversation
         self.fails = ""  # the script of every request, whatever it asks for
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -81,6 +83,8 @@ class FakeServer:
         said = [str(message.get("content")) for message in reversed(request["messages"])]
         asked = next((found for text in said if (found := re.search(r"script:([\w-]+)", text))), None)
         script = self.fails or (asked.group(1) if asked else request["model"])
+        if request["messages"][0]["content"].startswith("Rewrite the last question"):
+            script = "500" if script == "condense-500" else "condense"
         self.scripts.append(script)
         first = self.scripts.count(script) == 1
         if script == "429-then-ok" and first:
@@ -111,8 +115,9 @@ class FakeServer:
         if script == "paced":
             await asyncio.sleep(FIRST_MS / 1000)
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        silent = ("empty", "silent", "cut-early", "paced", "call", "call-cut")
-        pieces = BOGUS if script == "bogus" else () if script in silent else JSON.get(script, NORMAL)
+        silent = dict.fromkeys(("empty", "silent", "cut-early", "paced", "call", "call-cut"), ())
+        said = JSON | silent | {"bogus": BOGUS, "plain": PLAIN, "condense": tuple(self.condensed.split("|"))}
+        pieces = said.get(script, NORMAL)
         await _event(send, {"choices": [_choice({"role": "assistant", "content": ""})]})
         if script == "garbage":
             await send({"type": "http.response.body", "body": b"data: {nonsense\n\n", "more_body": True})

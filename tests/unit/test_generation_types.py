@@ -30,6 +30,8 @@ def test_a_stored_request_is_the_request() -> None:
         user="ada",
         metadata={"trace": "7"},
         tools=Tools(({"type": "function"},), "auto", False, ({"role": "tool", "content": "7"},)),
+        conversation=UUID(int=5),
+        attribution="after",
     )
     for of, plain in ((request, AnswerRequest("")), (request.options, Options())):
         untold = [each.name for each in fields(of) if getattr(of, each.name) == getattr(plain, each.name)]

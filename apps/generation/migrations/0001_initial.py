@@ -48,6 +48,18 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
 $$
 """
 
+FORGET_CONVERSATIONS = """
+CREATE FUNCTION generation_forget_conversations(before timestamptz) RETURNS bigint
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    WITH gone AS (
+        DELETE FROM generation_conversation c WHERE c.created_at < before
+          AND NOT EXISTS (SELECT FROM generation_answer a WHERE a.conversation_id = c.id)
+        RETURNING 1
+    )
+    SELECT count(*) FROM gone
+$$
+"""
+
 
 class Migration(migrations.Migration):
     initial = True
@@ -57,6 +69,21 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
+        migrations.CreateModel(
+            name="Conversation",
+            fields=[
+                ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                ("title", models.CharField(blank=True, max_length=200)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                (
+                    "tenant",
+                    models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, to="access.tenant"),
+                ),
+            ],
+            options={
+                "indexes": [models.Index(fields=["tenant", "created_at"], name="conversation_tenant_time")],
+            },
+        ),
         migrations.CreateModel(
             name="Answer",
             fields=[
@@ -80,6 +107,15 @@ class Migration(migrations.Migration):
                         on_delete=django.db.models.deletion.CASCADE,
                         related_name="replays",
                         to="generation.answer",
+                    ),
+                ),
+                (
+                    "conversation",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="turns",
+                        to="generation.conversation",
                     ),
                 ),
                 ("created_at", models.DateTimeField(auto_now_add=True)),
@@ -200,6 +236,7 @@ class Migration(migrations.Migration):
                 ),
             ],
         ),
+        TenantWall("generation_conversation", definer_reads=True),
         TenantWall("generation_answer", definer_reads=True),
         TenantWall("generation_answersource"),
         TenantWall("generation_feedback", definer_reads=True),
@@ -208,4 +245,5 @@ class Migration(migrations.Migration):
         migrations.RunSQL([TENANTS], ["DROP FUNCTION generation_tenants"]),
         migrations.RunSQL([UNREPORTED], ["DROP FUNCTION generation_unreported"]),
         migrations.RunSQL([EXPIRED], ["DROP FUNCTION generation_expired"]),
+        migrations.RunSQL([FORGET_CONVERSATIONS], ["DROP FUNCTION generation_forget_conversations"]),
     ]
