@@ -33,6 +33,7 @@ NAMES = (
 )
 #: They need an environment of their own, or take long.
 ON_REQUEST = (
+    "answers",
     "beside",
     "beside_search",
     "capacity",

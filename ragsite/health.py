@@ -23,7 +23,8 @@ from apps.access.authentication import ApiKeyAuthentication
 from apps.access.metrics import ReplicaCollector
 from apps.access.problems import Problem, page
 from apps.documents.metrics import LedgerCollector
-from apps.generation import llm
+from apps.generation import llm, queries
+from apps.generation.metrics import QueryCollector
 
 _migrated = False
 
@@ -80,13 +81,14 @@ class MetricsView(APIView):
 
 def registry() -> CollectorRegistry:
     """The metrics of all processes of this data directory, dead ones included, so that no counter falls; and the
-    gauges of the ledger and of the replicas."""
+    gauges of the ledger, of the replicas and of the queries."""
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         return REGISTRY
     found = CollectorRegistry()
     MultiProcessCollector(found)
     found.register(LedgerCollector())
     found.register(ReplicaCollector(_replicas))
+    found.register(QueryCollector(queries.queue))
     return found
 
 

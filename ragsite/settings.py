@@ -179,6 +179,7 @@ CELERY_TASK_ROUTES = {
     "documents.embed": {"queue": "embed"},
     "documents.spaces": {"queue": "embed"},
     "documents.sync": {"queue": "sync"},
+    "generation.sweep": {"queue": "default"},  # not behind the answers that it is to wake for
     "generation.*": {"queue": "generate"},
 }
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
@@ -207,6 +208,7 @@ CELERY_BEAT_SCHEDULE = {
     "drift": {"task": "documents.drift", "schedule": 3600, "options": {"expires": 600}},
     "recall": {"task": "retrieval.recall", "schedule": 600, "options": {"expires": 600}},
     "answers": {"task": "generation.forget", "schedule": 3600, "options": {"expires": 600}},
+    "queries": {"task": "generation.sweep", "schedule": SWEEP_SECONDS, "options": {"expires": 30}},
     "reports": {"task": "generation.report", "schedule": 3600, "options": {"expires": 600}},
     "fingerprints": {"task": "documents.fingerprints", "schedule": 3600, "options": {"expires": 600}},
 }
@@ -271,6 +273,9 @@ LLM_MAX_CONCURRENT = env.integer("LLM_MAX_CONCURRENT", 4096, at_least=1)
 LLM_CONTEXT_TOKENS = env.integer("LLM_CONTEXT_TOKENS", 8192, at_least=512)
 # Stored answers, with their replays and feedback; 0 keeps them.
 ANSWER_RETENTION_DAYS = env.integer("ANSWER_RETENTION_DAYS", 0, at_least=0)
+# Questions that workers answer: those that have ended are kept so long; others wait so long at most.
+QUERY_RETENTION_DAYS = env.integer("QUERY_RETENTION_DAYS", 7, at_least=1)
+QUERY_MAX_WAIT_SECONDS = env.decimal("QUERY_MAX_WAIT_SECONDS", 60.0)
 if LLM_BACKEND == "openai" and not LLM_URL:
     raise ImproperlyConfigured("LLM_URL must be set (it ends in /v1) when LLM_BACKEND is openai")
 
@@ -310,6 +315,7 @@ API_TAGS = {  # in the order in which they are shown
     "search": "Passages, with the exact place where each stands.",
     "answers": "Answers from the documents, every statement with its source.",
     "conversations": "Questions that go on from one another.",
+    "queries": "Questions that are answered later, by a worker: asked, followed, cancelled.",
     "jobs": "What is being indexed, and what could not be.",
     "sources": "Folders, buckets, sites and feeds that documents come from.",
     "reindexes": "Documents read and cut anew, after a change of settings or of a parser, or when you ask for it.",
@@ -381,6 +387,7 @@ UNFOLD = {
                     _desk_page("Jobs", "pending_actions", "documents", "ingestionjob"),
                     _desk_page("Embedding spaces", "scatter_plot", "documents", "embeddingspace"),
                     _desk_page("Answers", "forum", "generation", "answer"),
+                    _desk_page("Queries", "schedule", "generation", "query"),
                     _desk_page("Weekly reports", "thumb_down", "generation", "weeklyreport"),
                     _desk_page("Quality", "monitoring", "evaluation", "evaluationset"),
                 ],

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable
-from contextvars import ContextVar
 from uuid import uuid4
 
 from django.http import HttpRequest, HttpResponseBase
 
-_current: ContextVar[str] = ContextVar("request_id", default="-")
+from apps.access import correlation
+
 _ACCEPTABLE = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -18,7 +18,7 @@ def begin(offered: str) -> str:
     """The id of a request that begins here: the client's, when it is harmless, or a new one. It stays for the rest of
     the request's context: Django logs refusals after its middlewares."""
     request_id = offered if _ACCEPTABLE.fullmatch(offered) else str(uuid4())
-    _current.set(request_id)
+    correlation.current.set(request_id)
     return request_id
 
 
@@ -37,8 +37,8 @@ class RequestMiddleware:
 
 
 class RequestIdFilter(logging.Filter):
-    """Puts the current request id on each record."""
+    """Puts the current request's or query's id on each record."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        record.request_id = _current.get()
+        record.request_id = correlation.current.get()
         return True

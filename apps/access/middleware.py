@@ -15,7 +15,7 @@ from . import replicas
 #: These authenticate by key and open their own, shorter, scopes.
 KEYED = ("/api/", "/v1/", "/healthz", "/readyz", "/metrics")
 #: Posted, and no writes of documents.
-QUESTIONS = ("/api/v1/search", "/api/v1/answers", "/v1/")
+QUESTIONS = ("/api/v1/search", "/api/v1/answers", "/api/v1/queries", "/v1/")
 
 
 class CuratorTenantMiddleware:

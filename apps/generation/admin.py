@@ -1,21 +1,22 @@
-"""Answers at the desk, to look at: what was asked, what was said, from what, and what readers say of it."""
+"""Answers at the desk, to look at: what was asked, what was said, from what, and what readers say of it; and queries,
+which may be retried and cancelled."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.db.models import Count, QuerySet
 from django.http import HttpRequest
-from unfold.decorators import display
+from unfold.decorators import action, display
 
 from apps.documents.admin.read_only import ReadOnlyAdmin
-from apps.documents.admin.shown import DressedList, as_uuid, label, link, one_line, when
+from apps.documents.admin.shown import JOB_STATES, DressedList, as_uuid, failure, label, link, one_line, when
 
-from . import reports
-from .models import Answer, Feedback, WeeklyReport
+from . import queries, reports
+from .models import Answer, Feedback, Query, WeeklyReport
 
 FEEDBACK, LISTED = 100, 100  # shown at most
 RATINGS: dict[str, tuple[str, str]] = {
@@ -135,6 +136,78 @@ class WeeklyReportAdmin(ReadOnlyAdmin):
         ]
         headers = ["Question", "Answer", "Why", "Grounded", "Comments"]
         return [{"title": "Answers, the worst first", "headers": headers, "rows": rows}]
+
+
+@admin.register(Query)
+class QueryAdmin(ReadOnlyAdmin):
+    list_display = ("asked", "shown_state", "priority", "attempts", "code", "created_at", "finished_at")
+    list_filter = ("state", "priority", "created_at")
+    search_fields = ("request__question",)
+    search_help_text = "Words of a question, or a query's id"
+    ordering = ("-created_at",)
+    actions = ("retry", "cancel")  # type: ignore[assignment]
+    fields = (
+        *("question", ("shown_state", "priority", "attempts"), "problem", "answered"),
+        *(("worker", "lease_until", "not_before"), ("created_at", "started_at", "finished_at"), "id"),
+    )
+
+    def has_act_permission(self, request: HttpRequest, obj: object = None) -> bool:
+        return request.user.has_perm("generation.change_query")
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Query], search_term: str
+    ) -> tuple[QuerySet[Query], bool]:
+        wanted = as_uuid(search_term)
+        if wanted is not None:
+            return queryset.filter(id=wanted), False
+        return super().get_search_results(request, queryset, search_term)
+
+    @display(description="Question")
+    def asked(self, query: Query) -> str:
+        return one_line(query.request["question"], 60)
+
+    @display(description="Question")
+    def question(self, query: Query) -> str:
+        return query.request["question"]
+
+    @display(description="State", label=JOB_STATES | {"failed": "danger"}, ordering="state")
+    def shown_state(self, query: Query) -> str:
+        return query.state
+
+    @display(description="Error", empty_value="–")
+    def code(self, query: Query) -> str | None:
+        return query.error and query.error["code"]
+
+    @display(description="Error", empty_value="–")
+    def problem(self, query: Query) -> str | None:
+        return failure(query.error) or None
+
+    @display(description="Answer", empty_value="–")
+    def answered(self, query: Query) -> str | None:
+        found = query.answer
+        return None if found is None else link("generation_answer_change", one_line(found.answer, 100), found.id)
+
+    @action(description="Retry the selected failed or dead queries", permissions=["act"])
+    def retry(self, request: HttpRequest, chosen: QuerySet[Query]) -> None:
+        self._act(request, chosen, queries.retry, "queued again")
+
+    @action(description="Cancel the selected open queries", permissions=["act"])
+    def cancel(self, request: HttpRequest, chosen: QuerySet[Query]) -> None:
+        self._act(request, chosen, queries.cancel, "cancelled")
+
+    def _act(self, request: HttpRequest, chosen: QuerySet[Query], verb: Callable[..., bool], done: str) -> None:
+        rows = list(chosen)
+        changed = [row for row in rows if verb(query_id=row.id)]
+        for row in changed:
+            self.log_change(request, row, done)
+        text = f"{len(changed)} of {len(rows)} {done}"
+        if len(changed) < len(rows):
+            messages.warning(request, f"{text}; the state of the others does not allow it.")
+        else:
+            messages.success(request, f"{text}.")
+
+    def tables(self, query: Query) -> list[dict[str, Any]]:
+        return []
 
 
 def _feedback(answer: Answer) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What was answered, from exactly which words."""
+"""What was asked and answered, from exactly which words."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import uuid
 from django.contrib.postgres.fields import ArrayField
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import models
+from django.db.models import Q
 
 from apps.access.models import ApiKey, Tenant
+from apps.documents.models import IngestionJob
 
 
 class Conversation(models.Model):
@@ -135,3 +137,52 @@ class LowAnswer(models.Model):
 
     def __str__(self) -> str:
         return f"{self.answer_id}: {', '.join(self.reasons)}"
+
+
+class Query(models.Model):
+    """A question that a worker answers: accepted with this row, never lost (queries.py).
+
+    request: what it was asked with. answer: the stored answer, with the id of the query unless one was given again. The
+    row keeps nothing else of it, and goes with it: what an erasure removes is gone from here too.
+    fence rises with each claim; whoever holds an older one may no longer write. error: {status, code, detail} of the
+    last attempt that failed.
+    """
+
+    class State(models.TextChoices):
+        QUEUED = "queued"
+        RUNNING = "running"
+        DONE = "done"
+        FAILED = "failed"  # another try would fail the same way
+        DEAD = "dead"  # has been tried often enough
+        CANCELLED = "cancelled"
+
+    Priority = IngestionJob.Priority
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, db_index=False)
+    request = models.JSONField(encoder=DjangoJSONEncoder)
+    priority = models.SmallIntegerField(choices=IngestionJob.Priority.choices)
+    state = models.CharField(max_length=10, choices=State.choices, default=State.QUEUED)
+    attempts = models.IntegerField(default=0)
+    fence = models.BigIntegerField(default=0)
+    worker = models.CharField(max_length=100, blank=True)
+    lease_until = models.DateTimeField(null=True)
+    not_before = models.DateTimeField(null=True, help_text="of another try after a failure")
+    answer = models.ForeignKey(Answer, on_delete=models.CASCADE, null=True)
+    error = models.JSONField(null=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    started_at = models.DateTimeField(null=True, help_text="the last attempt")
+    finished_at = models.DateTimeField(null=True)
+
+    class Meta:
+        verbose_name_plural = "queries"
+        indexes = [
+            models.Index(fields=["tenant", "created_at"], name="query_tenant_time"),
+            models.Index(
+                fields=["priority", "created_at"], name="query_open", condition=Q(state__in=["queued", "running"])
+            ),
+            models.Index(fields=["finished_at"], name="query_finished"),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.request["question"])[:80]

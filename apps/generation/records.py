@@ -20,7 +20,7 @@ from apps.documents import erasure
 from . import metrics, prompts, structured
 from .citations import cite, ground
 from .llm import ExtractiveLLM
-from .models import Answer, AnswerSource, Conversation, Feedback, LowAnswer
+from .models import Answer, AnswerSource, Conversation, Feedback, LowAnswer, Query
 from .replays import difference, passage_json
 from .types import AnswerRequest, Passage, Task
 from .verify import verify
@@ -228,7 +228,7 @@ def forget_sources(document_id: UUID) -> int:
     return AnswerSource.objects.filter(document_id=document_id).delete()[0]
 
 
-def count_hanging(model: type[Feedback | LowAnswer], document_id: UUID) -> int:
+def count_hanging(model: type[Feedback | LowAnswer | Query], document_id: UUID) -> int:
     """Inside a scope: how many rows hang on answers that were made from a document."""
     return model.objects.filter(_made_from(document_id, "answer__")).count()
 

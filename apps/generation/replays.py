@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import re
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -38,6 +39,7 @@ def passage_json(passage: Passage) -> dict[str, Any]:
         "source_uri": hit.source_uri,
         "title": hit.title,
         "heading_path": list(hit.heading_path),
+        "version_date": hit.version_date and hit.version_date.isoformat(),
         "page_starts": list(hit.page_starts),
         "page_numbers": list(hit.page_numbers),
     }
@@ -78,6 +80,7 @@ def _passage(said: Mapping[str, Any]) -> Passage:
         scores={},
         metadata={},
         fresh=True,
+        version_date=datetime.fromisoformat(said["version_date"]) if said.get("version_date") else None,
     )
     return Passage(said["marker"], hit)
 

@@ -12,7 +12,7 @@ from apps.access.serializers import FlagField, NumberField, StrictSerializer, Te
 from apps.retrieval.serializers import MAX_QUERY, PartialSerializer, WhenMixin
 
 from . import structured
-from .models import Feedback, LowAnswer
+from .models import Feedback, LowAnswer, Query
 from .types import AnswerRequest, Options
 
 DEFAULT_K = 8
@@ -60,6 +60,13 @@ class AnswerRequestSerializer(WhenMixin, StrictSerializer):
     )
     conversation = serializers.UUIDField(required=False, allow_null=True, help_text="the one that the question goes on")
     attribution = attribution_field()
+
+
+class QueryRequestSerializer(AnswerRequestSerializer):
+    """`POST /queries`."""
+
+    stream = None  # type: ignore[assignment]  # its events are had by GET
+    priority = serializers.ChoiceField(choices=["urgent", "normal", "low"], default="normal")
 
 
 class ReplaySerializer(StrictSerializer):
@@ -201,6 +208,26 @@ class TurnSerializer(serializers.Serializer):
 
 class ConversationDetailSerializer(ConversationSerializer):
     turns = TurnSerializer(many=True, help_text="the last 50, oldest first")
+
+
+class AcceptedQuerySerializer(serializers.Serializer):
+    id = serializers.UUIDField()
+    state = serializers.ChoiceField(choices=Query.State.choices)
+
+
+class QueryErrorSerializer(serializers.Serializer):
+    code = serializers.CharField()
+    detail = serializers.CharField()
+
+
+class QuerySerializer(AcceptedQuerySerializer):
+    question = serializers.CharField()
+    priority = serializers.ChoiceField(choices=["urgent", "normal", "low"])
+    attempts = serializers.IntegerField()
+    created_at = serializers.DateTimeField()
+    finished_at = serializers.DateTimeField(allow_null=True)
+    answer = AnswerSerializer(required=False, help_text="when it is done")
+    error = QueryErrorSerializer(required=False, help_text="of the last attempt, where that has failed")
 
 
 class JudgedSerializer(serializers.Serializer):

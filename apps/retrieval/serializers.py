@@ -131,6 +131,9 @@ class HitSerializer(serializers.Serializer):
     scores = serializers.DictField(child=serializers.FloatField(allow_null=True))
     metadata = serializers.DictField()
     fresh = serializers.BooleanField()
+    version_date = serializers.DateTimeField(
+        allow_null=True, help_text="when its source says that the version was written, else when it was accepted"
+    )
 
 
 class StaleSerializer(serializers.Serializer):

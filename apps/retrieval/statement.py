@@ -321,5 +321,6 @@ def hit(row: tuple[Any, ...], slugs: dict[UUID, str]) -> Hit:
         fresh=version == live and not deleted,
         deleted=deleted,
         pending_since=pending_since,
-        vector=vector_from(row[23]) if len(row) > 23 and row[23] is not None else None,
+        vector=vector_from(row[24]) if len(row) > 24 and row[24] is not None else None,
+        version_date=row[23],
     )

@@ -116,6 +116,7 @@ class Hit:
     vector: Vector | None = field(default=None, repr=False, compare=False)  # where it was asked for
     deleted: bool = False  # a search of the past finds what has been deleted since
     pending_since: datetime | None = None  # since when the live version has not been the newest one, unless that failed
+    version_date: datetime | None = None  # when the source says that the version was written, else when it came in
 
     def __reduce__(self) -> tuple[type[Hit], tuple[Any, ...]]:
         return Hit, tuple([getattr(self, name) for name in _ALL_FIELDS])  # the dataclass' own takes twice as long

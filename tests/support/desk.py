@@ -15,11 +15,11 @@ from apps.access.models import ApiKey, Tenant, User
 from apps.documents.accept import Accepted
 from apps.documents.models import Collection, Document, EmbeddingSpace, IngestionJob, Source
 from apps.evaluation.models import EvaluationRun, EvaluationSet
-from apps.generation.models import Answer, WeeklyReport
+from apps.generation.models import Answer, Query, WeeklyReport
 
 PASSWORD = "correct horse battery"
 MODELS = (
-    *(Collection, Document, Source, IngestionJob, EmbeddingSpace, Answer, WeeklyReport),
+    *(Collection, Document, Source, IngestionJob, EmbeddingSpace, Answer, Query, WeeklyReport),
     *(EvaluationSet, EvaluationRun, ApiKey, User),
 )
 Ingest = Callable[..., Accepted]

@@ -51,11 +51,12 @@ CALLS: tuple[dict[str, Any], ...] = (
 
 
 class FakeServer:
-    """The ASGI app; `requests` are the bodies it got, `dropped` counts streams whose client went away."""
+    """The ASGI app; `requests` and `headers` are what it got, `dropped` counts streams whose client went away."""
 
     def __init__(self) -> None:
         self.url = ""
         self.requests: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
         self.scripts: list[str] = []
         self.dropped = 0
         self.go = threading.Event()
@@ -80,6 +81,7 @@ class FakeServer:
                 break
         request = json.loads(content)
         self.requests.append(request)
+        self.headers.append({name.decode(): value.decode() for name, value in scope["headers"]})
         said = [str(message.get("content")) for message in reversed(request["messages"])]
         asked = next((found for text in said if (found := re.search(r"script:([\w-]+)", text))), None)
         script = self.fails or (asked.group(1) if asked else request["model"])

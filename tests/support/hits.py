@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import UTC, datetime
 from uuid import UUID, uuid5
 
 from apps.generation.prompts import number
@@ -33,6 +34,7 @@ def hit(text: str, *, title: str = "Title", headings: tuple[str, ...] = (), star
         scores={},
         metadata={},
         fresh=True,
+        version_date=datetime(2026, 1, 2, tzinfo=UTC),
     )
 
 

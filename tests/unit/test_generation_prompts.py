@@ -12,7 +12,10 @@ from apps.generation.prompts import ABSTENTION, SYSTEM, VERSION, fit, is_abstent
 from tests.support.hits import hit, passages
 
 #: Of the prompt of one example, by the version. A prompt that has been used is not forgotten: add a line.
-PROMPTS = {1: "8ee4b71796ed9bdbacc2d3290fa7e94adc70ea48f0770d4ab8b989880a1158ad"}
+PROMPTS = {
+    1: "8ee4b71796ed9bdbacc2d3290fa7e94adc70ea48f0770d4ab8b989880a1158ad",
+    2: "e3b55ded0cbd277602f505964787cb51897fcb35e7fa7e8b881abb4d7eb1adaa",
+}
 
 
 def test_a_prompt_that_changes_gets_a_new_version() -> None:
@@ -30,7 +33,8 @@ def test_a_prompt_that_changes_gets_a_new_version() -> None:
 def test_a_passage_says_who_it_is() -> None:
     passage = number([hit("Text.", title='A "b" <c>', headings=("One", "Two"), version=3)])[0]
     assert passage_text(passage) == (
-        '[1] <passage title="A &quot;b&quot; &lt;c>" section="One > Two" version="3">\nText.\n</passage>'
+        '[1] <passage title="A &quot;b&quot; &lt;c>" section="One > Two" version="3" date="2026-01-02">\n'
+        "Text.\n</passage>"
     )
 
 

@@ -109,12 +109,8 @@ def choose(question: str, passages: Sequence[Passage], embed: Embed | None) -> l
     What repeats the question, or asks another, does not answer it. Code is chosen where nothing else comes
     within RATIO of it. Without `embed`, or when it fails, words alone decide.
     """
-    echo = Echo(question)
-    candidates = [candidate for passage in passages for candidate in _candidates(passage, echo)]
-    if not candidates:
-        return []
-    _score(question, candidates, embed)
-    best = max(candidate.score for candidate in candidates)
+    candidates = scored(question, passages, embed)
+    best = max((candidate.score for candidate in candidates), default=0.0)
     if best < THRESHOLD:
         return []
     ranked = sorted((one for one in candidates if one.score >= RATIO * best), key=lambda one: -one.score)
@@ -125,6 +121,15 @@ def choose(question: str, passages: Sequence[Passage], embed: Embed | None) -> l
             chosen.append(candidate)
     order = {passage.marker: position for position, passage in enumerate(passages)}
     return sorted(chosen, key=lambda candidate: (order[candidate.passage.marker], candidate.start))
+
+
+def scored(question: str, passages: Sequence[Passage], embed: Embed | None) -> list[Candidate]:
+    """All candidates, each with how well it answers: about 0 to 2.1."""
+    echo = Echo(question)
+    candidates = [candidate for passage in passages for candidate in _candidates(passage, echo)]
+    if candidates:
+        _score(question, candidates, embed)
+    return candidates
 
 
 def compose(chosen: Sequence[Candidate], *, max_tokens: int) -> tuple[list[str], bool]:

@@ -11,6 +11,8 @@ from typing import Any
 
 import orjson
 
+from apps.access import correlation
+
 from ..tools import merge
 from ..types import Delta, Task, Usage
 from .base import LLMError
@@ -147,6 +149,7 @@ class OpenAICompatibleLLM:
             cast_to=httpx2.Response,
             stream=True,
             stream_cls=openai.AsyncStream[object],
+            options={"headers": {"X-Request-ID": correlation.current.get()}},
         )
         try:
             return await post(body=request)

@@ -1,4 +1,5 @@
-"""Answers and what hangs on them, behind the wall. The functions are asked before the tenant is known: ids only."""
+"""Answers, what hangs on them, and queries, behind the wall. The functions are asked before the tenant is known: ids
+and numbers only."""
 
 import uuid
 
@@ -55,6 +56,59 @@ LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = public, pg_temp AS $$
         DELETE FROM generation_conversation c WHERE c.created_at < before
           AND NOT EXISTS (SELECT FROM generation_answer a WHERE a.conversation_id = c.id)
         RETURNING 1
+    )
+    SELECT count(*) FROM gone
+$$
+"""
+#: The next due query, most urgent first, that is no more urgent than so: queued, or with a lease that has run out.
+CLAIM_QUERY = """
+CREATE FUNCTION generation_claim(claimer varchar, lease interval, lowest smallint)
+RETURNS TABLE (id uuid, tenant_id uuid, attempts integer, fence bigint)
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    UPDATE generation_query q SET
+        state = 'running', worker = claimer, lease_until = now() + lease, started_at = now(),
+        attempts = q.attempts + 1, fence = q.fence + 1
+    WHERE q.id = (
+        SELECT due.id FROM generation_query due
+        WHERE due.priority >= lowest
+          AND ((due.state = 'queued' AND coalesce(due.not_before <= now(), true))
+               OR (due.state = 'running' AND due.lease_until < now()))
+        ORDER BY due.priority, due.created_at LIMIT 1 FOR UPDATE SKIP LOCKED
+    )
+    RETURNING q.id, q.tenant_id, q.attempts, q.fence
+$$
+"""
+#: How much waits (by priority), is being answered, is due, has been due for more than a second; seconds that the last
+#: hundred answers took, on average, without waiting.
+QUERIES = """
+CREATE FUNCTION generation_queue()
+RETURNS TABLE (urgent bigint, normal bigint, low bigint, running bigint, due bigint, late bigint,
+               seconds double precision)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    WITH going AS (
+        SELECT q.priority, q.state = 'queued' AS queued, q.lease_until >= now() AS held,
+               coalesce(q.not_before <= now(), true) AS due, now() - coalesce(q.not_before, q.created_at) AS waited
+        FROM generation_query q WHERE q.state IN ('queued', 'running')
+    ), answered AS (
+        SELECT q.finished_at - q.started_at AS took FROM generation_query q
+        WHERE q.finished_at IS NOT NULL AND q.state = 'done' ORDER BY q.finished_at DESC LIMIT 100
+    )
+    SELECT count(*) FILTER (WHERE queued AND priority = 0), count(*) FILTER (WHERE queued AND priority = 1),
+           count(*) FILTER (WHERE queued AND priority = 2), count(*) FILTER (WHERE held),
+           count(*) FILTER (WHERE CASE WHEN queued THEN going.due ELSE NOT held END),
+           count(*) FILTER (WHERE queued AND waited > interval '1 second'),
+           (SELECT extract(epoch FROM avg(took)) FROM answered)
+    FROM going
+$$
+"""
+FORGET_QUERIES = """
+CREATE FUNCTION generation_forget_queries(before timestamptz, at_most bigint) RETURNS bigint
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    WITH gone AS (
+        DELETE FROM generation_query q WHERE q.id IN (
+            SELECT ended.id FROM generation_query ended WHERE ended.finished_at < before
+            LIMIT at_most FOR UPDATE SKIP LOCKED
+        ) RETURNING 1
     )
     SELECT count(*) FROM gone
 $$
@@ -237,13 +291,69 @@ class Migration(migrations.Migration):
             ],
         ),
         TenantWall("generation_conversation", definer_reads=True),
+        migrations.CreateModel(
+            name="Query",
+            fields=[
+                ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                ("request", models.JSONField(encoder=django.core.serializers.json.DjangoJSONEncoder)),
+                ("priority", models.SmallIntegerField(choices=[(0, "Urgent"), (1, "Normal"), (2, "Low")])),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("queued", "Queued"),
+                            ("running", "Running"),
+                            ("done", "Done"),
+                            ("failed", "Failed"),
+                            ("dead", "Dead"),
+                            ("cancelled", "Cancelled"),
+                        ],
+                        default="queued",
+                        max_length=10,
+                    ),
+                ),
+                ("attempts", models.IntegerField(default=0)),
+                ("fence", models.BigIntegerField(default=0)),
+                ("worker", models.CharField(blank=True, max_length=100)),
+                ("lease_until", models.DateTimeField(null=True)),
+                ("not_before", models.DateTimeField(help_text="of another try after a failure", null=True)),
+                ("error", models.JSONField(null=True)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                ("started_at", models.DateTimeField(help_text="the last attempt", null=True)),
+                ("finished_at", models.DateTimeField(null=True)),
+                (
+                    "answer",
+                    models.ForeignKey(null=True, on_delete=django.db.models.deletion.CASCADE, to="generation.answer"),
+                ),
+                (
+                    "tenant",
+                    models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, to="access.tenant"),
+                ),
+            ],
+            options={
+                "verbose_name_plural": "queries",
+                "indexes": [
+                    models.Index(fields=["tenant", "created_at"], name="query_tenant_time"),
+                    models.Index(
+                        condition=models.Q(("state__in", ["queued", "running"])),
+                        fields=["priority", "created_at"],
+                        name="query_open",
+                    ),
+                    models.Index(fields=["finished_at"], name="query_finished"),
+                ],
+            },
+        ),
         TenantWall("generation_answer", definer_reads=True),
         TenantWall("generation_answersource"),
         TenantWall("generation_feedback", definer_reads=True),
         TenantWall("generation_weeklyreport", definer_reads=True),
         TenantWall("generation_lowanswer"),
+        TenantWall("generation_query", definer_reads=True),
         migrations.RunSQL([TENANTS], ["DROP FUNCTION generation_tenants"]),
         migrations.RunSQL([UNREPORTED], ["DROP FUNCTION generation_unreported"]),
         migrations.RunSQL([EXPIRED], ["DROP FUNCTION generation_expired"]),
         migrations.RunSQL([FORGET_CONVERSATIONS], ["DROP FUNCTION generation_forget_conversations"]),
+        migrations.RunSQL([CLAIM_QUERY], ["DROP FUNCTION generation_claim"]),
+        migrations.RunSQL([QUERIES], ["DROP FUNCTION generation_queue"]),
+        migrations.RunSQL([FORGET_QUERIES], ["DROP FUNCTION generation_forget_queries"]),
     ]

@@ -8,7 +8,7 @@ c.live_from <= %(as_of)s
 -- The version that was live then, and what it was before later reindexes. The highest number published by then: live
 -- versions only go up. A revision was in place until it was replaced.
 CROSS JOIN LATERAL (
-    SELECT own.version,
+    SELECT own.version, own.source_updated_at, own.accepted_at,
            CASE WHEN r.revision IS NULL THEN own.revision ELSE r.revision END AS revision,
            CASE WHEN r.revision IS NULL THEN own.chunk_ids ELSE r.chunk_ids END AS chunk_ids,
            CASE WHEN r.revision IS NULL THEN own.starts ELSE r.starts END AS starts,

@@ -52,7 +52,8 @@ best AS MATERIALIZED (
 SELECT b.chunk_id, b.document_id, v.version, d.version, d.live_version IS NULL, d.pending_since, v.revision, d.collection_id, d.source_uri, d.title, d.metadata,
        c.heading_path, c.text, encode(c.sha256, 'hex'), v.starts[p.ordinal], v.ends[p.ordinal],
        v.page_starts[pages.first:pages.last], v.page_numbers[pages.first:pages.last], v.page_numbers[pages.first],
-       b.score, b.dense_score, b.lexical_score, b.near{vector}
+       b.score, b.dense_score, b.lexical_score, b.near,
+       coalesce(v.source_updated_at, v.accepted_at){vector}
 FROM best b
 JOIN documents_chunk c ON c.document_id = b.document_id AND c.chunk_id = b.chunk_id AND {lived}
 JOIN documents_document d ON d.id = b.document_id

@@ -120,8 +120,10 @@ class Command(BaseCommand):
         # Workers do not gossip: the ledger, not the broker, says who works on what.
         worker = "worker --loglevel INFO --without-mingle --without-gossip --without-heartbeat"
         commands = {
-            # Threads: preparing and generating wait for subprocesses, the database and the LLM.
-            "main": f"celery -A ragsite {worker} -Q prepare,generate -P threads -c 4 -n main@%h",
+            # Threads: preparing waits for subprocesses and the database.
+            "main": f"celery -A ragsite {worker} -Q prepare -P threads -c 4 -n main@%h",
+            # Apart: a first load keeps all of the threads above. Answering waits for the database and the LLM.
+            "answer": f"celery -A ragsite {worker} -Q generate -P threads -c 8 -n answer@%h",
             # Apart: reading a site, and a first load, may take hours. Two threads more than syncs at once.
             "sync": f"celery -A ragsite {worker} -Q sync,default -P threads -c 6 -n sync@%h",
             # Solo: one model, one batch at a time, and no fork after the GPU has been touched.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ from apps.documents.models import Collection, Document, EmbeddingSpace, Ingestio
 from apps.documents.sources import verbs
 from apps.evaluation import runs, stored
 from apps.evaluation.models import EvaluationRun, EvaluationSet
-from apps.generation import answers, feedback, reports
-from apps.generation.models import Answer, WeeklyReport
+from apps.generation import answers, feedback, queries, reports
+from apps.generation.models import Answer, Query, WeeklyReport
 from apps.generation.types import AnswerRequest
 from tests.support.desk import Ingest, make_curator, sign_in
 
@@ -83,6 +84,16 @@ def answered(document: Document) -> Answer:
 
 
 @pytest.fixture
+def asked(document: Document) -> Iterator[Query]:
+    """A query that no worker has answered."""
+    request = AnswerRequest("Who counts sheep above the Harbour?")
+    query = queries.accept(tenant_id=document.tenant_id, request=request, priority="low")
+    yield query
+    with tenancy.scope(document.tenant_id):
+        Query.objects.all().delete()
+
+
+@pytest.fixture
 def reported(answered: Answer) -> WeeklyReport:
     """Of the week that it was asked in, which is not over."""
     day = answered.created_at.date()
@@ -100,6 +111,7 @@ def owned(
     source: Source,
     answered: Answer,
     reported: WeeklyReport,
+    asked: Query,
     measured: EvaluationRun,
 ) -> dict[type, Any]:
     """One object of each registered model, of the tenant's own."""
@@ -112,6 +124,7 @@ def owned(
         IngestionJob: dead_job.pk,
         EmbeddingSpace: space.pk,
         Answer: answered.pk,
+        Query: asked.pk,
         WeeklyReport: reported.pk,
         EvaluationSet: measured.set_id,
         EvaluationRun: measured.pk,

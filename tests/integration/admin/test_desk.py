@@ -19,8 +19,8 @@ from apps.access.models import ApiKey, Tenant, User
 from apps.documents.admin.dashboard import dashboard
 from apps.documents.models import Collection, Document, EmbeddingSpace, IngestionJob, Reindex, Source, SyncRun
 from apps.evaluation.models import EvaluationRun, EvaluationSet
-from apps.generation import answers
-from apps.generation.models import Answer, WeeklyReport
+from apps.generation import answers, queries
+from apps.generation.models import Answer, Query, WeeklyReport
 from tests.support.desk import MODELS, PASSWORD, in_tenant, make_curator, sign_in, text_of, url
 
 SOURCE_ACTIONS = ("sync_now", "sync_empty", "cancel", "remove")
@@ -53,7 +53,7 @@ def test_every_page_answers(desk: Client, owned: dict[type, Any]) -> None:
         assert desk.get(url("changelist", model), {"q": "a"}).status_code == 200, model
     for model in (Collection, Source, ApiKey, User):
         assert desk.get(url("add", model)).status_code == 200
-    for model in (Document, IngestionJob, EmbeddingSpace, Answer, WeeklyReport, EvaluationSet, EvaluationRun):
+    for model in (Document, IngestionJob, EmbeddingSpace, Answer, Query, WeeklyReport, EvaluationSet, EvaluationRun):
         assert desk.get(url("add", model)).status_code == 403
     for page in ("changelist", "add"):
         assert desk.get(reverse(f"admin:auth_group_{page}")).status_code == (200 if page == "changelist" else 403)
@@ -171,6 +171,22 @@ def test_curators_see_answers_with_their_feedback(desk: Client, tenant: Tenant, 
         assert page.status_code == 200 and len(shown) == count, query
     assert desk.post(url("change", Answer, answered.pk), {"question": "x"}).status_code == 403
     assert desk.post(url("delete", Answer, answered.pk), {"post": "yes"}).status_code == 403
+
+
+def test_queries_are_retried_and_cancelled(desk: Client, tenant: Tenant, asked: Query) -> None:
+    def act(action: str) -> str:
+        form = {"action": action, "_selected_action": str(asked.pk)}
+        return text_of(desk.post(url("changelist", Query), form, follow=True))
+
+    assert "0 of 1 queued again" in act("retry")
+    assert "1 of 1 cancelled" in act("cancel")
+    assert "cancelled: The query was cancelled." in text_of(desk.get(url("change", Query, asked.pk)))
+    in_tenant(tenant, lambda: Query.objects.filter(pk=asked.pk).update(state="dead"))
+    assert "1 of 1 queued again" in act("retry")
+    assert queries.work()
+    page = text_of(desk.get(url("change", Query, asked.pk)))
+    assert reverse("admin:generation_answer_change", args=[asked.pk]) in page
+    assert "sheep" in text_of(desk.get(url("changelist", Query), {"q": "counts sheep"}))
 
 
 def test_curators_see_what_was_answered_badly(desk: Client, answered: Answer, reported: WeeklyReport) -> None:
