@@ -66,7 +66,7 @@ async def _held(http: httpx.AsyncClient, plan: dict[str, Any]) -> dict[str, floa
 
     async def one(number: int) -> None:
         nonlocal failed
-        question = f"{plan['asked'][number % len(plan['asked'])]} script:slow"
+        question = f"{plan['asked'][number % len(plan['asked'])]} script:drip"
         try:
             async with http.stream(
                 "POST", plan["url"], json={"question": question, "stream": True}, headers=headers

@@ -5,8 +5,8 @@ The model's server is scripted (tests/support/fake_llm.py, script `paced`): 50 m
 readers. What is asked of the first token is the direct one's, and the retrieval that the answer itself tells, and
 10 ms (p50) or 25 ms (p95).
 
-Then, of one web process: answers that are given again (cached), and as many slow streams at once as BENCH_STREAMS says,
-with the memory that the process has taken.
+Then, of one web process: answers that are given again (cached), and as many slow streams at once as BENCH_STREAMS says
+(a word a second each), with the memory that the process has taken.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def run(data: Path) -> Iterator[tuple[str, str, str]]:
         for number, text in enumerate(passages(DOCUMENTS))
     ]
     assert set(merge.merge(collection=collection, submissions=sent)) == {merge.MERGED}
-    with _model() as url, Server(data, LLM_URL=url, LLM_MODEL="paced") as web:
+    with _model() as url, Server(data, LLM_URL=url, LLM_MODEL="paced", LLM_MAX_CONCURRENT="20000") as web:
         yield from _beside(url, web, key)
         yield from _again(web, key)
         yield from _many(web, key)

@@ -13,7 +13,7 @@ import gc
 import os
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
 from importlib import import_module
 from io import SEEK_END, BytesIO
@@ -84,28 +84,37 @@ class StreamedBody:
         return await self.receive()
 
 
+class Lent(Executor):
+    """A thread for each call, from those that are idle: a new one would build its own set of database wrappers, which
+    takes longer than most queries. Between its calls a request holds none, so that thousands may be streamed."""
+
+    def __init__(self) -> None:
+        self.idle: deque[ThreadPoolExecutor] = deque()
+
+    def submit(self, call: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        try:
+            thread = self.idle.pop()
+        except IndexError:
+            thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="request")
+        done = thread.submit(call, *args, **kwargs)
+        done.add_done_callback(lambda _: self.idle.append(thread))
+        return done
+
+
 class OneThreadHandler(ASGIHandler):
     def __init__(self) -> None:
         BaseHandler.__init__(self)
         self.load_middleware(is_async=False)
-        self.idle: deque[ThreadPoolExecutor] = deque()
+        self.threads = Lent()
         self.respond_in_thread = sync_to_async(self.respond)
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
-        """A request has a thread to itself, and leaves it to a later one: a new thread would build its own set of
-        database wrappers, which takes longer than most queries."""
         if scope["type"] != "http":
             raise ValueError(f"ragsite speaks HTTP, not {scope['type']}")
-        thread = self.idle.pop() if self.idle else ThreadPoolExecutor(max_workers=1, thread_name_prefix="request")
-        try:
-            async with ThreadSensitiveContext(executor=thread):
-                await self.handle_in(thread, scope, receive, send)
-        except BaseException:  # a call may have been left running: not before it is over
-            thread.submit(int).add_done_callback(lambda _: self.idle.append(thread))
-            raise
-        self.idle.append(thread)
+        async with ThreadSensitiveContext(executor=self.threads):
+            await self.handle_in(scope, receive, send)
 
-    async def handle_in(self, thread: ThreadPoolExecutor, scope: dict[str, Any], receive: Any, send: Any) -> None:
+    async def handle_in(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """Django's own `handle`, with the signals, the middlewares, the view and the closing in one visit to the
         thread, after what the express way answers. A call is not interrupted when its client goes away (a thread cannot
         be); a stream is."""
@@ -121,7 +130,7 @@ class OneThreadHandler(ASGIHandler):
             headers = express.headers_of(scope) if not streamed and 0 < size <= express.MOST_BYTES else None
             if headers is not None:
                 loop = asyncio.get_running_loop()
-                answered = await loop.run_in_executor(thread, express.respond, scope, headers, body_file.read())
+                answered = await loop.run_in_executor(self.threads, express.respond, scope, headers, body_file.read())
                 if answered is not None:
                     status, told, content = answered
                     await send({"type": "http.response.start", "status": status, "headers": told})

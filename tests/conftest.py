@@ -121,6 +121,12 @@ def real_space(database: None) -> EmbeddingSpace:
 
 
 @pytest.fixture
+def second(database: None) -> EmbeddingSpace:
+    """A space for a collection that has one."""
+    return spaces.create(slug=f"second-{uuid4().hex[:8]}", backend="fake", model="fake", dimensions=64)
+
+
+@pytest.fixture
 def real_collection(tenant: Tenant, real_space: EmbeddingSpace) -> Collection:
     return make_collection(tenant, slug="real", space=real_space.slug)
 

@@ -41,7 +41,7 @@ class _Wait:
 _waits: set[_Wait] = set()
 _lock = Lock()
 _asking = Lock()
-_watched_by = 0  # the process whose thread looks
+_watched = False
 
 
 @contextmanager
@@ -72,10 +72,20 @@ def cut_off(session: psycopg.Connection) -> None:
 
 
 def _watch() -> None:
-    global _watched_by
-    if _watched_by != os.getpid():
-        _watched_by = os.getpid()
+    global _watched
+    if not _watched:
+        _watched = True
         Thread(target=_look, name="cuts off", daemon=True).start()
+
+
+def _forget_after_fork() -> None:
+    """The parent's sessions are its own, its thread is not here, and may have held a lock."""
+    global _waits, _lock, _asking, _watched
+    _waits, _lock, _asking, _watched = set(), Lock(), Lock(), False
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_after_fork)
 
 
 def _look() -> None:

@@ -15,6 +15,7 @@ from django.db import DEFAULT_DB_ALIAS, OperationalError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg.errors import ConnectionTimeout
 
+from .cutoff import CutOff, within
 from .sql import execute, reading_from
 
 CONNECT_SECONDS = 2  # libpq's least
@@ -63,13 +64,17 @@ def any_away() -> bool:
 
 
 def all_answer() -> bool:
-    """Does every node answer, and the coordinator? For any thread; waits for CONNECT_SECONDS for each that does not."""
+    """Does every node answer, and the coordinator? For any thread; waits for CONNECT_SECONDS for each that does not,
+    twice for a coordinator that hangs once it is connected."""
     if any(until > time.monotonic() for until in list(_away.values())):
         return False
     _introduce(COORDINATOR, {})
     try:
-        with reading_from(COORDINATOR):
+        connections[COORDINATOR].ensure_connection()
+        with reading_from(COORDINATOR), within(connections[COORDINATOR].connection, CONNECT_SECONDS):
             nodes = holders()
+    except CutOff:
+        return False
     except OperationalError as error:  # one that refuses also ends what waits for it
         return not isinstance(error.__cause__, ConnectionTimeout)
     finally:

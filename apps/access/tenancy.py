@@ -140,8 +140,8 @@ def snapshot(tenant_id: UUID | str, *, seconds: float | None = None) -> Iterator
     tenant and all settings cost no round trip of their own. So a failure shows where rows are fetched, and one call
     takes one statement. Not for savepoints (transaction.atomic): Django does not know of this transaction.
 
-    seconds: after which it ends with CutOff on a cluster (cutoff.py); SEARCH_TIMEOUT_SECONDS, within which each of its
-    statements should have ended, and a little more.
+    seconds: after which it ends with CutOff on a cluster (cutoff.py); SEARCH_TIMEOUT_SECONDS, within which a search
+    should have ended, and a little more.
     """
     connection = database()
     connection.ensure_connection()

@@ -17,6 +17,8 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, suppress
+from contextvars import copy_context
+from threading import Thread
 from typing import Any
 from uuid import UUID
 
@@ -38,6 +40,7 @@ JOBS_PER_CLAIM = 100
 Vectors = dict[bytes, npt.NDArray[np.float32]]  # by their texts' digests
 OfSpaces = dict[UUID, Vectors]
 LET_BY_SECONDS = 0.1
+SECOND_SECONDS = 2  # that documents wait for a second space's model, longer than for the one that serves
 WINDOW_TEXTS = 128  # 2 to 3 seconds of two processor cores, and as long as a small document waits for a large one
 
 
@@ -209,27 +212,46 @@ def known_in_spaces(collection: Collection, texts: Mapping[bytes, str]) -> OfSpa
 
 def embed_the_rest(collection: Collection, texts: Mapping[bytes, str], vectors: OfSpaces) -> None:
     """Complete the vectors of these texts by their models. Raises EmbeddingError of the space that serves; what a
-    second space's model fails to make is left out."""
+    second space's model fails to make, or does not make in time, is left out."""
     for space in collection.spaces:
         known = vectors.setdefault(space.id, {})
-        unknown = {digest: text for digest, text in texts.items() if digest not in known}
-        known |= new_vectors(space, unknown) if space == collection.space else _if_it_works(space, unknown)
+        if unknown := {digest: text for digest, text in texts.items() if digest not in known}:
+            known |= new_vectors(space, unknown) if space == collection.space else _if_in_time(space, unknown)
 
 
-_fails_until: dict[UUID, float] = {}  # by second space: no document waits for a model that has just failed
+_asked_again_at: dict[UUID, float] = {}  # by second space whose model has failed: no document waits for it before
 
 
-def _if_it_works(space: EmbeddingSpace, texts: Mapping[bytes, str]) -> Vectors:
-    """What a second space's model makes of these texts, or nothing: the documents go live in the space that serves, and
-    the build adds what is missing (publish.py)."""
-    if time.monotonic() < _fails_until.get(space.id, 0):
+def _if_in_time(space: EmbeddingSpace, texts: Mapping[bytes, str]) -> Vectors:
+    """What a second space's model makes of these texts within SECOND_SECONDS, or nothing: the documents go live in the
+    space that serves, and the build adds what is missing (publish.py)."""
+    began = time.monotonic()
+    if began < _asked_again_at.get(space.id, 0):
         return {}
+    if space.id in _asked_again_at:  # one of all documents asks
+        _asked_again_at[space.id] = began + RETRY_SECONDS
     try:
-        return new_vectors(space, texts)
+        made = asked(space, texts).result(timeout=SECOND_SECONDS)
     except Exception as error:  # whatever it is, the space that serves has its vectors
-        logger.warning("documents go live without vectors in the second space %s: %s", space, error)
-        _fails_until[space.id] = time.monotonic() + RETRY_SECONDS
+        logger.warning("documents go live without vectors in the second space %s: %r", space, error)
+        _asked_again_at[space.id] = time.monotonic() + RETRY_SECONDS
         return {}
+    _asked_again_at.pop(space.id, None)
+    return made
+
+
+def asked(space: EmbeddingSpace, texts: Mapping[bytes, str]) -> Future[Vectors]:
+    """`new_vectors` in a thread of its own, for who has other things to do while a model works, or hangs."""
+    answer: Future[Vectors] = Future()
+
+    def ask() -> None:
+        try:
+            answer.set_result(new_vectors(space, texts))
+        except Exception as error:
+            answer.set_exception(error)
+
+    Thread(target=copy_context().run, args=(ask,), name="asks a second model", daemon=True).start()
+    return answer
 
 
 def known_vectors(tenant_id: UUID, space: EmbeddingSpace, digests: Iterable[bytes]) -> Vectors:

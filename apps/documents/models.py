@@ -455,7 +455,9 @@ class SpaceBuild(models.Model):
     """A walk through a collection's chunks that gives each a vector in the collection's second space.
 
     `cursor` is the last document looked at, in the order of ids. A walk that has found work is followed by another, for
-    what was under way meanwhile; `embedded_before` are the vectors of earlier walks. `fence` rises with each claim.
+    what was under way meanwhile; `embedded_before` are the vectors of earlier walks, or -1 where something went live
+    without a vector since. `fence` rises with each claim. `finished_at` of one that runs again is when every chunk had
+    its vector last.
     """
 
     class State(models.TextChoices):

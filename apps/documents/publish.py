@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from functools import partial
 from uuid import UUID
 
@@ -106,7 +107,8 @@ def swap(
             complete=space == collection.space,
         )
         if inserted < len(added):
-            db.run("build_again", collection=collection.id, space=space.id, seconds=RETRY_SECONDS)
+            due = now + timedelta(seconds=RETRY_SECONDS)
+            db.run("build_again", collection=collection.id, space=space.id, due=due)
     if claims[0].is_reindex:
         now_live = revisions.put_in_place(claims, now=now)
     else:

@@ -1,11 +1,11 @@
 """A collection's second embedding space: another model, dimension, metric or index, without a pause.
 
 1. `begin` gives a collection a second space, whose model it has seen working. From that commit on, whatever is
-   published goes into both. A model that fails later fails no document: it goes live in the space that serves, and the
-   build goes on, or begins again, with what is missing (publish.py).
+   published goes into both. A model that fails later, hangs or is slow, fails no document and holds none up: it goes
+   live in the space that serves, and the build goes on, or begins again, with what is missing (publish.py).
 2. `drain`, by workers or in `manage.py space build`, gives a vector in it to every chunk that was there before, live or
    retired (the past is searched as well). A window of texts at a time; documents that are waiting to be embedded go
-   between two windows. Killed, it goes on where it was.
+   between two windows, and while the model works. Killed, it goes on where it was.
 3. `promote` makes the second space the one that answers, and the other one the second: of a tenant's collections all or
    none, in one transaction, which refuses while one chunk is without a vector. `rollback` is the same the other way: no
    time after a promotion is too late for it, because both spaces are kept up until `retire`.
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import wait
 from datetime import timedelta
 from itertools import groupby, islice
 from typing import Any, NamedTuple
@@ -82,7 +83,7 @@ def begin(*, space: EmbeddingSpace, slugs: Sequence[str] | None = None) -> list[
             _new_build(collection, space)
         running = SpaceBuild.objects.filter(collection=collection, state=State.RUNNING).exists()
         # Not a new one where one was: it would be newer than that of a space that has been promoted (`_is_promoted`).
-        if not running and not db.run("build_again", collection=collection.id, space=space.id, seconds=0):
+        if not running and not db.run("build_again", collection=collection.id, space=space.id, due=None):
             _new_build(collection, space)
         builds.append(SpaceBuild.objects.get(collection=collection, state=State.RUNNING))
     return builds
@@ -154,8 +155,7 @@ def finish(space: EmbeddingSpace) -> bool:
         settle(space)
         return False
     spaces.analyze(space)
-    spaces.set_state(space, EmbeddingSpace.State.LIVE)
-    return True
+    return spaces.go_live(space)
 
 
 def promote(*, space: EmbeddingSpace, slugs: Sequence[str] | None = None) -> list[Collection]:
@@ -297,7 +297,7 @@ def _show_build(build: SpaceBuild) -> dict[str, Any]:
         "embedded": build.embedded,
         "error": build.error,
         "created_at": build.created_at,
-        "finished_at": build.finished_at,
+        "finished_at": None if build.state == State.RUNNING else build.finished_at,
     }
 
 
@@ -347,6 +347,7 @@ def _check(found: list[Collection], *, to: EmbeddingSpace | None = None, away: E
     missing = []
     for collection in found:
         assert collection.second_space is not None
+        db.rows("keep_index", space=collection.second_space_id)
         chunks, there = coverage(collection, collection.second_space)
         if there < chunks:
             missing.append((collection.slug, chunks - there, chunks))
@@ -412,7 +413,11 @@ def _window(build: SpaceBuild) -> bool:
         )
         texts = {bytes(row[2]): row[3] for row in rows}
         vectors = embed.known_vectors(build.tenant_id, space, texts) if texts else {}
-    vectors |= embed.new_vectors(space, {digest: text for digest, text in texts.items() if digest not in vectors})
+    if unknown := {digest: text for digest, text in texts.items() if digest not in vectors}:
+        answer = embed.asked(space, unknown)
+        while not wait([answer], timeout=embed.LET_BY_SECONDS).done:
+            embed.let_others_by()
+        vectors |= answer.result()
     for documents in _by_document(rows, engine_for(connection).batch):
         with tenancy.scope(build.tenant_id):
             hold_spaces(collection)
@@ -431,11 +436,13 @@ def _window(build: SpaceBuild) -> bool:
     if len(rows) == embed.WINDOW_TEXTS:
         return True
     with tenancy.scope(build.tenant_id):
-        if build.embedded == build.embedded_before:
-            build.state, build.finished_at, build.error = State.DONE, timezone.now(), None
-        build.embedded_before, build.cursor = build.embedded, None
-        _keep(build)
-    return build.state == State.RUNNING
+        # Whoever publishes without a vector meanwhile has changed what is compared: see `build_again`.
+        ended = {"state": State.DONE, "finished_at": timezone.now(), "cursor": None, "error": None, "lease_until": None}
+        if _mine(build).filter(embedded_before=build.embedded).update(**ended):
+            return False
+        build.cursor = None
+        _keep(build, embedded_before=build.embedded)
+    return True
 
 
 def _by_document(rows: list[tuple[Any, ...]], most: int) -> Iterator[list[tuple[Any, ...]]]:
@@ -445,17 +452,8 @@ def _by_document(rows: list[tuple[Any, ...]], most: int) -> Iterator[list[tuple[
         yield [row for document in some for row in document]
 
 
-def _keep(build: SpaceBuild) -> None:
+def _keep(build: SpaceBuild, **values: Any) -> None:
     """Write down how far it is. Raises LostLease when another has it, or it is over: what was added is undone."""
-    lease = None if build.state == State.DONE else Now() + timedelta(seconds=settings.JOB_LEASE_SECONDS)
-    kept = _mine(build).update(
-        cursor=build.cursor,
-        embedded=build.embedded,
-        embedded_before=build.embedded_before,
-        state=build.state,
-        error=None,
-        finished_at=build.finished_at,
-        lease_until=lease,
-    )
-    if not kept:
+    lease = Now() + timedelta(seconds=settings.JOB_LEASE_SECONDS)
+    if not _mine(build).update(cursor=build.cursor, embedded=build.embedded, error=None, lease_until=lease, **values):
         raise LostLease(str(build.id))

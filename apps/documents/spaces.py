@@ -20,7 +20,7 @@ from apps.access.tenancy import wall_sql
 from .embedding import Embedder, EmbeddingError, get_embedder
 from .engines import engine_for
 from .models import EmbeddingSpace
-from .vector_index import about_rows, create_index, ensure_index, index_lock, index_name
+from .vector_index import about_rows, create_index, ensure_index, index_lock, index_name, is_indexed
 
 MAX_DIMENSIONS = {"halfvec": 4_000, "vector": 2_000}  # what pgvector's HNSW and IVFFlat can index
 #: Of a table with a graph, which VACUUM does not do good: index_care.py comes first.
@@ -150,8 +150,8 @@ def _is_or_of(name: str, table: str) -> bool:
 
 def begin_filling(space: EmbeddingSpace, *, coming: int, using: str = "owner") -> None:
     """Before many vectors come to a space that answers nowhere: load first, index after. Takes the index of one that is
-    nearly empty away; `index_concurrently` brings it back. Not where it is complete for a collection of any tenant,
-    whose canary it may answer, and which may promote it."""
+    nearly empty away; `index_concurrently` brings it back. Not where it is or was complete for a collection of any
+    tenant, whose canary it may answer, and which may promote it: `keep_index` holds against this."""
     connection = connections[using]
 
     def pays() -> bool:
@@ -159,18 +159,25 @@ def begin_filling(space: EmbeddingSpace, *, coming: int, using: str = "owner") -
         if space.state == EmbeddingSpace.State.BUILDING or about_rows(connection, space) >= max(1, coming):
             return False
         with connection.cursor() as cursor:
-            cursor.execute("SELECT serving, second, building FROM space_uses() WHERE space_id = %s", [space.id])
-            serving, second, building = cursor.fetchone()
-        return bool(serving == 0 and second <= building)
+            cursor.execute("SELECT serving + complete FROM space_uses() WHERE space_id = %s", [space.id])
+            return bool(cursor.fetchone()[0] == 0)
 
     if not pays():  # without the lock, which somebody may have for hours
         return
-    with index_lock(connection, space):
-        if not pays():
-            return
-        set_state(space, EmbeddingSpace.State.BUILDING, using=using)
-        with connection.schema_editor() as editor:
+    with index_lock(connection, space), connection.schema_editor() as editor:
+        editor.execute("SELECT pg_advisory_xact_lock(hashtextextended('filling ' || %s, 0))", [str(space.id)])
+        if pays():
+            set_state(space, EmbeddingSpace.State.BUILDING, using=using)
             editor.execute(f'DROP INDEX IF EXISTS "{index_name(space)}"', params=None)
+
+
+def go_live(space: EmbeddingSpace, *, using: str = "owner") -> bool:
+    """Write down that the space's index is built; False where somebody has taken it away since."""
+    with index_lock(connections[using], space):
+        indexed = is_indexed(space, using=using)
+        if indexed:
+            set_state(space, EmbeddingSpace.State.LIVE, using=using)
+    return indexed
 
 
 def set_state(space: EmbeddingSpace, state: str, *, using: str = "owner") -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from apps.access.problems import invalid
 from apps.access.serializers import unstorable_text
 
-from .markers import neutralise
+from .prompts import harmless
 from .tools import Tools
 
 _NAME = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
@@ -80,8 +80,8 @@ def _call(call: dict[str, Any], pointer: str) -> dict[str, Any]:
 
 
 def joined(content: Any, pointer: str) -> str:
-    """The text of a message: a string, or text parts. What looks like a marker in it is none of ours."""
-    return neutralise(text_of(content, f"{pointer}/content"))
+    """The text of a message: a string, or text parts. It names no passage and begins no turn."""
+    return harmless(text_of(content, f"{pointer}/content"))
 
 
 def text_of(content: Any, pointer: str) -> str:

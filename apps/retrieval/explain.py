@@ -29,6 +29,7 @@ def explained(scopes: Sequence[Scope], query: SearchQuery, vector: Vector | None
     """Inside the scope of the search, after it: how it was done (docs/search.md has the fields). Costs as much as the
     search itself."""
     told: dict[str, Any] = {"dense": None, "lexical": None}
+    tenancy.set_local({"statement_timeout": f"{settings.SEARCH_TIMEOUT_SECONDS * 1000:.0f}"})  # the search's is used up
     choice, tried = choose(scopes, query), 0
     while True:
         if choice.uses_index:

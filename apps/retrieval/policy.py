@@ -82,7 +82,7 @@ def scanned_at_once(space: EmbeddingSpace, scopes: Sequence[Scope], query: Searc
 def further(scopes: Sequence[Scope], wanted: int, found: int, *, part: float, tried: Mapping[str, str]) -> int:
     """How many rows of each graph are visited next, to find `wanted`; 0 where all that pass are compared instead.
 
-    found: of `wanted`, by the settings `tried`. part: of the chunks, that pass a filter, at least.
+    found: of `wanted`, by the settings `tried`. part: of the chunks, that pass a filter, about.
     """
     graphs = engine_for(connection).graphs(connection)
     seen = int(tried.get("hnsw.ef_search", SCANNED)) * graphs

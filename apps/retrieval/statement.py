@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import Any
 from uuid import UUID
 
 from django.conf import settings
-from django.db.backends.utils import CursorWrapper
 
 from apps.access import tenancy
 from apps.access.sql import database, execute, load
@@ -43,13 +43,15 @@ _FIXED = {"max_matches": MAX_MATCHES, "k1": lexical.K1, "b": lexical.B}
 class Choice:
     """What is decided before the statement is made.
 
-    share: which part of the documents the filter lets pass, or was live then, None where that does not matter. few: so
-    few chunks are left that all of them are compared. scanned: how many rows of each graph may be visited, 0 for those
-    only that are found together. words: what is looked for by words, and lexical_weight what they count for beside the
-    similarity. moment: the past's parameters.
+    share: which part of the documents the filter lets pass, or was live then, None where that does not matter;
+    at_least: there may be more, which were not counted. few: so few chunks are left that all of them are compared.
+    scanned: how many rows of each graph may be visited, 0 for those only that are found together. words: what is
+    looked for by words, and lexical_weight what they count for beside the similarity. moment: the past's
+    parameters.
     """
 
     share: float | None
+    at_least: bool
     few: bool
     uses_index: bool
     scanned: int
@@ -152,12 +154,16 @@ def index_settings(collections: Sequence[Scope], query: SearchQuery, choice: Cho
 
 
 def again(collections: Sequence[Scope], query: SearchQuery, choice: Choice, found: int) -> Choice | None:
-    """How the nearest are looked for once more, where the vector index has found too few; None where it has not."""
+    """Inside a tenant's scope: how the nearest are looked for once more, where the vector index has found too few; None
+    where it has not."""
     wanted = policy.enough(query)
     chunks = sum(collection.chunks for collection in collections)
     part = 1.0 if choice.share is None else choice.share
     if not choice.uses_index or found >= min(wanted, round(part * chunks)):
         return None
+    if choice.at_least and query.filter is not None:  # how many there are to compare
+        part = max(part, _sampled(collections, query, query.filter))
+        choice = replace(choice, share=part, at_least=False)
     exactly = replace(choice, few=True, uses_index=False)
     if choice.scanned:  # it gave up
         return exactly if part * chunks <= policy.MOST_AFTERWARDS else None
@@ -175,24 +181,28 @@ def rows_of(
     fetch: int | None = None,
 ) -> list[tuple[Any, ...]]:
     """Inside a tenant's scope: the rows of a search, best first, each for `hit`. terms: the query's, where they have
-    been read already. fetch: how many, where that is not the query's own."""
+    been read already. fetch: how many, where that is not the query's own. Done again, it has what is
+    left of SEARCH_TIMEOUT_SECONDS; then PostgreSQL ends it (QueryCanceled)."""
+    end = time.monotonic() + settings.SEARCH_TIMEOUT_SECONDS
+
+    def limit() -> dict[str, str]:
+        return {"statement_timeout": str(max(1, round((end - time.monotonic()) * 1000)))}
 
     def run(choice: Choice) -> list[tuple[Any, ...]]:
         statement, parameters = compose(collections, query, vector, choice)
         return execute(statement, parameters | ({"fetch": fetch} if fetch else {})).fetchall()
 
-    timeout = {"statement_timeout": f"{settings.SEARCH_TIMEOUT_SECONDS * 1000:.0f}"}
-    tenancy.set_local(timeout | ({} if _exact(collections, query) else index_settings(collections, query)))
+    tenancy.set_local(limit() | ({} if _exact(collections, query) else index_settings(collections, query)))
     choice = choose(collections, query, terms)
     rows = run(choice)
     while other := again(collections, query, choice, rows[0][NEAR] if rows else 0):
         choice = other
-        if choice.uses_index:
-            tenancy.set_local(index_settings(collections, query, choice))
+        tenancy.set_local(limit() | (index_settings(collections, query, choice) if choice.uses_index else {}))
         rows = run(choice)
     by_words = sum(row[21] is not None for row in rows)
     if choice.words and choice.words.chosen and by_words < (query.fetch if query.mode == "lexical" else 1):
         # Words that never stand together.
+        tenancy.set_local(limit())
         rows = run(replace(choice, words=lexical.read(collections, query.query, every=True, known=terms)))
     return rows
 
@@ -206,16 +216,16 @@ def choose(collections: Sequence[Scope], query: SearchQuery, terms: Sequence[lex
     """Inside a tenant's scope: how a search is done; terms: as for `rows_of`. Raises Problem 422 for a past that there
     never was."""
     exact = _exact(collections, query)
-    part = None
+    part, at_least = None, False
     chunks = sum(collection.chunks for collection in collections)
     most = policy.most_compared(collections, policy.candidates(query)) / max(1, chunks)
     if query.filter is not None or query.as_of is not None:
-        with database().cursor() as cursor:
-            part = _share(cursor, collections, query, most)
+        part, at_least = _share(collections, query, most)
     few = part is not None and not exact and part <= most
     every = few or query.pinned is not None
     return Choice(
         share=part,
+        at_least=at_least,
         few=few,
         uses_index=not exact and not few,
         scanned=policy.scanned_at_once(collections[0].space, collections, query),
@@ -239,23 +249,31 @@ def _exact(collections: Sequence[Scope], query: SearchQuery) -> bool:
     return query.mode == "lexical" or policy.compares_all(collections) or query.pinned is not None
 
 
-def _share(cursor: CursorWrapper, collections: Sequence[Scope], query: SearchQuery, most: float) -> float:
-    """Which part of the documents a filter lets pass, or was live then, 0..1: counted where an index finds them, but
-    only until it is more than `most`, else judged by a sample."""
+def _share(collections: Sequence[Scope], query: SearchQuery, most: float) -> tuple[float, bool]:
+    """(which part of the documents a filter lets pass, or was live then, 0..1; is that the least it may be?): counted
+    where an index finds them, but only until it is more than `most`, else judged by a sample."""
     found = query.filter or Filter("true", {})
-    parameters = {"collections": [collection.id for collection in collections], **_parameters(collections, found)}
-    if found.question is not None and not query.is_past:
-        documents = sum(collection.documents for collection in collections)
-        bound = round(most * documents) + 1
+    if found.question is None or query.is_past:
+        return _sampled(collections, query, found), False
+    documents = sum(collection.documents for collection in collections)
+    bound = round(most * documents) + 1
+    with database().cursor() as cursor:
+        parameters = {"collections": [collection.id for collection in collections], **_parameters(collections, found)}
         cursor.execute(QUERIES["found"].format(passes=_passes(found)), parameters | {"most": bound})
-        return cursor.fetchone()[0] / max(1, documents)
-    if query.is_past:
-        cursor.execute(
-            QUERIES["born"].format(filter=found.sql, sample=past.SAMPLE), parameters | {"as_of": query.as_of}
-        )
-    else:
-        cursor.execute(QUERIES["passing"].format(filter=found.sql, sample=SAMPLE), parameters)
-    sampled, passing = cursor.fetchone()
+        counted = cursor.fetchone()[0]
+    return counted / max(1, documents), counted == bound
+
+
+def _sampled(collections: Sequence[Scope], query: SearchQuery, found: Filter) -> float:
+    """The same by a sample of the documents."""
+    parameters = {"collections": [collection.id for collection in collections], **_parameters(collections, found)}
+    with database().cursor() as cursor:
+        if query.is_past:
+            born = QUERIES["born"].format(filter=found.sql, sample=past.SAMPLE)
+            cursor.execute(born, parameters | {"as_of": query.as_of})
+        else:
+            cursor.execute(QUERIES["passing"].format(filter=found.sql, sample=SAMPLE), parameters)
+        sampled, passing = cursor.fetchone()
     return passing / max(1, sampled)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import openai
+import psutil
 import pytest
 
 from apps.access import tenancy
@@ -183,3 +184,14 @@ def test_a_source_that_is_erased_while_the_model_writes_leaves_nothing(
     with tenancy.scope(tenant.id):
         assert set(erasure.traces(document.id).values()) == {0}
         assert not any("02:30" in str(vars(each)) for each in Answer.objects.all())
+
+
+def test_a_stream_holds_no_thread(guide: Collection, llm: FakeServer, llm_web: Server, api_key: str) -> None:
+    process = psutil.Process(llm_web.running.process.pid)
+    with llm_web.client(api_key) as client, ExitStack() as stack:
+        before = process.num_threads()
+        for _ in range(20):
+            body = {"question": "When do backups run? script:slow", "stream": True}
+            response = stack.enter_context(client.stream("POST", "/api/v1/answers", json=body))
+            next(line for line in response.iter_lines() if line == "event: message")
+        assert process.num_threads() <= before + 4, "what is asked one after the other takes few"

@@ -5,12 +5,14 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from multiprocessing import get_context
 from typing import Any
 
+import psycopg
 import pytest
 from django.db import connection
 
-from apps.access import tenancy
+from apps.access import cutoff, nodes, tenancy
 from apps.access.cutoff import CutOff, within
 from apps.access.problems import as_problem
 from apps.documents.models import Collection
@@ -89,6 +91,35 @@ def test_whoever_is_slow_is_asked_before_it_is_cut_off(tenant: Any) -> None:
         cursor.execute("SELECT pg_sleep(60)")
     assert len(asked) == 3 and asked[2] - asked[1] > 0.5
     connection.close()
+
+
+def test_a_coordinator_that_hangs_once_it_is_connected_does_not_answer(
+    tenant: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asks the nodes would wait for it for ever, and nobody would be cut off any more."""
+    monkeypatch.setattr(nodes, "HOLDERS", "SELECT pg_sleep(60)")
+    began = time.monotonic()
+    assert not nodes.all_answer()
+    assert time.monotonic() - began < nodes.CONNECT_SECONDS + 2
+
+
+def test_a_forked_process_waits_for_nothing_of_its_parents(tenant: Any) -> None:
+    """Nor for a lock that was held at that moment by the thread that looks."""
+    connection.ensure_connection()
+    at = connection.connection.info.dsn, connection.connection.info.password
+
+    def child() -> None:
+        assert not cutoff._waits
+        with psycopg.connect(at[0], password=at[1]) as own, pytest.raises(CutOff), within(own, 0.5):
+            own.execute("SELECT pg_sleep(60)")
+
+    process = get_context("fork").Process(target=child)
+    with within(connection.connection, 60):
+        with cutoff._lock:
+            process.start()
+        process.join(20)
+        connection.connection.execute("SELECT 1")
+    assert process.exitcode == 0, "it waits for ever"
 
 
 def _sleeping() -> bool:

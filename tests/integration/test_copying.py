@@ -3,157 +3,34 @@ killed. From the tests' PostgreSQL to another number of partitions and, with CIT
 
 from __future__ import annotations
 
-import itertools
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
-from urllib.parse import parse_qs, quote, urlsplit
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import httpx
 import psycopg
 import pytest
-from django.db import connection, connections
-from psycopg import sql
+from django.db import connection
 
 from apps.access import keys, tenancy
 from apps.access.models import Tenant
-from apps.documents import collections, partitions, remove, second_space, spaces, vector_index
+from apps.documents import collections, remove, second_space, spaces, vector_index
 from apps.documents.accept import Accepted
-from apps.documents.engines import engine_for
 from apps.documents.models import Collection
 from ragsite.embedded import paths
-from ragsite.embedded.bootstrap import bootstrap
 from tests.conftest import DATA, make_collection
 from tests.support.asking import ask
-from tests.support.node import Node
-from tests.support.processes import ROOT, Process, Server, wait_for
-from tests.support.severed import Severed
+from tests.support.moving import SETTING, SOURCE, WRITING, Target
+from tests.support.processes import Server, wait_for
 
 Put = Callable[..., Accepted]
-CLUSTER = os.environ.get("CITUS_DATABASE_URL", "")
-SOURCE = paths.superuser_url(DATA).replace("/postgres?", f"/{paths.DATABASE}?")
 COLLECTIONS = "SELECT 1 FROM documents_collection WHERE tenant_id = current_setting('ragsite.tenant')::uuid"
-SETTING = (
-    "SELECT each FROM pg_db_role_setting JOIN pg_database d ON d.oid = setdatabase AND datname = 'ragsite',"
-    " unnest(setconfig) AS each WHERE starts_with(each, 'default_transaction_read_only=')"
-)
-WRITING = "-c default_transaction_read_only=off"  # also where only the copying may
 WORDS = ("harbour", "lantern", "granite", "meadow")
-SEARCH_SECONDS = 3.0  # of a machine that does much else
 PLAIN = 12_000  # documents beside the others, so that there are several parts to copy
-
-
-class Target:
-    """The database that is copied to, and the product on it."""
-
-    def __init__(self, url: str, **environment: str) -> None:
-        self.url, self.environment = url, environment | {"DATABASE_URL": url}
-        self.clustered = url == CLUSTER
-
-    def manage(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, str(ROOT / "manage.py"), *arguments]
-        return subprocess.run(command, env=os.environ | self.environment, cwd=ROOT, capture_output=True, text=True)
-
-    def copy(self, *options: str, refused: str = "", source: str = SOURCE) -> str:
-        """What it says; `refused` is part of why it must not be done."""
-        done = self.manage("copy-from", source, *options)
-        said = done.stdout + done.stderr
-        assert (done.returncode == 0) == (not refused) and refused in said, said
-        return said
-
-    def begin_copy(self, name: str) -> Process:
-        return Process(DATA, name, "manage", "copy-from", SOURCE, "--streams", "1", **self.environment)
-
-    def ask(self, statement: str, tenant: UUID | None = None) -> list[tuple[Any, ...]]:
-        """As the owner, who is behind the wall."""
-        with psycopg.connect(self.url, options=WRITING) as session:
-            session.execute(tenancy.REACH_THE_SHARDS)
-            session.execute(sql.SQL("SET LOCAL ragsite.tenant = {}").format(str(tenant or "")))
-            found = session.execute(statement)  # type: ignore[arg-type]
-            return found.fetchall() if found.description else []
-
-    @property
-    def unwalled(self) -> set[str]:
-        """Tables whose wall the owner may look over and should not, or the other way round (ADR 17)."""
-        tables = self.ask(
-            "SELECT relname, relforcerowsecurity FROM pg_class WHERE relrowsecurity AND relkind IN ('r', 'p')"
-        )
-        return {
-            name
-            for name, forced in tables
-            if forced == (self.clustered and (name in partitions.TABLES or name.startswith("embedding_")))
-        }
-
-    @property
-    def rows(self) -> list[tuple[Any, ...]]:
-        """What the owner sees without a tenant."""
-        return self.ask("SELECT 1 FROM access_tenant LIMIT 1")
-
-
-@pytest.fixture(
-    params=[
-        "partitions",
-        pytest.param(
-            "citus", marks=[pytest.mark.citus, pytest.mark.skipif(not CLUSTER, reason="CITUS_DATABASE_URL is not set")]
-        ),
-    ]
-)
-def target(request: pytest.FixtureRequest, database: None) -> Iterator[Target]:
-    """Migrated and empty. The source takes writes again after the test, whatever came of it."""
-    if engine_for(connection).name != "postgres":
-        pytest.skip("a cluster cannot be copied from")
-    if request.param == "citus":
-        found = Target(CLUSTER)
-        _empty(CLUSTER)
-    else:
-        name = f"copy_{uuid4().hex[:8]}"
-        bootstrap(paths.superuser_url(DATA), database=name)
-        url = paths.owner_url(DATA).replace(f"/{paths.DATABASE}?", f"/{name}?")
-        found = Target(url, PARTITIONS="3")  # the source has four
-    found.environment["EMBEDDING_DIMENSIONS"] = "16"  # the source's first space has others
-    done = found.manage("migrate", "--verbosity", "0")
-    assert done.returncode == 0, done.stderr
-    assert not found.unwalled
-    yield found
-    with psycopg.connect(SOURCE, autocommit=True) as session:
-        session.execute("SET default_transaction_read_only = off")
-        session.execute("ALTER DATABASE ragsite RESET default_transaction_read_only")
-        session.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename <> 'postgres'")
-        if request.param != "citus":
-            session.execute(f"DROP DATABASE {name} WITH (FORCE)")  # type: ignore[arg-type]
-    if request.param == "citus":
-        with psycopg.connect(CLUSTER, autocommit=True, options=WRITING) as session:
-            session.execute("SET citus.enable_ddl_propagation = off")
-            session.execute(f"ALTER DATABASE {session.info.dbname} RESET default_transaction_read_only")  # type: ignore[arg-type]
-    connections.close_all()
-
-
-def _empty(url: str) -> None:
-    """A database that its owner may have used before."""
-    with psycopg.connect(url, autocommit=True) as session:
-        mine = "relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition"
-        named = session.execute(
-            "SELECT string_agg(oid::regclass::text, ', ') FROM pg_class"  # type: ignore[arg-type]
-            f" WHERE {mine} AND pg_get_userbyid(relowner) = current_user"
-        ).fetchone()
-        if named and named[0]:
-            session.execute(f"DROP TABLE {named[0]} CASCADE")
-        own = (
-            "SELECT oid::regprocedure::text FROM pg_proc WHERE pronamespace = 'public'::regnamespace"
-            " AND pg_get_userbyid(proowner) = current_user"
-            " AND NOT EXISTS (SELECT 1 FROM pg_depend d WHERE d.objid = pg_proc.oid AND d.deptype = 'e')"
-        )
-        for (function,) in session.execute(own).fetchall():
-            session.execute(f"DROP FUNCTION {function}")
 
 
 class Writer:
@@ -191,38 +68,6 @@ class Writer:
                 return
             else:  # its session was ended under it
                 assert got.json()["code"] == "database_unavailable", got.text
-
-
-class Searcher:
-    """Searches over HTTP all the while, from several clients; what went wrong, and how long the longest took."""
-
-    def __init__(self, web: Server, key: str, expected: str) -> None:
-        self.web, self.key, self.expected = web, key, expected
-        self.answered = itertools.count()
-        self.wrong: list[str] = []
-        self.longest = 0.0
-        self.stopped = threading.Event()
-        self.threads = [threading.Thread(target=self._search, args=[number]) for number in range(3)]
-
-    def __enter__(self) -> Searcher:
-        for thread in self.threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stopped.set()
-        for thread in self.threads:
-            thread.join()
-
-    def _search(self, number: int) -> None:
-        modes = itertools.cycle(("dense", "lexical", "hybrid"))
-        with self.web.client(self.key) as client:
-            while not self.stopped.is_set():
-                at, began = next(self.answered), time.monotonic()
-                got = client.post("/api/v1/search", json={"query": f"harbour {at}", "mode": next(modes), "k": 1})
-                self.longest = max(self.longest, time.monotonic() - began)
-                if got.status_code != 200 or self.expected not in got.text:
-                    self.wrong.append(got.text)
 
 
 def _plain(collection: Collection) -> None:
@@ -321,21 +166,6 @@ def test_an_installation_moves_while_it_is_written_to_and_loses_nothing(
         assert client.post("/api/v1/documents", json=new).json()["state"] == "live"
 
 
-def test_searches_of_the_source_go_on_while_its_writers_are_stopped(
-    target: Target, collection: Collection, web: Server, api_key: str, ingest: Put
-) -> None:
-    ingest(collection, "The harbour is here.")
-    target.copy()
-    with Searcher(web, api_key, "The harbour is here.") as searcher:
-        wait_for(lambda: next(searcher.answered) > 100, what="a hundred searches")
-        said = target.copy("--final")
-        before = next(searcher.answered)
-        wait_for(lambda: next(searcher.answered) > before + 100, what="a hundred more")
-    # One that takes its session from the pool in the moment in which that is ended.
-    assert len(searcher.wrong) <= 2, (searcher.wrong, said)
-    assert searcher.longest < SEARCH_SECONDS
-
-
 def test_what_is_not_the_same_is_named_and_can_be_repaired(target: Target, tenant: Tenant, ingest: Put) -> None:
     collection = make_collection(tenant)
     changed = ingest(collection, "The lantern burns.", source_uri="changed").document
@@ -383,140 +213,6 @@ def test_a_second_round_finds_what_the_first_could_not(target: Target, tenant: T
     target.copy("--verify")
 
 
-def test_only_one_of_both_ever_takes_writes(target: Target, tenant: Tenant, ingest: Put) -> None:
-    """What the copy has accepted is not deleted by a later round, unless an operator says so."""
-    collection = make_collection(tenant)
-    ingest(collection, "The lantern is old.", source_uri="old")
-    key = keys.create_key(tenant_id=tenant.id, name="moving", scopes=("read", "write"))[1]
-    body = {"collection": "docs", "text": "The lantern is new."}
-
-    def reopened() -> bool:
-        with psycopg.connect(SOURCE) as session:
-            return session.execute(SETTING).fetchone() is None
-
-    target.copy()
-    with Server(DATA, **target.environment) as there, there.client(key) as client:
-        refused = client.post("/api/v1/documents", json=body | {"source_uri": "early"})
-        assert (refused.status_code, refused.json()["code"]) == (503, "read_only")
-    target.copy("--final")
-    target.copy("--reopen")
-    assert reopened()
-    target.copy("--final")
-    with Server(DATA, **target.environment) as there, there.client(key) as client:
-        accepted = client.post("/api/v1/documents", json=body | {"source_uri": "new"})
-        assert accepted.status_code == 202, accepted.text
-        target.copy("--reopen", refused="stop it")
-        assert not reopened()
-    assert "documents_document" in target.copy("--reopen", refused="was written to")
-    assert not reopened()
-    with Server(DATA, **target.environment) as there, there.client(key) as client:
-        assert client.get(f"/api/v1/documents/{accepted.json()['id']}").status_code == 200
-        assert client.post("/api/v1/documents", json=body | {"source_uri": "newer"}).status_code == 202
-    target.copy("--reopen", "--discard-target")
-    assert reopened()
-    target.copy()
-    target.copy("--verify")
-    mine = f"SELECT source_uri FROM documents_document WHERE tenant_id = '{tenant.id}'"
-    assert target.ask(mine, tenant.id) == [("old",)]
-
-
-def test_the_writers_go_on_where_the_last_round_cannot_tell_of_itself(
-    target: Target, collection: Collection, ingest: Put
-) -> None:
-    ingest(collection, "The harbour is here.")
-    target.copy()
-    command = [sys.executable, str(ROOT / "manage.py"), "copy-from", SOURCE, "--final"]
-    environment = os.environ | target.environment
-    with subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as final:
-        assert final.stdout
-        assert b"rows copied" in final.stdout.readline()
-        final.stdout.close()  # as `| head -1` does
-        final.stdout = None
-        final.communicate()
-    assert final.returncode != 0
-    with psycopg.connect(SOURCE) as session:
-        assert session.execute(SETTING).fetchone() is None
-    target.copy("--final")
-
-
-@contextmanager
-def _held_up(target: Target, how: str) -> Iterator[None]:
-    """The target does not get on: a table is locked, or a worker or the coordinator of the cluster hangs."""
-    if how == "lock":
-        with psycopg.connect(target.url, options=WRITING) as session:
-            session.execute("LOCK TABLE documents_document IN ACCESS EXCLUSIVE MODE")
-            yield
-        return
-    of = f"(groupid = 0) = {how == 'coordinator'}"
-    node = Node(*target.ask(f"SELECT nodename, nodeport FROM pg_dist_node WHERE {of} LIMIT 1")[0])
-    if node.pid is None:
-        pytest.skip("the cluster's nodes are not on this machine")
-    node.hang()
-    try:
-        yield
-    finally:
-        node.go_on()
-
-
-@pytest.mark.parametrize("how", ["lock", "worker", "coordinator"])
-def test_the_writers_go_on_when_the_target_does_not_get_on(
-    target: Target, collection: Collection, client: httpx.Client, ingest: Put, how: str
-) -> None:
-    if how != "lock" and not target.clustered:
-        pytest.skip("one Postgres has no nodes")
-    ingest(collection, "The harbour is here.", source_uri="old")
-    target.copy()
-    target.copy("--max-stop-seconds", "9", refused="goes with --final")
-    target.copy("--final", "--max-stop-seconds", "0", refused="more than 0")
-    command = ("manage", "copy-from", SOURCE, "--final", "--max-stop-seconds", "3")
-    new = {"collection": "docs", "source_uri": "new", "text": "The lantern is new."}
-    with (
-        psycopg.connect(SOURCE, autocommit=True) as session,
-        Process(DATA, "held-up", *command, **target.environment) as final,
-    ):
-        wait_for(lambda: session.execute(SETTING).fetchone(), what="the writers to be stopped", every=0.005)
-        os.killpg(final.process.pid, signal.SIGSTOP)  # so that it is held up in time
-        with _held_up(target, how):
-            os.killpg(final.process.pid, signal.SIGCONT)
-            assert final.process.wait(60) == 1, "it waits for ever"
-            said = final.log.read_text()
-            assert "the source takes writes again" in said and "within 3 s" in said and "Traceback" not in said, said
-            assert session.execute(SETTING).fetchone() is None
-            assert client.post("/api/v1/documents", json=new).status_code == 202
-    target.copy("--final")
-    assert not target.unwalled
-    target.copy("--verify")
-    mine = f"SELECT source_uri FROM documents_document WHERE tenant_id = '{collection.tenant_id}' ORDER BY 1"
-    assert target.ask(mine, collection.tenant_id) == [("new",), ("old",)]
-
-
-@pytest.mark.parametrize("heard", [True, False])
-def test_whoever_takes_writes_is_one_where_the_last_answer_is_lost(
-    target: Target, collection: Collection, ingest: Put, heard: bool
-) -> None:
-    if target.clustered:
-        pytest.skip("its coordinator is a PostgreSQL as well, and has no socket that a test may stand before")
-    ingest(collection, "The harbour is here.")
-    found = urlsplit(target.url)
-    [directory] = parse_qs(found.query)["host"]
-    way = Severed(f"{directory}/.s.PGSQL.5432", heard=heard)
-    try:
-        severed = Target(target.url.replace(quote(directory, safe=""), quote(way.host, safe="")), **target.environment)
-        severed.environment["DATABASE_URL"] = severed.url
-        said = severed.copy("--final", refused="" if heard else "the source takes writes again")
-    finally:
-        way.close()
-    with psycopg.connect(SOURCE) as session, psycopg.connect(target.url) as there:
-        closed = [
-            bool(each.execute(SETTING.replace("'ragsite'", "current_database()")).fetchone())
-            for each in (session, there)
-        ]
-    assert closed == ([True, False] if heard else [False, True]), said
-    if not heard:
-        target.copy("--final")
-    target.copy("--verify")
-
-
 def test_ctrl_c_ends_a_round_whose_threads_wait(target: Target, collection: Collection, ingest: Put) -> None:
     ingest(collection, "The harbour is here.", source_uri="old")
     target.copy()
@@ -548,22 +244,6 @@ def test_everything_is_compared_anew_after_a_restore_of_the_source(
     target.ask(f"COMMENT ON TABLE django_migrations IS '{json.dumps(mark | restored)}'")
     target.copy("--final")
     target.copy("--verify")
-
-
-def test_the_last_round_is_refused_where_a_role_would_go_on_writing(
-    target: Target, collection: Collection, ingest: Put
-) -> None:
-    ingest(collection, "The harbour is here.")
-    with psycopg.connect(SOURCE, autocommit=True) as session:
-        for scope in ("", "IN DATABASE ragsite"):
-            session.execute(f"ALTER ROLE ragsite_app {scope} SET default_transaction_read_only = off")  # type: ignore[arg-type]
-            try:
-                target.copy("--final", refused="ragsite_app")
-                taken = session.execute(SETTING + " AND setrole = 0").fetchone()
-                assert taken is None
-            finally:
-                session.execute(f"ALTER ROLE ragsite_app {scope} RESET default_transaction_read_only")  # type: ignore[arg-type]
-    target.copy("--final")
 
 
 def test_it_refuses_what_would_do_harm(target: Target, tenant: Tenant, collection: Collection, ingest: Put) -> None:

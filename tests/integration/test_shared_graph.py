@@ -12,10 +12,11 @@ from django.db import connection
 from django.test import override_settings
 
 from apps.access.models import Tenant
+from apps.access.problems import Problem
 from apps.documents import spaces, vector_index
 from apps.documents.embedding.fake import FakeEmbedder
 from apps.documents.models import Collection
-from apps.retrieval import policy, recall
+from apps.retrieval import policy, recall, statement
 from apps.retrieval.filters import compile_filter
 from apps.retrieval.search import search
 from apps.retrieval.types import Hit, SearchQuery
@@ -74,6 +75,40 @@ def test_what_others_put_near_the_question_hides_nothing(
         ).as_json()["explain"]["dense"]
     if shared.space.index_method == "hnsw":  # (so few lists are nearly all looked into)
         assert told["tried"] > 1 and told["method"] == ("filtered" if filtered else "exact")
+
+
+def test_not_all_are_compared_where_many_pass_a_filter(shared: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what an index finds for a filter only so many are counted as might all be compared: here two of thirty."""
+    if shared.space.index_method != "hnsw":
+        pytest.skip("it is not done again")
+    monkeypatch.setattr(policy, "most_compared", lambda scopes, wanted: 1)
+    query = SearchQuery(QUESTION, k=10, mode="dense", explain=True, filter=compile_filter({"metadata.even": True}))
+    with override_settings(EXACT_SCAN_ROWS=0):
+        for most, method in ((20, "index"), (40, "filtered")):
+            monkeypatch.setattr(policy, "MOST_AFTERWARDS", most)
+            told = search(tenant_id=shared.tenant_id, query=query, reuse=False).as_json()["explain"]["dense"]
+            assert told["tried"] > 1 and told["method"] == method
+
+
+def test_a_search_that_is_done_again_has_no_more_time_than_one(
+    shared: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if shared.space.index_method != "hnsw":
+        pytest.skip("it is not done again")
+    runs, run = [], statement.execute
+
+    def slowly(sql: str, parameters: dict[str, Any]) -> Any:
+        if "ranked AS" in sql:
+            runs.append(run("SELECT pg_sleep(0.4)", {}).fetchall())
+        return run(sql, parameters)
+
+    monkeypatch.setattr(policy, "most_compared", lambda scopes, wanted: 0)
+    monkeypatch.setattr(statement, "execute", slowly)
+    with override_settings(EXACT_SCAN_ROWS=0):
+        assert len(_hits(shared, mode="dense")) == 10 and len(runs) > 1
+        with override_settings(SEARCH_TIMEOUT_SECONDS=0.6), pytest.raises(Problem) as refused:
+            _hits(shared, mode="dense")
+    assert (refused.value.status_code, refused.value.code) == (504, "search_timeout")
 
 
 def test_the_recall_monitor_measures_what_a_search_would_find(shared: Collection) -> None:

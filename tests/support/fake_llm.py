@@ -1,13 +1,14 @@
 """A language-model server that speaks OpenAI's protocol and misbehaves on request.
 
-The model's name, or `script:<name>` in the question, is the script: `normal`, `429-then-ok`, `500`, `401`,
-`stall` (a few tokens, then silence), `silent` (headers, then silence), `cut` (the connection breaks in the
-middle), `cut-early` (before the first token), `unended` (no finish_reason), `bogus` (markers that name no
-passage), `length` (max_tokens ends it within a marker), `empty`, `garbage` (no JSON), `slow` (for ever), `held` (a
-few tokens, and the rest when `go` is set), `paced` (100 tokens, 10 ms each, after 50 ms), `json`, `json-late` (prose
-until it is told that this was not asked for), `json-unguided` (refuses a response_format), `json-cut`, `plain` (no
-markers), `reused` (4 tokens of the prompt were cached), `call` (two of the tools, where there are any and one may be
-called, once), `call-cut` (the connection breaks within a call), `tell-and-call` (a sentence before it).
+The model's name, or `script:<name>` in the question, is the script: `normal`, `429-then-ok`, `500`, `401`, `stall` (a
+few tokens, then silence), `silent` (headers, then silence), `cut` (the connection breaks in the middle), `cut-early`
+(before the first token), `unended` (no finish_reason), `bogus` (markers that name no passage), `length` (max_tokens
+ends it within a marker), `empty`, `garbage` (no JSON), `slow` (for ever), `drip` (a word a second, for ever), `held`
+(a few tokens, and the rest when `go` is set), `paced` (100 tokens, 10 ms each, after 50 ms), `json`, `json-late`
+(prose until it is told that this was not asked for), `plain` (no markers), `json-unguided` (refuses a
+response_format), `json-cut`, `reused` (4 tokens of the prompt were cached), `call` (two of the tools, where there are
+any and one may be called, once), `call-cut` (the connection breaks within a call), `tell-and-call` (a sentence
+before it).
 
 By itself (`python -m tests.support.fake_llm`) it prints its URL and serves until it is killed.
 """
@@ -151,6 +152,9 @@ class FakeServer:
         while script == "slow":
             await _event(send, {"choices": [_choice({"content": "and on "})]})
             await asyncio.sleep(0.02)
+        while script == "drip":
+            await _event(send, {"choices": [_choice({"content": "on "})]})
+            await asyncio.sleep(1)
         if script != "unended":
             reason = "length" if script == "length" else "tool_calls" if "call" in script else "stop"
             await _event(send, {"choices": [_choice({}, reason)]})

@@ -14,7 +14,7 @@ from typing import Any
 
 from django.db import connections, transaction
 
-from apps.access.cutoff import within
+from apps.access.cutoff import CutOff, within
 
 from . import SOURCE, TARGET
 from .errors import Differs
@@ -79,6 +79,8 @@ def until(end: float | None) -> Iterator[None]:
     if end is None:
         yield
         return
+    if end <= time.monotonic():
+        raise CutOff("the time is over")
     with ExitStack() as limits:
         for alias in (SOURCE, TARGET):
             connections[alias].ensure_connection()

@@ -37,7 +37,7 @@ def copy(*, streams: int, told: Told) -> Tally:
 
 
 def hand_over(*, streams: int, told: Told, longest: float) -> float:
-    """Stop the source's writers, as late as possible, and copy the rest, for `longest` seconds at most, whatever hangs.
+    """Stop the source's writers, as late as possible, and copy the rest, for `longest` seconds in all, whatever hangs.
     Returns for how many seconds nobody could write until both were the same; they stay stopped. Raises CannotCopy, and
     lets them write again then; but for Unknown."""
     with opened() as mark:
@@ -48,7 +48,7 @@ def hand_over(*, streams: int, told: Told, longest: float) -> float:
                 break
         began = time.monotonic()
         standstill.stop()
-        end = time.monotonic() + longest
+        end = began + longest
         try:
             told("the source takes no writes any more")
             with until(end):
@@ -57,7 +57,6 @@ def hand_over(*, streams: int, told: Told, longest: float) -> float:
         except Unknown:
             raise
         except BaseException as error:
-            connections[SOURCE].close()  # it may have been cut off
             standstill.reopen()
             told("the source takes writes again")
             if isinstance(error, CutOff):

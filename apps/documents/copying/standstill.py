@@ -7,9 +7,8 @@ way; and the sessions from before are ended. A request that wants to write is to
 from __future__ import annotations
 
 import time
-from contextlib import suppress
 
-from django.db import DatabaseError
+from django.db import Error, connections
 
 from . import SOURCE
 from .errors import CannotCopy
@@ -39,7 +38,7 @@ SECONDS = 30.0
 
 
 def stop() -> None:
-    """Raises CannotCopy, with the source as it was, where this role may not do it."""
+    """Raises CannotCopy, with the source as it was unless it says otherwise, where this cannot be done."""
     if lacking := ask(SOURCE, RIGHTS):
         raise CannotCopy(f"the source's role is no superuser and not in {lacking[0][0]}: it cannot stop the writers")
     if unbound := ask(SOURCE, UNBOUND):
@@ -54,16 +53,21 @@ def stop() -> None:
         if ask(SOURCE, "SELECT 1 FROM pg_prepared_xacts WHERE database = current_database()"):
             raise CannotCopy("a prepared transaction is open at the source: commit it or roll it back")
     except BaseException as error:
-        with suppress(CannotCopy, DatabaseError):
-            reopen()
-        if isinstance(error, DatabaseError):
+        reopen()
+        if isinstance(error, Error):
             raise CannotCopy(f"the source's writers could not be stopped: {error}") from error
         raise
 
 
 def reopen() -> None:
-    """Let the source take writes again."""
-    _set("RESET default_transaction_read_only")
+    """Let the source take writes again. Raises CannotCopy where it cannot be told to."""
+    connections[SOURCE].close()  # it may have been cut off
+    try:
+        _set("RESET default_transaction_read_only")
+    except Error as error:
+        raise CannotCopy(
+            f"the source takes no writes still, and cannot be told to. When it answers, run --reopen: {error}"
+        ) from error
     _end_sessions()  # those that may not write
 
 

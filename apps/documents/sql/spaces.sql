@@ -5,6 +5,10 @@ SELECT tenant_id, id FROM space_builds_due()
 -- Of all tenants together: how many collections a space serves, is the second one of, and is being built for.
 SELECT serving, second, building FROM space_uses() WHERE space_id = %(space)s
 
+-- name: keep_index
+-- Until this transaction ends nobody takes the space's vector index away for a load (spaces.begin_filling).
+SELECT pg_advisory_xact_lock_shared(hashtextextended('filling ' || %(space)s::text, 0))
+
 -- name: clear_stage_vectors
 -- Of what is on its way: they were made for other spaces than the collection has now.
 UPDATE documents_stagedchunk s SET embedding = NULL, second_embedding = NULL
@@ -29,11 +33,15 @@ JOIN unnest(%(documents)b::uuid[], %(chunks)b::uuid[], %(embeddings)b::{type}[])
 ON CONFLICT (document_id, chunk_id) DO NOTHING
 
 -- name: build_again
--- Something was published without a vector in the space: its build walks through all chunks once more, whoever has it
--- loses it, and nobody asks the model that has just failed for a while.
+-- Something was published without a vector in the space: its build walks through all chunks once more, because
+-- `embedded_before` is not what it has embedded. Whoever works on it goes on. One that was over begins anew, and nobody
+-- asks the model that has just failed before it is due.
 UPDATE documents_spacebuild SET
-    state = 'running', fence = fence + 1, cursor = NULL, embedded_before = -1, finished_at = NULL,
-    lease_until = now() + make_interval(secs => %(seconds)s)
+    state = 'running', embedded_before = -1,
+    finished_at = CASE WHEN state <> 'cancelled' THEN finished_at END,
+    fence = fence + CASE WHEN state = 'running' THEN 0 ELSE 1 END,
+    cursor = CASE WHEN state = 'running' THEN cursor END,
+    lease_until = CASE WHEN state = 'running' THEN lease_until ELSE %(due)s::timestamptz END
 WHERE id = (
     SELECT id FROM documents_spacebuild WHERE collection_id = %(collection)s AND space_id = %(space)s
     ORDER BY created_at DESC LIMIT 1
