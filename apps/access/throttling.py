@@ -1,11 +1,13 @@
-"""A key's requests per minute, where it has a limit."""
+"""A key's requests and tokens per minute, where it has limits."""
 
 from __future__ import annotations
 
 import math
 import time
 from typing import Any
+from uuid import UUID
 
+from django.conf import settings
 from django.core.cache import cache
 from redis.exceptions import RedisError
 from rest_framework.exceptions import Throttled
@@ -13,6 +15,8 @@ from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
 
 from .keys import Caller
+from .problems import Problem
+from .sliding import Window
 
 
 class KeyThrottle(BaseThrottle):
@@ -42,6 +46,32 @@ def _count(caller: Caller, requests: int) -> bool:
         return cache.incr(name, requests) <= caller.requests_per_minute
     except (RedisError, OSError, ValueError):  # ValueError: forgotten between the two
         return True
+
+
+class TokenMeter:
+    """What a key has models read and write. A request must have room for what it asks, and counts for what it took when
+    that is known: requests at the same time may together go over the limit once."""
+
+    def __init__(self, *, key_id: UUID, tokens_per_minute: int) -> None:
+        self._window = Window("key-tokens", str(key_id), settings.REDIS_URL, amount=tokens_per_minute)
+
+    def check(self, tokens: int) -> None:
+        """Raises Problem 429 too_many_tokens where there is no room for so many."""
+        if wait := self._window.wait(tokens):
+            detail = f"This key's tokens of the minute are used up; retry in {wait} s."
+            raise Problem(429, "too_many_tokens", detail, retry_after=wait)
+
+    def count(self, tokens: int) -> None:
+        """So many were read and written."""
+        if tokens > 0:
+            self._window.add(tokens)
+
+
+def meter_of(caller: Caller) -> TokenMeter | None:
+    """None for a key without a limit."""
+    if caller.tokens_per_minute is None:
+        return None
+    return TokenMeter(key_id=caller.key_id, tokens_per_minute=caller.tokens_per_minute)
 
 
 def _until_next_minute() -> float:

@@ -47,7 +47,7 @@ class AnswerAdmin(ReadOnlyAdmin):
     search_help_text = "Words of a question or an answer, or an answer's id"
     ordering = ("-created_at",)
     fields = (
-        *("question", "answer", ("shown_grounded", "model", "prompt_version"), "parameters"),
+        *("question", "answer", ("shown_grounded", "model", "prompt_version"), "parameters", "client"),
         *(("created_at", "replay", "id"), "difference"),
     )
 
@@ -93,6 +93,12 @@ class AnswerAdmin(ReadOnlyAdmin):
         """What the model was given beside the messages, where something was."""
         given = answer.context["parameters"].items()
         return ", ".join(f"{name} {value}" for name, value in given if value not in (None, []))
+
+    @display(description="Asked by", empty_value="–")
+    def client(self, answer: Answer) -> str | None:
+        """What a chat's client said of itself."""
+        said = {"user": answer.request["user"]} | (answer.request["metadata"] or {})
+        return ", ".join(f"{name} {value}" for name, value in said.items() if value) or None
 
     @display(description="Replay of", empty_value="–")
     def replay(self, answer: Answer) -> str | None:

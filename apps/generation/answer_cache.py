@@ -13,6 +13,7 @@ import json
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -37,7 +38,8 @@ def key_of(*, tenant_id: UUID, request: AnswerRequest, task: Task, model: str) -
     """What an answer is kept under; None where there is nothing to answer from, or the client wants variety."""
     if not task.passages or (task.options.temperature or 0) > 0:
         return None
-    said = [request.as_json(), prompts.VERSION, model, _before(task), sorted(map(_told, task.passages))]
+    asked = replace(request, user="", metadata=None).as_json()
+    said = [asked, prompts.VERSION, model, _before(task), sorted(map(_told, task.passages))]
     digest = hashlib.sha256(json.dumps(said, cls=DjangoJSONEncoder).encode()).hexdigest()
     return f"answer:{tenant_id}:{digest}"
 

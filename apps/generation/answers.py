@@ -26,6 +26,7 @@ from django.db import connection
 
 from apps.access import tenancy
 from apps.access.problems import Problem, document, invalid
+from apps.access.throttling import TokenMeter
 from apps.documents.embedding import EmbeddingError
 from apps.documents.models import Collection as DocumentCollection
 from apps.documents.spaces import embedder_for
@@ -35,9 +36,9 @@ from apps.retrieval.freshness import search_fresh
 from apps.retrieval.metrics import QUERY_SECONDS
 from apps.retrieval.types import SearchQuery, SearchResult
 
-from . import answer_cache, conversations, metrics, prompts, records, replays, routing, structured
-from .llm import LLM, ExtractiveLLM, LLMError, configured
-from .records import SourcesChanged, finish
+from . import answer_cache, conversations, metrics, prompts, records, replays, routing, structured, tools
+from .llm import LLM, ExtractiveLLM, LLMError, Metered, configured, prompt_tokens
+from .records import SourcesChanged, finish, finish_calls
 from .types import AnswerRequest, Embed, Event, Passage, Task, Turn
 from .writing import Draft, Unwritten, abstain, write
 
@@ -65,15 +66,18 @@ class Prepared:
     replay_of: UUID | None = None
 
 
-def answer(*, tenant_id: UUID, request: AnswerRequest, before: Sequence[Turn] = ()) -> dict[str, Any]:
-    """The whole answer of API.md, stored. before: what was said before, where no stored conversation tells it.
+def answer(
+    *, tenant_id: UUID, request: AnswerRequest, before: Sequence[Turn] = (), meter: TokenMeter | None = None
+) -> dict[str, Any]:
+    """The whole answer of API.md, stored. before: what was said before, where no stored conversation tells it. meter:
+    of the key whose tokens it takes.
 
     Raises Problem: 404 unknown_collection, 400 unknown_model, unknown_conversation or question_too_long, 422
-    rerank_unavailable, 503 sources_changed.
+    rerank_unavailable, 429 too_many_tokens, 503 sources_changed.
     """
     without: set[str] = set()
     for _ in range(ATTEMPTS):
-        prepared = prepare(tenant_id=tenant_id, request=request, before=before, without=without)
+        prepared = prepare(tenant_id=tenant_id, request=request, before=before, without=without, meter=meter)
         try:
             return async_to_sync(_whole)(prepared)
         except SourcesChanged as changed:
@@ -83,7 +87,9 @@ def answer(*, tenant_id: UUID, request: AnswerRequest, before: Sequence[Turn] = 
     raise _sources_changed()
 
 
-def replay(*, tenant_id: UUID, answer_id: UUID, model: str | None = None) -> dict[str, Any]:
+def replay(
+    *, tenant_id: UUID, answer_id: UUID, model: str | None = None, meter: TokenMeter | None = None
+) -> dict[str, Any]:
     """Answer a stored answer's question again from its passages as they were, by its model or another one: an answer
     of its own, with `replay_of` and `difference` (replays.py).
 
@@ -105,15 +111,16 @@ def replay(*, tenant_id: UUID, answer_id: UUID, model: str | None = None) -> dic
         raise replays.sources_gone()
     # What a chat had said before is not stored: its question is asked as it was put to the search.
     request = replace(request, question=row.question if before else question)
-    task = _task(tenant_id, request, question, before, passages)
+    # What tools returned then is part of what is answered from again; another call would be no answer.
+    again = replace(request, tools=request.tools and replace(request.tools, choice="none"))
+    task = _task(tenant_id, again, question, before, passages)
     if task.passages != passages:
         raise Problem(422, "context_too_long", "The model's context is too small for this answer's passages by now.")
     backends = tuple(routing.order(models, request.model, row.question, passages))
     found = SearchResult([passage.hit for passage in passages], snapshot={})
+    prepared = Prepared(uuid4(), tenant_id, request, backends, found, task, started, replay_of=row.id)
     try:
-        return async_to_sync(_whole)(
-            Prepared(uuid4(), tenant_id, request, backends, found, task, started, replay_of=row.id)
-        )
+        return async_to_sync(_whole)(_metered(prepared, meter) if meter else prepared)
     except SourcesChanged:
         raise replays.sources_gone()
     except LLMError as error:
@@ -121,7 +128,12 @@ def replay(*, tenant_id: UUID, answer_id: UUID, model: str | None = None) -> dic
 
 
 def prepare(
-    *, tenant_id: UUID, request: AnswerRequest, before: Sequence[Turn] = (), without: Collection[str] = ()
+    *,
+    tenant_id: UUID,
+    request: AnswerRequest,
+    before: Sequence[Turn] = (),
+    without: Collection[str] = (),
+    meter: TokenMeter | None = None,
 ) -> Prepared:
     """Find the passages for a question, in the light of what was said before, but for documents with the ids in
     `without`; and an answer that was given to it from the same ones. Raises as `answer` does.
@@ -129,7 +141,7 @@ def prepare(
     started = time.perf_counter()
     try:
         models = _models(request)
-        before, question = _meant(tenant_id, request, before, models)
+        before, question = _meant(tenant_id, request, before, models, meter)
         found = _found(tenant_id, request, question)
         # What has been deleted since is in the past, but no answer may cite it (invariant I8).
         hits = [hit for hit in found.hits if not hit.deleted and str(hit.document_id) not in without]
@@ -141,16 +153,26 @@ def prepare(
         # Here, where there is a thread and a connection already: each visit to another costs a streaming process that
         # is busy more than the looking.
         key = _cache_key(prepared)
-        return replace(prepared, key=key, kept=_kept(prepared, key) if key else None)
+        prepared = replace(prepared, key=key, kept=_kept(prepared, key) if key else None)
+        return _metered(prepared, meter) if meter else prepared
     finally:
         _release_connection()
 
 
+def _metered(prepared: Prepared, meter: TokenMeter) -> Prepared:
+    """With what its models read and write counted. Raises Problem 429 where there is no room for the prompt."""
+    asks = prepared.kept is None and (prepared.task.passages or _may_call(prepared))
+    if not asks or isinstance(prepared.backends[0], ExtractiveLLM):
+        return prepared
+    meter.check(prompt_tokens(prepared.task))
+    return replace(prepared, backends=tuple(Metered(each, meter) for each in prepared.backends))
+
+
 def _meant(
-    tenant_id: UUID, request: AnswerRequest, before: Sequence[Turn], models: Sequence[LLM]
+    tenant_id: UUID, request: AnswerRequest, before: Sequence[Turn], models: Sequence[LLM], meter: TokenMeter | None
 ) -> tuple[tuple[Turn, ...], str]:
     """(what was said before, as far as a model may be told it; the question as it would be put without it). Raises
-    Problem 400."""
+    Problem 400, and 429 where a model is to be asked and no token is left."""
     room = settings.LLM_CONTEXT_TOKENS
     if request.conversation is not None:
         with tenancy.scope(tenant_id):
@@ -160,6 +182,9 @@ def _meant(
         before = conversations.within(before, context_tokens=room)
     if not before:
         return (), request.question
+    if meter and not isinstance(models[0], ExtractiveLLM):
+        meter.check(1)
+        models = [Metered(each, meter) for each in models]
     return tuple(before), async_to_sync(conversations.condensed)(request.question, before, models)
 
 
@@ -167,10 +192,12 @@ def _task(
     tenant_id: UUID, request: AnswerRequest, question: str, before: tuple[Turn, ...], numbered: tuple[Passage, ...]
 ) -> Task:
     """What the model is asked: of the passages those that its context has room for."""
-    room, wanted = settings.LLM_CONTEXT_TOKENS, request.response_format
-    options = replace(request.options, max_tokens=min(request.options.max_tokens, room // 2))
+    wanted, offered = request.response_format, request.tools
+    room = settings.LLM_CONTEXT_TOKENS - (offered.tokens if offered else 0)
+    options = replace(request.options, max_tokens=max(1, min(request.options.max_tokens, room // 2)))
     cites = request.attribution == "inline"
-    rules = structured.instruction(wanted, cites=cites) if wanted else ""
+    more = [structured.instruction(wanted, cites=cites)] if wanted else []
+    rules = "\n".join([*more, *([tools.RULE] if offered else [])])
     passages = prompts.fit(
         numbered,
         question=request.question,
@@ -180,8 +207,9 @@ def _task(
         before=before,
     )
     messages = prompts.messages(request.question, passages, rules=rules, before=before, cites=cites)
+    messages += offered.since if offered else ()
     embed = _embed(tenant_id, passages[0].hit.collection) if passages else None
-    return Task(question, passages, messages, options, embed, wanted, before, request.attribution)
+    return Task(question, passages, messages, options, embed, wanted, before, request.attribution, offered)
 
 
 def _found(tenant_id: UUID, request: AnswerRequest, question: str) -> SearchResult:
@@ -233,7 +261,7 @@ async def stream(prepared: Prepared, *, live: bool = True) -> AsyncGenerator[Eve
         return
     draft = Draft()
     began = time.perf_counter()
-    if not prepared.task.passages:
+    if not prepared.task.passages and not _may_call(prepared):
         abstain(prepared.task, draft)
         draft.backend, draft.model = prepared.backends[0], await _name(prepared.backends[0])
         if draft.text:
@@ -267,8 +295,11 @@ async def stream(prepared: Prepared, *, live: bool = True) -> AsyncGenerator[Eve
         "total_ms": wrote - prepared.started,
     }
     timings = prepared.found.timings | {name: round(value * 1000, 3) for name, value in seconds.items()}
+    if draft.calls:
+        yield Event("final_answer", await sync_to_async(_finish_calls)(prepared, draft, timings))
+        return
     final = await sync_to_async(_finish)(prepared, draft, timings)
-    if not isinstance(draft.backend, ExtractiveLLM) and prepared.replay_of is None:
+    if not isinstance(draft.backend, ExtractiveLLM) and prepared.replay_of is None and prepared.task.tools is None:
         asked = [prepared.key] if prepared.key and draft.backend is prepared.backends[0] else []
         await sync_to_async(answer_cache.keep)([*asked, _key_of_any(prepared)], final)
     for citation in final["citations"]:
@@ -276,9 +307,14 @@ async def stream(prepared: Prepared, *, live: bool = True) -> AsyncGenerator[Eve
     yield Event("final_answer", final)
 
 
+def _may_call(prepared: Prepared) -> bool:
+    """Is there somebody to ask although nothing was found?"""
+    return prepared.task.tools is not None and not isinstance(prepared.backends[0], ExtractiveLLM)
+
+
 def _again(kept: dict[str, Any]) -> Iterator[Event]:
     """The events of an answer that is there already."""
-    yield Event("message", {"delta": kept["answer"]})
+    yield Event("message", {"delta": kept["answer"]}, again=kept["id"])
     for citation in kept["citations"]:
         yield Event("citation", citation)
     yield Event("final_answer", kept)
@@ -289,9 +325,9 @@ def _key_of_any(prepared: Prepared) -> str:
 
 
 def _cache_key(prepared: Prepared) -> str | None:
-    """Where the answer may be kept; None for quoting, which takes no longer than looking."""
+    """Where the answer may be kept; None for quoting, which takes no longer than looking, and where there are tools."""
     first = prepared.backends[0]
-    if isinstance(first, ExtractiveLLM):
+    if isinstance(first, ExtractiveLLM) or prepared.task.tools is not None:
         return None
     try:
         model = _name_of(first)
@@ -335,6 +371,15 @@ def _finish(prepared: Prepared, draft: Draft, timings: dict[str, float]) -> dict
             partial=prepared.found.partial,
             timings=timings,
             replay_of=prepared.replay_of,
+        )
+    finally:
+        _release_connection()
+
+
+def _finish_calls(prepared: Prepared, draft: Draft, timings: dict[str, float]) -> dict[str, Any]:
+    try:
+        return finish_calls(
+            answer_id=prepared.id, tenant_id=prepared.tenant_id, task=prepared.task, draft=draft, timings=timings
         )
     finally:
         _release_connection()

@@ -22,7 +22,9 @@ LLM_ERRORS = Counter(
     "llm_errors_total", "Requests to a language model that failed, by LLMError.code", ["backend", "kind"]
 )
 ANSWERS = Counter(
-    "rag_answers_total", "Answers finished, by outcome: answered, abstained, degraded, failed", ["outcome"]
+    "rag_answers_total",
+    "Answers finished, by outcome: answered, abstained, degraded, failed, called (a tool)",
+    ["outcome"],
 )
 CITATIONS_REFUSED = Counter(
     "rag_citations_refused_total",

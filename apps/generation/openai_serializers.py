@@ -11,14 +11,16 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from apps.access.problems import Problem, invalid
-from apps.access.serializers import FlagField, NumberField, TextField, WholeField, unstorable_text
+from apps.access.serializers import FlagField, NumberField, ObjectField, TextField, WholeField, unstorable_text
 from apps.retrieval.serializers import MAX_QUERY, WhenMixin
 
+from .openai_tools import text_of, tool_use
 from .serializers import MAX_TOKENS, ResponseFormatField, attribution_field, slugs_field
 from .types import Turn
 
 MAX_MESSAGES = 1_000
 MAX_SAID = 200_000  # characters of a message before the question
+MAX_TOOLS = 128  # OpenAI's own limit
 MAX_INPUTS = 2_048  # OpenAI's own limit
 _STRINGS = {"type": "array", "items": {"type": "string"}}
 
@@ -40,6 +42,18 @@ class StopField(serializers.Field):
         return value
 
 
+class MetadataField(serializers.DictField):
+    """Up to 16 names of up to 64 characters, each with a text of up to 512, as OpenAI bounds them."""
+
+    child = TextField(allow_blank=True, max_length=512)
+
+    def to_internal_value(self, data: Any) -> dict[str, str]:
+        found = super().to_internal_value(data)
+        if len(found) > 16 or any(len(name) > 64 or unstorable_text(name) for name in found):
+            raise serializers.ValidationError("At most 16 names of at most 64 characters.")
+        return found
+
+
 class StreamOptionsSerializer(serializers.Serializer):
     include_usage = FlagField(required=False, default=False)
 
@@ -47,10 +61,13 @@ class StreamOptionsSerializer(serializers.Serializer):
 class MessageSerializer(serializers.Serializer):
     role = TextField()
     content = serializers.JSONField(required=False, allow_null=True)
+    tool_calls = serializers.ListField(child=ObjectField(), required=False, allow_null=True, max_length=MAX_TOOLS)
+    tool_call_id = TextField(required=False, allow_null=True, max_length=200)
 
 
 class ChatSerializer(WhenMixin, serializers.Serializer):
-    """validated_data also holds `question`: the last user message's text, and `before`: the turns before it."""
+    """validated_data also holds `question`, the last user message's text, `before`, the turns before it, and `tool_use`
+    (tools.Tools) where there is something of tools."""
 
     model = TextField(required=False, allow_null=True, max_length=200)
     messages = serializers.ListField(child=MessageSerializer(), allow_empty=False, max_length=MAX_MESSAGES)
@@ -66,9 +83,12 @@ class ChatSerializer(WhenMixin, serializers.Serializer):
     max_completion_tokens = WholeField(required=False, allow_null=True, min_value=1, max_value=MAX_TOKENS)
     stop = StopField(required=False, allow_null=True)
     seed = WholeField(required=False, allow_null=True, min_value=-(2**63), max_value=2**63 - 1)
-    user = TextField(required=False, allow_null=True, allow_blank=True)
-    metadata = serializers.DictField(required=False, allow_null=True)
     response_format = ResponseFormatField(required=False, allow_null=True)
+    user = TextField(required=False, allow_null=True, allow_blank=True, max_length=512)
+    metadata = MetadataField(required=False, allow_null=True)
+    tools = serializers.ListField(child=ObjectField(), required=False, allow_null=True, max_length=MAX_TOOLS)
+    tool_choice = serializers.JSONField(required=False, allow_null=True)
+    parallel_tool_calls = FlagField(required=False, allow_null=True)
     attribution = attribution_field()
 
     def to_internal_value(self, data: Any) -> Any:
@@ -79,6 +99,7 @@ class ChatSerializer(WhenMixin, serializers.Serializer):
         if values.get("n") not in (None, 1):
             raise invalid("/n", "n must be 1: one answer per question.", code="unsupported_value")
         values["question"] = question(values["messages"])
+        values["tool_use"] = tool_use(values)
         values["before"] = before(values["messages"])
         values["max_tokens"] = values.get("max_completion_tokens") or values.get("max_tokens")
         values = {name: value for name, value in values.items() if value is not None}
@@ -86,10 +107,10 @@ class ChatSerializer(WhenMixin, serializers.Serializer):
 
 
 def _refuse_orders(data: Any) -> None:
-    """Raise Problem 400 for what would change the answer: `tools` may be offered, but their use cannot be ordered."""
+    """Raise Problem 400 for what would change the answer."""
     if not isinstance(data, dict):
         return
-    ordered = [name for name in ("tool_choice", "function_call") if data.get(name) not in (None, "none", "auto")]
+    ordered = ["function_call"] if data.get("function_call") not in (None, "none", "auto") else []
     for name in [*ordered, *(["logprobs"] if data.get("logprobs") else [])]:
         raise invalid(f"/{name}", f"{name}: not supported.", code="unsupported_value")
 
@@ -124,21 +145,12 @@ def before(messages: list[dict[str, Any]]) -> tuple[Turn, ...]:
 
 
 def _text(content: Any, pointer: str, *, most: int = MAX_QUERY) -> str:
-    if isinstance(content, list):
-        for position, part in enumerate(content):
-            if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
-                raise invalid(f"{pointer}/{position}", "Only parts of type 'text' are read.")
-        content = "\n".join(part["text"] for part in content)
-    if not isinstance(content, str):
-        raise invalid(pointer, "Must be a string or a list of text parts.")
-    problem = unstorable_text(content)
-    if problem:
-        raise invalid(pointer, problem)
-    if not content.strip():
+    text = text_of(content, pointer)
+    if not text.strip():
         raise invalid(pointer, "The question is empty.")
-    if len(content) > most:
+    if len(text) > most:
         raise invalid(pointer, f"At most {most} characters are read.")
-    return content.strip()
+    return text.strip()
 
 
 @extend_schema_field({"oneOf": [{"type": "string"}, _STRINGS]})
@@ -151,6 +163,8 @@ class InputField(serializers.Field):
             raise serializers.ValidationError("Must be a string or a non-empty list of strings.")
         if len(texts) > MAX_INPUTS:
             raise serializers.ValidationError(f"At most {MAX_INPUTS} texts.")
+        if isinstance(texts[0], int | list):
+            raise invalid("/input", "Tokens are another model's: send texts (check_embedding_ctx_length=False).")
         for index, text in enumerate(texts):
             if not isinstance(text, str) or not text.strip():
                 raise Problem(

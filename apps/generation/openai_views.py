@@ -19,6 +19,7 @@ from rest_framework.response import Response
 
 from apps.access.problems import Problem, invalid, openai_document
 from apps.access.rendering import AlwaysJson
+from apps.access.throttling import meter_of
 from apps.access.views import TenantView
 from apps.documents.embedding import EmbeddingError
 from apps.documents.spaces import embedder_for
@@ -33,6 +34,7 @@ from .openai_serializers import (
     ModelSerializer,
 )
 from .serializers import answer_request
+from .types import Usage
 
 _CHAT = {
     "model": "ragsite/ragsite-docs",
@@ -81,11 +83,13 @@ class ChatCompletions(OpenAIView):
             tenant_id=tenant_id, model=values.get("model"), collections=values.get("collections")
         )
         asked = answer_request(values | {"collections": chosen.collections, "model": chosen.model})
+        meter = meter_of(self.caller)
         model = values.get("model") or openai_models.PREFIX + (chosen.collections or ("",))[0]
         before = values["before"]
         if not values.get("stream"):
-            return Response(completion(answers.answer(tenant_id=tenant_id, request=asked, before=before), model))
-        prepared = answers.prepare(tenant_id=tenant_id, request=asked, before=before)
+            final = answers.answer(tenant_id=tenant_id, request=asked, before=before, meter=meter)
+            return Response(completion(final, model))
+        prepared = answers.prepare(tenant_id=tenant_id, request=asked, before=before, meter=meter)
         with_usage = (values.get("stream_options") or {}).get("include_usage", False)
         return sse.response(_chunks(prepared, model, with_usage=with_usage))
 
@@ -101,10 +105,14 @@ class Embeddings(OpenAIView):
         values = self.validated(EmbeddingsSerializer)
         with self.scope():
             space = openai_models.embedding_space(values["model"], dimensions=values.get("dimensions"))
-        embedder = embedder_for(space)
+        embedder, meter = embedder_for(space), meter_of(self.caller)
         try:
-            vectors = embedder.embed(values["input"]).astype("<f4")
             tokens = sum(embedder.count(values["input"]))
+            if meter:
+                meter.check(tokens)
+            vectors = embedder.embed(values["input"]).astype("<f4")
+            if meter:
+                meter.count(tokens)
         except EmbeddingError as error:
             raise Problem(503, "embedding_unavailable", f"The texts cannot be embedded now: {error.code}.")
         packed = values["encoding_format"] == "base64"
@@ -121,7 +129,10 @@ class Embeddings(OpenAIView):
 
 def completion(final: dict[str, Any], model: str) -> dict[str, Any]:
     """A final answer as OpenAI's chat.completion."""
+    calls = final.get("calls")
     message = {"role": "assistant", "content": final["answer"], "refusal": None} | _sources(final)
+    if calls:
+        message |= {"content": final["answer"] or None, "tool_calls": calls}
     choice = {"index": 0, "message": message, "finish_reason": final["finish_reason"], "logprobs": None}
     return {
         "id": f"chatcmpl-{final['id']}",
@@ -129,7 +140,7 @@ def completion(final: dict[str, Any], model: str) -> dict[str, Any]:
         "created": int(time.time()),
         "model": model,
         "choices": [choice],
-        "usage": final["usage"] or _no_usage(),
+        "usage": _usage(final),
     }
 
 
@@ -151,7 +162,8 @@ def _sources(final: dict[str, Any]) -> dict[str, Any]:
 
 
 async def _chunks(prepared: Prepared, model: str, *, with_usage: bool) -> AsyncGenerator[str, None]:
-    """OpenAI's chat.completion.chunk stream of an answer's events."""
+    """OpenAI's chat.completion.chunk stream of an answer's events. It begins with the answer's first words, because an
+    answer that is given again has the id of the stored one."""
     head = {
         "id": f"chatcmpl-{prepared.id}",
         "object": "chat.completion.chunk",
@@ -163,19 +175,28 @@ async def _chunks(prepared: Prepared, model: str, *, with_usage: bool) -> AsyncG
         choice = {"index": 0, "delta": delta, "finish_reason": reason, "logprobs": None}
         return _data(head | {"choices": [choice]} | ({"usage": None} if with_usage else {}))
 
-    yield chunk({"role": "assistant", "content": ""})
+    begun = False
     async with aclosing(answers.events(prepared)) as events:
         async for event in events:
-            if event.name == "message":
-                yield chunk({"content": event.data["delta"]})
-            elif event.name == "error":
+            if event.name == "error":
                 problem = Problem(event.data["status"], event.data["code"], event.data["detail"])
                 yield _data(openai_document(problem))
                 return
-            elif event.name == "final_answer":
+            if event.name not in ("message", "final_answer"):
+                continue
+            if not begun:
+                begun = True
+                if event.again:
+                    head["id"] = f"chatcmpl-{event.again}"
+                yield chunk({"role": "assistant", "content": None if event.data.get("calls") else ""})
+            if event.name == "message":
+                yield chunk({"content": event.data["delta"]})
+            else:
+                for index, call in enumerate(event.data.get("calls", ())):
+                    yield chunk({"tool_calls": [{"index": index} | call]})
                 yield chunk(_sources(event.data), event.data["finish_reason"])
                 if with_usage:
-                    yield _data(head | {"choices": [], "usage": event.data["usage"] or _no_usage()})
+                    yield _data(head | {"choices": [], "usage": _usage(event.data)})
     yield "data: [DONE]\n\n"
 
 
@@ -183,5 +204,9 @@ def _data(body: dict[str, Any]) -> str:
     return f"data: {sse.dumps(body)}\n\n"
 
 
-def _no_usage() -> dict[str, int]:
-    return {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+def _usage(final: dict[str, Any]) -> dict[str, Any]:
+    """Of an answer that is given again no token was read anew: its prompt counts as cached."""
+    usage = final["usage"] or Usage(0, 0).as_json()
+    if final["cached"]:
+        usage = usage | {"prompt_tokens_details": {"cached_tokens": usage["prompt_tokens"]}}
+    return usage

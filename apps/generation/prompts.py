@@ -69,7 +69,7 @@ def passage_text(passage: Passage) -> str:
     title = _attribute(hit.title or hit.source_uri)
     section = f' section="{_attribute(where)}"' if where else ""
     date = f' date="{hit.version_date:%Y-%m-%d}"' if hit.version_date else ""
-    body = _harmless(hit.text)
+    body = harmless(hit.text)
     return f'[{passage.marker}] <passage title="{title}"{section} version="{hit.version}"{date}>\n{body}\n</passage>'
 
 
@@ -103,7 +103,7 @@ def fit(
 def user_message(question: str, passages: Sequence[Passage]) -> str:
     """The passages, then the question last, where models attend to it best."""
     listed = "\n\n".join(passage_text(passage) for passage in passages)
-    return f"Passages:\n\n{listed}\n\nQuestion: {_harmless(question)}"
+    return f"Passages:\n\n{listed}\n\nQuestion: {harmless(question)}"
 
 
 def messages(
@@ -126,8 +126,8 @@ def messages(
 
 def said(turn: Turn) -> tuple[dict[str, str], ...]:
     """What was said before, without the numbers of passages that are no longer there."""
-    answer = _harmless(MARKER.sub("", turn.answer))
-    return {"role": "user", "content": _harmless(turn.question)}, {"role": "assistant", "content": answer}
+    answer = harmless(MARKER.sub("", turn.answer))
+    return {"role": "user", "content": harmless(turn.question)}, {"role": "assistant", "content": answer}
 
 
 def condense(question: str, before: Sequence[Turn]) -> tuple[dict[str, str], ...]:
@@ -135,7 +135,7 @@ def condense(question: str, before: Sequence[Turn]) -> tuple[dict[str, str], ...
     talk = "\n".join(f"{'Q' if each['role'] == 'user' else 'A'}: {each['content']}" for t in before for each in said(t))
     return (
         {"role": "system", "content": CONDENSE},
-        {"role": "user", "content": f"Conversation:\n\n{talk}\n\nLast question: {_harmless(question)}"},
+        {"role": "user", "content": f"Conversation:\n\n{talk}\n\nLast question: {harmless(question)}"},
     )
 
 
@@ -153,10 +153,10 @@ def is_abstention(answer: str) -> bool:
     return said.startswith(asked) or (len(said) >= len("the") and asked.startswith(said))
 
 
-def _harmless(text: str) -> str:
+def harmless(text: str) -> str:
     """Text that names no passage, ends none, and begins no turn of a chat."""
     return _INST.sub(r"[ \1 ]", _TAGS.sub(r"<\\", neutralise(text)))
 
 
 def _attribute(value: str) -> str:
-    return _harmless(" ".join(value.split())).replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+    return harmless(" ".join(value.split())).replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")

@@ -123,6 +123,29 @@ def _held(conversation_id: UUID) -> bool:
     return Conversation.objects.select_for_update(no_key=True).filter(id=conversation_id).exists()
 
 
+def finish_calls(
+    *, answer_id: UUID, tenant_id: UUID, task: Task, draft: Draft, timings: dict[str, float]
+) -> dict[str, Any]:
+    """What a model says that calls tools; no answer, and not stored. What it says beside the calls is cited all the
+    same. Raises SourcesChanged."""
+    citations = cite(draft.text, task.passages)
+    if citations:
+        with tenancy.scope(tenant_id):
+            _prove(citations)
+    metrics.ANSWERS.labels(outcome="called").inc()
+    return {
+        "id": str(answer_id),
+        "answer": draft.text,
+        "calls": list(draft.calls),
+        "citations": citations,
+        "model": draft.model,
+        "cached": False,
+        "usage": draft.usage.as_json() if draft.usage else None,
+        "finish_reason": draft.finish_reason,
+        "timings": timings,
+    }
+
+
 def reprove(passages: Iterable[Passage], citations: list[dict[str, Any]]) -> None:
     """Inside a scope: may a stored answer be given again to who was shown these passages? Raises SourcesChanged."""
     _hold(_sources(passages))

@@ -107,6 +107,9 @@ def answer_request(values: dict[str, Any]) -> AnswerRequest:
         as_of=values.get("as_of"),
         partial=values.get("partial") or False,
         response_format=values.get("response_format"),
+        user=values.get("user") or "",
+        metadata=values.get("metadata"),
+        tools=values.get("tool_use"),
         conversation=values.get("conversation"),
         attribution=values.get("attribution") or "inline",
         options=Options(
@@ -141,10 +144,15 @@ class SentenceSerializer(serializers.Serializer):
     citations = serializers.ListField(child=serializers.IntegerField(), help_text="markers")
 
 
+class PromptDetailsSerializer(serializers.Serializer):
+    cached_tokens = serializers.IntegerField(help_text="that the model's server had read before, where it tells")
+
+
 class UsageSerializer(serializers.Serializer):
     prompt_tokens = serializers.IntegerField()
     completion_tokens = serializers.IntegerField()
     total_tokens = serializers.IntegerField()
+    prompt_tokens_details = PromptDetailsSerializer()
 
 
 class DifferenceSerializer(serializers.Serializer):

@@ -13,6 +13,8 @@ import numpy.typing as npt
 
 from apps.retrieval.types import Hit
 
+from .tools import Tools
+
 #: texts -> float32 [len(texts), dimensions] with unit L2 norm; raises EmbeddingError.
 Embed = Callable[[Sequence[str]], npt.NDArray[np.float32]]
 
@@ -34,6 +36,7 @@ class AnswerRequest:
     reranker is configured. filters as they were sent; these and the following are what a search takes.
     response_format: as structured.py's `asked` gives it; None for text. conversation: the id of the one it goes on.
     attribution: `inline`, the model cites while it writes; `after`, its sentences are cited when they are written.
+    user, metadata: what a client says of itself, kept with the answer and not told to a model.
     """
 
     question: str
@@ -48,6 +51,9 @@ class AnswerRequest:
     as_of: datetime | None = None
     partial: bool = False
     response_format: Mapping[str, Any] | None = None
+    user: str = ""
+    metadata: Mapping[str, str] | None = None
+    tools: Tools | None = None
     conversation: UUID | None = None
     attribution: str = "inline"
 
@@ -70,6 +76,9 @@ class AnswerRequest:
             "as_of": self.as_of and self.as_of.isoformat(),
             "partial": self.partial,
             "response_format": None if self.response_format is None else dict(self.response_format),
+            "user": self.user,
+            "metadata": None if self.metadata is None else dict(self.metadata),
+            "tools": self.tools and self.tools.as_json(),
             "conversation": self.conversation and str(self.conversation),
             "attribution": self.attribution,
         }
@@ -96,6 +105,9 @@ class AnswerRequest:
             as_of=said["as_of"] and datetime.fromisoformat(said["as_of"]),
             partial=said["partial"],
             response_format=said["response_format"],
+            user=said["user"],
+            metadata=said["metadata"],
+            tools=said["tools"] and Tools.from_json(said["tools"]),
             conversation=said["conversation"] and UUID(said["conversation"]),
             attribution=said["attribution"],
         )
@@ -130,47 +142,58 @@ class Task:
 
     question: str
     passages: tuple[Passage, ...]
-    messages: tuple[dict[str, str], ...]
+    messages: tuple[dict[str, Any], ...]
     options: Options = Options()
     embed: Embed | None = None
     response_format: Mapping[str, Any] | None = None
     before: tuple[Turn, ...] = ()
     attribution: str = "inline"
+    tools: Tools | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens read and written, as the server counts them, else as `estimate_tokens` does."""
+    """Tokens read and written, as the server counts them, else as `estimate_tokens` does. cached_tokens: of those read,
+    how many the server had read before."""
 
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int = 0
 
     def __add__(self, other: Usage) -> Usage:
-        return Usage(self.prompt_tokens + other.prompt_tokens, self.completion_tokens + other.completion_tokens)
+        return Usage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.cached_tokens + other.cached_tokens,
+        )
 
-    def as_json(self) -> dict[str, int]:
+    def as_json(self) -> dict[str, Any]:
         total = self.prompt_tokens + self.completion_tokens
         return {
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
             "total_tokens": total,
+            "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
         }
 
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """A piece of what a backend writes; the last one may carry a server's usage and the reason for stopping
-    (stop, length).
+    """A piece of what a backend writes; the last one may carry a server's usage, the reason for stopping (stop, length,
+    tool_calls) and the tools that it calls.
     """
 
     text: str = ""
     usage: Usage | None = None
     finish_reason: str | None = None
+    calls: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event of an answer's stream: search_results, message, citation, final_answer or error."""
+    """One event of an answer's stream: search_results, message, citation, final_answer or error. again: the id of the
+    stored answer that a message is of, where it is given again."""
 
     name: str
     data: dict[str, Any] = field(default_factory=dict)
+    again: str | None = None

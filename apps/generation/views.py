@@ -13,6 +13,7 @@ from rest_framework.response import Response
 
 from apps.access.problems import invalid
 from apps.access.rendering import AlwaysJson
+from apps.access.throttling import meter_of
 from apps.access.views import PAGED, TenantView
 
 from . import answers, feedback, records, reports, sse
@@ -49,10 +50,10 @@ class AnswerList(TenantView):
     def post(self, request: Request) -> HttpResponseBase:
         """Answer a question from the documents, every statement with its source."""
         values = self.validated(AnswerRequestSerializer)
-        asked = answer_request(values)
+        asked, meter = answer_request(values), meter_of(self.caller)
         if not values["stream"]:
-            return Response(answers.answer(tenant_id=self.caller.tenant_id, request=asked))
-        prepared = answers.prepare(tenant_id=self.caller.tenant_id, request=asked)
+            return Response(answers.answer(tenant_id=self.caller.tenant_id, request=asked, meter=meter))
+        prepared = answers.prepare(tenant_id=self.caller.tenant_id, request=asked, meter=meter)
         return sse.response(_frames(prepared, getattr(request, "request_id", "")))
 
 
@@ -85,7 +86,8 @@ class AnswerReplay(TenantView):
         `sources_gone`. The replay is an answer of its own, stored like any other.
         """
         model = self.validated(ReplaySerializer).get("model")
-        return Response(answers.replay(tenant_id=self.caller.tenant_id, answer_id=answer_id, model=model))
+        meter = meter_of(self.caller)
+        return Response(answers.replay(tenant_id=self.caller.tenant_id, answer_id=answer_id, model=model, meter=meter))
 
 
 class AnswerFeedback(TenantView):

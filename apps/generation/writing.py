@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from apps.documents.embedding.openai_compatible import estimate_tokens
 
@@ -23,7 +24,8 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Draft:
-    """An answer being written: its text so far, by whom, at what cost, when its first words left."""
+    """An answer being written: its text so far, by whom, at what cost, when its first words left; the tools that are
+    called instead."""
 
     text: str = ""
     backend: LLM | None = None
@@ -31,6 +33,7 @@ class Draft:
     usage: Usage | None = None
     finish_reason: str = "stop"
     first: float | None = None
+    calls: tuple[dict[str, Any], ...] = ()
 
 
 class Limits:
@@ -115,7 +118,7 @@ async def write(task: Task, backends: Sequence[LLM], draft: Draft, *, live: bool
     """
     attempt = _attempt if task.response_format is None else _json
     for backend in backends:
-        draft.text, draft.usage, draft.backend, draft.finish_reason = "", None, backend, "stop"
+        draft.text, draft.usage, draft.backend, draft.finish_reason, draft.calls = "", None, backend, "stop", ()
         try:
             async with aclosing(attempt(task, backend, draft)) as pieces:
                 async for piece in pieces:
@@ -148,6 +151,7 @@ async def _attempt(task: Task, backend: LLM, draft: Draft) -> AsyncGenerator[str
             async for delta in deltas:
                 draft.usage = delta.usage or draft.usage
                 draft.finish_reason = delta.finish_reason or draft.finish_reason
+                draft.calls = delta.calls or draft.calls
                 piece = kept.feed(limits.feed(delta.text) if limits else delta.text)
                 if cites is not None:  # in a thread: a sentence may have to be embedded
                     piece = await asyncio.to_thread(cites.take) if cites.add(piece) else ""
@@ -166,7 +170,7 @@ async def _attempt(task: Task, backend: LLM, draft: Draft) -> AsyncGenerator[str
         if limits:
             draft.finish_reason = limits.reason or draft.finish_reason
             draft.usage = Usage(_read(task), limits.tokens)
-        if not draft.text and not (limits and limits.reason):
+        if not draft.text and not draft.calls and not (limits and limits.reason):
             raise LLMError("empty", "The language model wrote nothing.")
         outcome = "ok"
     except LLMError:
@@ -188,6 +192,9 @@ async def _json(task: Task, backend: LLM, draft: Draft) -> AsyncGenerator[str, N
     try:
         draft.model = await backend.model()
         said = await _said(task, backend, draft)
+        if draft.calls:
+            outcome = "ok"
+            return
         try:
             draft.text = await asyncio.to_thread(settled, said)
         except structured.Malformed as error:
@@ -215,6 +222,7 @@ async def _said(task: Task, backend: LLM, draft: Draft) -> str:
             text += delta.text
             usage = delta.usage or usage
             draft.finish_reason = delta.finish_reason or draft.finish_reason
+            draft.calls = delta.calls or draft.calls
     usage = usage or Usage(_read(task), estimate_tokens(text))
     draft.usage = usage + draft.usage if draft.usage else usage
     return text

@@ -17,6 +17,7 @@ from apps.documents import erasure, remove
 from apps.documents.models import Collection, DocumentVersion
 from apps.generation import prompts
 from apps.generation.models import Answer
+from apps.generation.types import Usage
 from tests.conftest import DATA
 from tests.support.asking import GUIDE, ask
 from tests.support.fake_llm import FakeServer, fake_llm
@@ -68,7 +69,7 @@ def test_what_an_answer_was_made_from_is_stored_with_it(
         assert row.context["messages"] == llm.requests[-1]["messages"]
         limits = {"max_tokens": 60, "temperature": 0.25, "top_p": None, "stop": [], "seed": None}
         assert row.context["parameters"] == {"backend": "openai"} | limits
-        assert row.result["usage"] == {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
+        assert row.result["usage"] == Usage(11, 7).as_json()
         assert {"search_ms", "first_token_ms", "generate_ms", "verify_ms", "total_ms"} <= row.result["timings"].keys()
         assert len(row.context["passages"]) == 3
         for passage in row.context["passages"]:

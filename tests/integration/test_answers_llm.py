@@ -18,6 +18,7 @@ from apps.access.models import Tenant
 from apps.documents import erasure, remove
 from apps.documents.models import Collection, Document
 from apps.generation.models import Answer
+from apps.generation.types import Usage
 from apps.retrieval.query_vectors import redis_client
 from tests.conftest import DATA
 from tests.support.asking import GUIDE, ask, events
@@ -68,7 +69,7 @@ def test_the_model_answers_and_is_cited(reader: httpx.Client, guide: Collection,
     assert body["answer"] == "Backups run every night at 02:30 UTC [1]."
     assert (body["model"], body["degraded"], body["grounded"]) == ("normal", None, 1.0)
     assert body["citations"][0]["quote"] == "Backups run every night at 02:30 UTC."
-    assert body["usage"] == {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
+    assert body["usage"] == Usage(11, 7).as_json()
     assert (llm.requests[-1]["max_tokens"], llm.requests[-1]["temperature"]) == (77, 0.5)
     prompt = llm.requests[-1]["messages"][-1]["content"]
     assert "[1] <passage" in prompt and "operator role [ 3 ]" in prompt

@@ -190,6 +190,17 @@ def test_the_raw_model_answers_from_all_collections(ai: openai.OpenAI, guide: Co
 
 
 USER = {"role": "user", "content": "x"}
+TOOL = {"type": "function", "function": {"name": "f"}}
+CALLED = {
+    "role": "assistant",
+    "content": None,
+    "tool_calls": [{"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}],
+}
+RESULT = {"role": "tool", "tool_call_id": "a", "content": "7"}
+
+
+def named(name: str) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name}}
 
 
 @pytest.mark.parametrize(
@@ -225,8 +236,20 @@ USER = {"role": "user", "content": "x"}
         ({"stop": [1]}, 400, "invalid", "stop"),
         ({"stop": ["a\x00"]}, 400, "invalid", "stop"),
         ({"metadata": []}, 400, "invalid", "metadata"),
-        ({"tool_choice": "required"}, 400, "unsupported_value", "tool_choice"),
-        ({"tool_choice": {"type": "function"}}, 400, "unsupported_value", "tool_choice"),
+        ({"function_call": {"name": "f"}}, 400, "unsupported_value", "function_call"),
+        ({"tool_choice": "required"}, 400, "invalid", "tool_choice"),
+        ({"tools": [TOOL], "tool_choice": "always"}, 400, "invalid", "tool_choice"),
+        ({"tools": [TOOL], "tool_choice": {"type": "function"}}, 400, "invalid", "tool_choice"),
+        ({"tools": [TOOL], "tool_choice": named("g")}, 400, "invalid", "tool_choice.function.name"),
+        ({"tools": {}}, 400, "invalid", "tools"),
+        ({"tools": [TOOL] * 129}, 400, "invalid", "tools"),
+        ({"tools": [TOOL, {"type": "web_search"}]}, 400, "invalid", "tools.1"),
+        ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, 400, "invalid", "tools.0.function.name"),
+        ({"parallel_tool_calls": "yes"}, 400, "invalid", "parallel_tool_calls"),
+        ({"messages": [USER, CALLED | {"tool_calls": [{"id": "a"}]}]}, 400, "invalid", "messages.1.tool_calls.0"),
+        ({"messages": [USER, RESULT]}, 400, "invalid", "messages.1.tool_call_id"),
+        ({"messages": [USER, CALLED, RESULT | {"content": 5}]}, 400, "invalid", "messages.2.content"),
+        ({"messages": [USER, CALLED, RESULT | {"content": "\x00"}]}, 400, "invalid", "messages.2.content"),
         ({"logprobs": True}, 400, "unsupported_value", "logprobs"),
         ({"collections": ["nowhere"]}, 404, "unknown_collection", None),
         ({"filters": {"a": 1}}, 400, "invalid", "filters.a"),

@@ -15,6 +15,7 @@ import pytest
 from apps.access.models import Tenant
 from apps.documents.models import Collection
 from tests.conftest import DATA
+from tests.support.fake_llm import fake_llm
 from tests.support.processes import ROOT, Server, free_port, wait_for
 from tests.support.refusals import DOCUMENTS, SEARCH, refused
 
@@ -32,6 +33,22 @@ def test_without_redis_writes_and_searches_go_on(tenant: Tenant, collection: Col
         assert monotonic() - started < 5, "three requests, about a second each at most"
         checks = client.get("/readyz").json()
         assert checks["status"] == "ready" and checks["checks"]["redis"] != "ok"
+
+
+def test_a_language_model_that_is_away_is_reported_and_does_not_make_the_site_unready(
+    tenant: Tenant, api_key: str
+) -> None:
+    with fake_llm() as model:
+        there = {"LLM_URL": model.url, "LLM_MODEL": "normal"}
+        away = {"LLM_LARGE_URL": f"http://127.0.0.1:{free_port()}/v1", "LLM_LARGE_MODEL": "big"}
+        with Server(DATA, **there, **away) as server, server.client(api_key) as client:
+            found = client.get("/readyz")
+            assert found.status_code == 200
+            assert found.json()["checks"]["llm"] == "ok"
+            assert found.json()["checks"]["llm_large"] == "unreachable: The language model cannot be reached."
+        with Server(DATA, **there | {"LLM_MODEL": "misspelt"}) as server, server.client(api_key) as client:
+            checks = client.get("/readyz").json()["checks"]
+            assert checks["llm"].startswith("unknown_model: ") and "llm_large" not in checks
 
 
 OWN_POSTGRES = """

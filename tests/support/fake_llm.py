@@ -6,7 +6,9 @@ few tokens, then silence), `silent` (headers, then silence), `cut` (the connecti
 ends it within a marker), `empty`, `garbage` (no JSON), `slow` (for ever), `drip` (a word a second, for ever), `held`
 (a few tokens, and the rest when `go` is set), `paced` (100 tokens, 10 ms each, after 50 ms), `json`, `json-late`
 (prose until it is told that this was not asked for), `plain` (no markers), `json-unguided` (refuses a
-response_format), `json-cut`.
+response_format), `json-cut`, `reused` (4 tokens of the prompt were cached), `call` (two of the tools, where there are
+any and one may be called, once), `call-cut` (the connection breaks within a call), `tell-and-call` (a sentence
+before it).
 
 By itself (`python -m tests.support.fake_llm`) it prints its URL and serves until it is killed.
 """
@@ -39,6 +41,14 @@ PLAIN = ("The backups run every ", "night at 02:30 UTC. ", "They are kept for 35
 JSON = {"json": (_SAID[:40], _SAID[40:]), "json-unguided": ("```json\n", _SAID, "\n```"), "json-cut": (_SAID[:60],)}
 FIRST_MS, EACH_MS, TOKENS = 50, 10, 100
 USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
+#: Calls of two tools, as a server streams them: who is called first, then what it is given, piece by piece.
+CALLS: tuple[dict[str, Any], ...] = (
+    {"index": 0, "id": "call_a", "type": "function", "function": {"name": "weather", "arguments": ""}},
+    {"index": 0, "function": {"arguments": '{"city": '}},
+    {"index": 0, "function": {"arguments": '"Rome [1]"}'}},
+    {"index": 1, "id": "call_b", "type": "function", "function": {"name": "time", "arguments": "{"}},
+    {"index": 1, "function": {"arguments": "}"}},
+)
 
 
 class FakeServer:
@@ -90,6 +100,9 @@ class FakeServer:
             gone = asyncio.create_task(receive())
             if script == "json-late" and "not what was asked for" in said[0]:
                 script = "json"
+            told = request["messages"][-1]["role"] == "tool"
+            if "call" in script and (told or not request.get("tools") or request.get("tool_choice") == "none"):
+                script = "normal"
             stream = asyncio.create_task(self._stream(script, send))
             await asyncio.wait({gone, stream}, return_when=asyncio.FIRST_COMPLETED)
             if not stream.done():
@@ -97,7 +110,7 @@ class FakeServer:
                 stream.cancel()
             gone.cancel()
             await asyncio.gather(gone, stream, return_exceptions=True)
-            if script.startswith("cut"):
+            if "cut" in script:
                 raise ConnectionResetError("scripted")
 
     async def _stream(self, script: str, send: Any) -> None:
@@ -105,7 +118,7 @@ class FakeServer:
         if script == "paced":
             await asyncio.sleep(FIRST_MS / 1000)
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        silent = dict.fromkeys(("empty", "silent", "cut-early", "paced"), ())
+        silent = dict.fromkeys(("empty", "silent", "cut-early", "paced", "call", "call-cut"), ())
         said = JSON | silent | {"bogus": BOGUS, "plain": PLAIN, "condense": tuple(self.condensed.split("|"))}
         pieces = said.get(script, NORMAL)
         await _event(send, {"choices": [_choice({"role": "assistant", "content": ""})]})
@@ -121,6 +134,10 @@ class FakeServer:
             if script == "stall" and index == 3:
                 await asyncio.sleep(60)
             await _event(send, {"choices": [_choice({"content": piece})]})
+        for call in CALLS if "call" in script else ():
+            if script == "call-cut" and call["index"] == 1:
+                return
+            await _event(send, {"choices": [_choice({"tool_calls": [call]})]})
         if script == "paced":
             due = time.monotonic()
             for number in range(TOKENS):
@@ -139,8 +156,10 @@ class FakeServer:
             await _event(send, {"choices": [_choice({"content": "on "})]})
             await asyncio.sleep(1)
         if script != "unended":
-            await _event(send, {"choices": [_choice({}, "length" if script == "length" else "stop")]})
-            await _event(send, {"choices": [], "usage": USAGE})
+            reason = "length" if script == "length" else "tool_calls" if "call" in script else "stop"
+            await _event(send, {"choices": [_choice({}, reason)]})
+            details = {"cached_tokens": 4} if script == "reused" else None
+            await _event(send, {"choices": [], "usage": USAGE | {"prompt_tokens_details": details}})
         await send({"type": "http.response.body", "body": b"data: [DONE]\n\n", "more_body": False})
 
 

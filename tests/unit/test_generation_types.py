@@ -9,6 +9,7 @@ from uuid import UUID
 
 from django.core.serializers.json import DjangoJSONEncoder
 
+from apps.generation.tools import Tools
 from apps.generation.types import AnswerRequest, Options
 
 
@@ -26,6 +27,9 @@ def test_a_stored_request_is_the_request() -> None:
         as_of=datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC),
         partial=True,
         response_format={"type": "json_object"},
+        user="ada",
+        metadata={"trace": "7"},
+        tools=Tools(({"type": "function"},), "auto", False, ({"role": "tool", "content": "7"},)),
         conversation=UUID(int=5),
         attribution="after",
     )

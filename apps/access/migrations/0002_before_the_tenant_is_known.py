@@ -7,9 +7,11 @@ from django.db import migrations
 
 RECOGNISE = """
 CREATE FUNCTION access_recognise(key_sha256 bytea)
-RETURNS TABLE (id uuid, tenant_id uuid, name varchar, scopes varchar[], requests_per_minute integer)
+RETURNS TABLE (
+    id uuid, tenant_id uuid, name varchar, scopes varchar[], requests_per_minute integer, tokens_per_minute integer
+)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
-    SELECT k.id, k.tenant_id, k.name, k.scopes, k.requests_per_minute FROM access_apikey k
+    SELECT k.id, k.tenant_id, k.name, k.scopes, k.requests_per_minute, k.tokens_per_minute FROM access_apikey k
     WHERE k.sha256 = key_sha256 AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now())
 $$
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from functools import cache
 
+from asgiref.sync import async_to_sync
 from django.conf import settings
 
 from apps.retrieval.query_vectors import redis_client
@@ -14,10 +15,23 @@ from .base import LLM, LLMError
 from .breaker import Breaker
 from .extractive import ExtractiveLLM
 from .fake import FakeLLM
+from .metered import Metered, prompt_tokens
 from .openai_compatible import OpenAICompatibleLLM, Patience
 from .upstream import Upstream
 
-__all__ = ["LLM", "ExtractiveLLM", "FakeLLM", "LLMError", "OpenAICompatibleLLM", "Patience", "Upstream", "configured"]
+__all__ = [
+    "LLM",
+    "ExtractiveLLM",
+    "FakeLLM",
+    "LLMError",
+    "Metered",
+    "OpenAICompatibleLLM",
+    "Patience",
+    "Upstream",
+    "configured",
+    "prompt_tokens",
+    "standing",
+]
 
 
 @cache
@@ -29,6 +43,19 @@ def configured() -> tuple[LLM, ...]:
             return (fast,)
         return fast, _upstream(settings.LLM_LARGE_URL, settings.LLM_LARGE_MODEL, settings.LLM_LARGE_API_KEY)
     return (FakeLLM(),) if settings.LLM_BACKEND == "fake" else (ExtractiveLLM(),)
+
+
+def standing() -> dict[str, str]:
+    """Of each server of a language model (`llm`, `llm_large`): `ok`, or what is wrong with it now."""
+    found = {}
+    for name, llm in zip(("llm", "llm_large"), configured(), strict=False):
+        if isinstance(llm, Upstream):
+            try:
+                async_to_sync(llm.check)()
+                found[name] = "ok"
+            except LLMError as error:
+                found[name] = f"{error.code}: {error}"
+    return found
 
 
 def _upstream(url: str, model: str, api_key: str) -> Upstream:

@@ -45,6 +45,10 @@ class Breaker:
             return False
         return await asyncio.to_thread(self._admit)
 
+    async def is_open(self) -> bool:
+        """Has the server failed so often that only probes ask it? Without Redis it has not."""
+        return await asyncio.to_thread(self._is_open)
+
     async def succeeded(self) -> None:
         """The server has answered."""
         await asyncio.to_thread(self._tell, lambda: None)
@@ -70,6 +74,12 @@ class Breaker:
             return True
         except (RedisError, OSError) as error:
             logger.warning("nothing is known of the server of %s: %s", self._name, error)
+            return False
+
+    def _is_open(self) -> bool:
+        try:
+            return self._breaker()[0].current_state != STATE_CLOSED
+        except (RedisError, OSError):
             return False
 
     def _tell(self, outcome: Callable[[], None]) -> None:

@@ -13,6 +13,7 @@ import orjson
 
 from apps.access import correlation
 
+from ..tools import merge
 from ..types import Delta, Task, Usage
 from .base import LLMError
 
@@ -77,10 +78,22 @@ class OpenAICompatibleLLM:
         self._told = (name, time.monotonic() + MODEL_SECONDS)
         return name
 
+    async def check(self, *, seconds: float = 2.0) -> None:
+        """Raises LLMError where the server does not answer so soon, or does not list the model."""
+        try:
+            async with asyncio.timeout(seconds):
+                listed = await (await self._client()).models.list()
+                names = [str(each.id) for each in listed.data]
+        except Exception as error:
+            raise _as_llm_error(error) from None
+        if self._model and self._model not in names:
+            raise LLMError("unknown_model", f"The language model's server does not list {self._model!r}.")
+
     async def stream(self, task: Task) -> AsyncGenerator[Delta, None]:
         """The completion's deltas; the last carries the server's usage and why it stopped."""
         usage: Usage | None = None
         reason: str | None = None
+        calls: dict[int, dict[str, Any]] = {}
         response: Any = None
         loop = asyncio.get_running_loop()
         try:
@@ -94,15 +107,19 @@ class OpenAICompatibleLLM:
                 async with asyncio.timeout_at(deadline):
                     piece = await anext(read, None)
                 *lines, rest = (rest + piece).split(b"\n") if piece is not None else (rest, None)
-                text = ""
+                text, calling = "", False
                 for chunk in map(_chunk, lines):
                     if chunk is None:
                         continue
                     usage = _usage(chunk) or usage
                     for choice in _choices(chunk)[:1]:
                         reason = choice.get("finish_reason") or reason
-                        text += (choice.get("delta") or {}).get("content") or ""
-                if text:  # as much as has come at once: all of it is there to be read
+                        delta = choice.get("delta") or {}
+                        text += delta.get("content") or ""
+                        if pieces := delta.get("tool_calls"):
+                            merge(calls, pieces)
+                            calling = True
+                if text or calling:  # as much as has come at once: all of it is there to be read
                     yield Delta(text)
                     # From here: the reader's time is not the server's.
                     deadline = min(end, loop.time() + self._patience.next)
@@ -115,7 +132,9 @@ class OpenAICompatibleLLM:
         finally:
             if response is not None:
                 await asyncio.shield(response.aclose())
-        yield Delta(usage=usage, finish_reason=reason)
+        if calls and reason != "length":
+            reason = "tool_calls"  # whose call was ordered says `stop`
+        yield Delta(usage=usage, finish_reason=reason, calls=tuple(calls[index] for index in sorted(calls)))
 
     async def _asked(self, request: dict[str, Any]) -> Any:
         """The open response. The client's own objects of a request and of each chunk take longer than all else that is
@@ -155,6 +174,7 @@ class OpenAICompatibleLLM:
             "max_tokens": options.max_tokens,
             "stream": True,
             "stream_options": {"include_usage": True},
+            **(task.tools.parameters() if task.tools else {}),
         } | {name: value for name, value in chosen.items() if value is not None}
 
     async def _client(self) -> Any:
@@ -202,7 +222,10 @@ def _choices(chunk: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _usage(chunk: dict[str, Any]) -> Usage | None:
     found = chunk.get("usage")
-    return Usage(int(found["prompt_tokens"] or 0), int(found["completion_tokens"] or 0)) if found else None
+    if not found:
+        return None
+    cached = (found.get("prompt_tokens_details") or {}).get("cached_tokens")
+    return Usage(int(found["prompt_tokens"] or 0), int(found["completion_tokens"] or 0), int(cached or 0))
 
 
 def _as_llm_error(error: Exception, *, begun: bool = False) -> LLMError:

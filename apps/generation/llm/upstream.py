@@ -9,12 +9,12 @@ from contextlib import aclosing, contextmanager
 
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from apps.documents.embedding.openai_compatible import estimate_tokens
-
 from ..types import Delta, Task
 from .allowance import Allowance
 from .base import LLM, LLMError
 from .breaker import Breaker
+from .metered import prompt_tokens
+from .openai_compatible import OpenAICompatibleLLM
 
 TRIES = 3
 #: Another try may help.
@@ -56,12 +56,17 @@ class Upstream:
     async def model(self) -> str:
         return await self._llm.model()
 
+    async def check(self) -> None:
+        """Raises LLMError where the server would not answer, or is not asked because it has failed lately."""
+        if isinstance(self._llm, OpenAICompatibleLLM):
+            await self._llm.check()
+        if await self._breaker.is_open():
+            raise LLMError("open", "The language model has failed lately and is asked by one request at a time.")
+
     async def stream(self, task: Task) -> AsyncGenerator[Delta, None]:
         with self._place():
             if self._allowance is not None:
-                await asyncio.to_thread(
-                    self._allowance.take, sum(estimate_tokens(each["content"]) for each in task.messages)
-                )
+                await asyncio.to_thread(self._allowance.take, prompt_tokens(task))
             probe = await self._breaker.admit()
             written = 0
             try:

@@ -17,12 +17,13 @@ from tests.support.desk import PASSWORD, in_tenant, make_curator, sign_in, text_
 
 
 def test_a_key_is_shown_once_and_works_until_it_is_revoked(desk: Client, tenant: Tenant) -> None:
-    form = {"name": "bot", "scopes": ["read", "write"], "requests_per_minute": "60"}
+    form = {"name": "bot", "scopes": ["read", "write"], "requests_per_minute": "60", "tokens_per_minute": "9000"}
     made = desk.post(url("add", ApiKey), form, follow=True)
     [secret] = re.findall(r"rs_[\w-]{43}", text_of(made))
     caller = keys.recognise(secret)
     assert caller is not None and caller.tenant_id == tenant.id
     assert (caller.scopes, caller.requests_per_minute) == ({"read", "write"}, 60)
+    assert caller.tokens_per_minute == 9000
     key = in_tenant(tenant, lambda: ApiKey.objects.get(pk=caller.key_id))
     for path in (url("changelist", ApiKey), url("change", ApiKey, key.pk), url("history", ApiKey, key.pk), "/admin/"):
         assert secret not in text_of(desk.get(path))
@@ -41,6 +42,7 @@ def test_a_key_is_shown_once_and_works_until_it_is_revoked(desk: Client, tenant:
         ({"scopes": ["root"]}, "scopes"),
         ({"name": "  "}, "name"),
         ({"requests_per_minute": "0"}, "requests_per_minute"),
+        ({"tokens_per_minute": "0"}, "tokens_per_minute"),
         ({"expires_at_0": "2001-01-01", "expires_at_1": "00:00:00"}, "expires_at"),
     ],
 )

@@ -20,6 +20,7 @@ class Command(BaseCommand):
         create.add_argument("--scopes", default="read", help="comma-separated: read,write,admin")
         create.add_argument("--tenant", default=tenancy.DEFAULT_TENANT, metavar="SLUG")
         create.add_argument("--requests-per-minute", type=int, metavar="N")
+        create.add_argument("--tokens-per-minute", type=int, metavar="N", help="that models read and write for it")
 
     def handle(self, *args: Any, **options: Any) -> None:
         scopes = [word.strip() for word in options["scopes"].split(",") if word.strip()]
@@ -30,6 +31,7 @@ class Command(BaseCommand):
                 name=options["name"],
                 scopes=scopes,
                 requests_per_minute=options["requests_per_minute"],
+                tokens_per_minute=options["tokens_per_minute"],
             )
         except ValidationError as error:
             raise CommandError("; ".join(error.messages))
