@@ -124,9 +124,10 @@ def _told(answered: Sequence[Asked], near: Sequence[Asked], far: Sequence[Asked]
     precision = said / max(1, said + wrongly)
     recall = said / asked_for
     f1 = 2 * precision * recall / max(1e-9, precision + recall)
+    shares = [_below(one, threshold) / max(1, len(one)) for one in (near, far, right)]
     return (
-        f"F1 {f1:.3f} (precision {precision:.3f}, recall {recall:.3f}); says so of {_below(near, threshold) / len(near):.2f}"
-        f" on the topic, {_below(far, threshold) / len(far):.2f} of another, {wrongly / max(1, len(right)):.2f} wrongly"
+        f"F1 {f1:.3f} (precision {precision:.3f}, recall {recall:.3f}); says so of {shares[0]:.2f} on the topic,"
+        f" {shares[1]:.2f} of another, {shares[2]:.2f} wrongly"
     )
 
 
