@@ -142,8 +142,9 @@ class LowAnswer(models.Model):
 class Query(models.Model):
     """A question that a worker answers: accepted with this row, never lost (queries.py).
 
-    request: what it was asked with. answer: the stored answer, with the id of the query unless one was given again. The
-    row keeps nothing else of it, and goes with it: what an erasure removes is gone from here too.
+    request: what it was asked with. key: whose tokens it costs; null where it has none, or is gone. answer: the stored
+    answer, with the id of the query unless one was given again. The row keeps nothing else of it, and goes with it:
+    what an erasure removes is gone from here too.
     fence rises with each claim; whoever holds an older one may no longer write. error: {status, code, detail} of the
     last attempt that failed.
     """
@@ -160,6 +161,7 @@ class Query(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, db_index=False)
+    key = models.ForeignKey(ApiKey, on_delete=models.SET_NULL, null=True, db_index=False)
     request = models.JSONField(encoder=DjangoJSONEncoder)
     priority = models.SmallIntegerField(choices=IngestionJob.Priority.choices)
     state = models.CharField(max_length=10, choices=State.choices, default=State.QUEUED)

@@ -35,6 +35,7 @@ from redis.exceptions import RedisError
 
 from apps.access import correlation, tenancy
 from apps.access.problems import Problem, as_problem, document
+from apps.access.throttling import TokenMeter
 from apps.documents.errors import LostLease
 from apps.documents.ledger import backoff, beating, worker_name
 
@@ -46,6 +47,7 @@ logger = logging.getLogger(__name__)
 
 State, Priority = Query.State, Query.Priority
 SETTLED = (State.DONE, State.FAILED, State.DEAD, State.CANCELLED)
+FULL_SECONDS = 20.0  # before a query whose key has used its tokens up is looked at again
 LOOK_SECONDS = 0.5  # between looks whether a query is still the worker's
 ASSUMED_SECONDS = 5.0  # that an answer takes, until one was given
 ASSUMED_WORKERS = 8  # threads, as `up` and docker-compose.yml start them
@@ -102,8 +104,8 @@ def queue() -> Queue:
         return Queue(*cursor.fetchone())
 
 
-def accept(*, tenant_id: UUID, request: AnswerRequest, priority: str) -> Query:
-    """Outside of a scope: keep a question for a worker. Raises Problem 503 `overloaded`."""
+def accept(*, tenant_id: UUID, request: AnswerRequest, priority: str, key_id: UUID | None = None) -> Query:
+    """Outside of a scope: keep a question for a worker; its tokens are that key's. Raises Problem 503 `overloaded`."""
     level = Priority[priority.upper()]
     wait = queue().expected_wait(level)
     if wait > settings.QUERY_MAX_WAIT_SECONDS:
@@ -111,7 +113,9 @@ def accept(*, tenant_id: UUID, request: AnswerRequest, priority: str) -> Query:
         detail = "Too many questions are waiting; nothing was stored. Ask again later."
         raise Problem(503, "overloaded", detail, retry_after=after)
     with tenancy.scope(tenant_id):
-        row = Query.objects.create(id=uuid4(), tenant_id=tenant_id, request=request.as_json(), priority=level)
+        row = Query.objects.create(
+            id=uuid4(), tenant_id=tenant_id, key_id=key_id, request=request.as_json(), priority=level
+        )
     logger.info("query %s is accepted, %s", row.id, priority)
     wake(str(row.id))
     return row
@@ -248,7 +252,7 @@ def _writer(of: Claim | Query) -> progress.Writer:
 def _answer(held: Claim, told: progress.Writer) -> None:
     """Raises LostLease, and whatever makes an answer impossible."""
     with tenancy.scope(held.tenant_id):
-        row = held.rows().first()
+        row = held.rows().select_related("key").first()
         stored = Answer.objects.filter(id=held.id).exists()
     if row is None:
         raise LostLease(str(held.id))
@@ -259,7 +263,9 @@ def _answer(held: Claim, told: progress.Writer) -> None:
         detail = f"The worker died or stalled {settings.JOB_MAX_ATTEMPTS} times while it had this query."
         _fail(held, told, document(Problem(500, "worker_lost", detail)))
         return
-    prepared = answers.prepare(tenant_id=held.tenant_id, request=AnswerRequest.from_json(row.request))
+    limit = row.key.tokens_per_minute if row.key else None
+    meter = TokenMeter(key_id=row.key.id, tokens_per_minute=limit) if row.key and limit is not None else None
+    prepared = answers.prepare(tenant_id=held.tenant_id, request=AnswerRequest.from_json(row.request), meter=meter)
     error = async_to_sync(_while_held)(held, replace(prepared, id=held.id), told)
     if error is not None:
         _fail(held, told, error)
@@ -320,6 +326,11 @@ def _fail(held: Claim, told: progress.Writer, problem: dict[str, Any]) -> None:
     error = {name: problem[name] for name in ("status", "code", "detail")}
     passing = error["status"] >= 500
     try:
+        if error["code"] == "too_many_tokens":  # nothing was tried
+            later = Now() + timedelta(seconds=FULL_SECONDS)
+            waiting = {"attempts": held.attempts - 1, "not_before": later, "finished_at": None}
+            _settle(held, state=State.QUEUED, error=error, **waiting)
+            return
         if passing and held.attempts < settings.JOB_MAX_ATTEMPTS:
             delay = backoff(held.attempts)
             _settle(

@@ -13,7 +13,9 @@ from rest_framework.response import Response
 
 from apps.access.problems import Problem, invalid
 from apps.access.rendering import AlwaysJson
+from apps.access.throttling import meter_of
 from apps.access.views import PAGED, TenantView
+from apps.documents.embedding.openai_compatible import estimate_tokens
 
 from . import following, progress, queries, sse
 from .models import Query
@@ -45,8 +47,13 @@ class QueryList(TenantView):
         Once accepted it is answered whatever dies meanwhile. Where too much waits already: 503 with `Retry-After`.
         """
         values = self.validated(QueryRequestSerializer)
+        if meter := meter_of(self.caller):
+            meter.check(estimate_tokens(values["question"]))
         row = queries.accept(
-            tenant_id=self.caller.tenant_id, request=answer_request(values), priority=values["priority"]
+            tenant_id=self.caller.tenant_id,
+            request=answer_request(values),
+            priority=values["priority"],
+            key_id=self.caller.key_id,
         )
         return Response({"id": row.id, "state": row.state}, status=202)
 

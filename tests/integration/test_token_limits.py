@@ -12,14 +12,16 @@ import pytest
 from django.conf import settings
 from django.core.management import call_command
 
-from apps.access import keys
+from apps.access import keys, tenancy
 from apps.access.models import Tenant
 from apps.access.sliding import MINUTE, Window
 from apps.documents.models import Collection
+from apps.generation.models import Query
 from tests.conftest import DATA
+from tests.support import querying
 from tests.support.asking import GUIDE, ask, events
 from tests.support.fake_llm import FakeServer, fake_llm
-from tests.support.processes import Server, wait_for
+from tests.support.processes import Server, wait_for, worker
 from tests.support.refusals import refused
 
 LIMIT = 20  # an answer of the scripted model takes 18
@@ -68,6 +70,25 @@ def test_what_no_model_is_asked_for_costs_nothing(limited: httpx.Client, api_key
     assert ask(limited, "When do backups end?", model="extractive")["model"] == "extractive"
     assert limited.post("/api/v1/search", json={"query": "backups"}).status_code == 200
     assert ask(limited, "xyzzy", filters={"source_uri": {"$eq": "none"}})["abstained"], "nothing was found"
+
+
+def test_queries_cost_the_key_that_asked_for_them(limited: httpx.Client, llm: FakeServer, tenant: Tenant) -> None:
+    """One that was accepted waits for the others' minute to pass; a later one is refused."""
+    asked = len(llm.requests)
+    first, second = (querying.ask(limited, question) for question in ("When do backups run?", "When do backups end?"))
+    with worker(DATA, "generate", name="answering", LLM_URL=llm.url):
+        wait_for(lambda: querying.state(limited, first)["state"] == "done", seconds=40, what="the first to be answered")
+        wait_for(lambda: waits(tenant, second), seconds=20, what="the second to be put off")
+    assert querying.state(limited, second)["state"] == "queued"
+    assert len(llm.requests) == asked + 1
+    refused(limited.post(querying.QUERIES, json=body("And why?")), 429, "too_many_tokens")
+    assert limited.post(f"{querying.QUERIES}/{second}/cancel").status_code == 200, "others look at the same queue"
+
+
+def waits(tenant: Tenant, query: str) -> bool:
+    with tenancy.scope(tenant.id):
+        row = Query.objects.get(id=query)
+    return row.attempts == 0 and row.not_before is not None
 
 
 def test_another_key_has_its_own(limited: httpx.Client, llm_web: Server, api_key: str) -> None:

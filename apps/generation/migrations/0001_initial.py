@@ -322,6 +322,15 @@ class Migration(migrations.Migration):
                 ("started_at", models.DateTimeField(help_text="the last attempt", null=True)),
                 ("finished_at", models.DateTimeField(null=True)),
                 (
+                    "key",
+                    models.ForeignKey(
+                        db_index=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        to="access.apikey",
+                    ),
+                ),
+                (
                     "answer",
                     models.ForeignKey(null=True, on_delete=django.db.models.deletion.CASCADE, to="generation.answer"),
                 ),
