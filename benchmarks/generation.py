@@ -5,8 +5,9 @@ The model's server is scripted (tests/support/fake_llm.py, script `paced`): 50 m
 readers. What is asked of the first token is the direct one's, and the retrieval that the answer itself tells, and
 10 ms (p50) or 25 ms (p95).
 
-Then, of one web process: answers that are given again (cached), and as many slow streams at once as BENCH_STREAMS says
-(a word a second each), with the memory that the process has taken.
+Then, of one web process: answers that are given again (cached); answers by a model that cites wrongly in every third,
+each verified; quotes while the breaker is open, because the model's server has failed five times; and as many slow
+streams at once as BENCH_STREAMS says (a word a second each), with the memory that the process has taken.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +39,7 @@ TURNS = 4  # of each, by turns
 SECONDS = 4.0
 STREAMS = [int(count) for count in os.environ.get("BENCH_STREAMS", "500,2000").split(",")]
 DOCUMENTS = 300
+WRONGLY = 1000
 
 
 def run(data: Path) -> Iterator[tuple[str, str, str]]:
@@ -48,6 +52,9 @@ def run(data: Path) -> Iterator[tuple[str, str, str]]:
     with _model() as url, Server(data, LLM_URL=url, LLM_MODEL="paced", LLM_MAX_CONCURRENT="20000") as web:
         yield from _beside(url, web, key)
         yield from _again(web, key)
+        yield from _wrongly(web, key)
+        yield from _open(web, key)
+    with _model() as url, Server(data, LLM_URL=url, LLM_MODEL="paced", LLM_MAX_CONCURRENT="20000") as web:
         yield from _many(web, key)
 
 
@@ -89,8 +96,51 @@ def _again(web: Server, key: str) -> Iterator[tuple[str, str, str]]:
         yield "an answer given again", "p50 <= 5 ms", f"p50, p95 {_both(taken[20:])} ms"
 
 
+def _wrongly(web: Server, key: str) -> Iterator[tuple[str, str, str]]:
+    """Numbers of no passage, of several at once, and of passages that say something else."""
+    scripts = ("normal", "normal", "bogus", "normal", "normal", "astray")
+
+    def one(number: int) -> tuple[int, int, int, int]:
+        with web.client(key) as client:
+            question = f"{queries(200)[number % 200]} {number} script:{scripts[number % len(scripts)]}"
+            body = client.post("/api/v1/answers", json={"question": question}).json()
+            judged = client.get(f"/api/v1/answers/{body['id']}/verify").json()["citations"]
+        cited = {citation["marker"] for citation in body["citations"]}
+        uncited = sum(int(marker) not in cited for marker in re.findall(r"\[(\d+)\]", body["answer"]))
+        unsupported = sum(not sentence["supported"] for sentence in body["sentences"])
+        return len(judged), sum(each["verified"] for each in judged), uncited, unsupported
+
+    with ThreadPoolExecutor(4) as clients:
+        found = list(clients.map(one, range(WRONGLY)))
+    cited, verified, uncited, unsupported = (sum(column) for column in zip(*found, strict=True))
+    yield (
+        f"{WRONGLY} answers, a third cited wrongly on purpose: citations that verify",
+        "100 %",
+        f"{verified} of {cited}; markers without a citation: {uncited}; sentences called unsupported: {unsupported}",
+    )
+
+
+def _open(web: Server, key: str) -> Iterator[tuple[str, str, str]]:
+    with web.client(key) as client:
+        for number in range(5):
+            client.post("/api/v1/answers", json={"question": f"{queries(200)[number]} script:500"})
+        taken, until = [], time.perf_counter() + 10  # it is asked again after 15 s
+        for number in range(200):
+            began = time.perf_counter()
+            body = client.post("/api/v1/answers", json={"question": f"{queries(200)[number]} again"}).json()
+            taken.append((time.perf_counter() - began) * 1000)
+            assert body["degraded"] == "extractive", body["degraded"]
+            if time.perf_counter() > until:
+                break
+        yield (
+            "degraded answers while the breaker is open",
+            "p95 <= 150 ms",
+            f"p50, p95 {_both(taken)} ms ({len(taken)})",
+        )
+
+
 def _many(web: Server, key: str) -> Iterator[tuple[str, str, str]]:
-    process = psutil.Process(web.process.pid)
+    process = psutil.Process(web.running.process.pid)
     for count in STREAMS:
         plan = {"kind": "held", "url": f"{web.url}/api/v1/answers", "key": key, "readers": count, "asked": queries(50)}
         told = _drive(plan | {"seconds": 10.0}, watched=process)

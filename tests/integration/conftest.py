@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 from uuid import uuid4
 
+import httpx
 import psycopg
 import pytest
 from django.db import connection, connections
 
 from apps.documents.engines import engine_for
+from apps.documents.models import Collection
+from apps.retrieval.query_vectors import redis_client
 from ragsite.embedded import paths
 from ragsite.embedded.bootstrap import bootstrap
 from tests.conftest import DATA
+from tests.support.asking import GUIDE
+from tests.support.fake_llm import FakeServer, fake_llm
 from tests.support.moving import CLUSTER, SOURCE, WRITING, Target, empty
+from tests.support.processes import Server
 
 
 @pytest.fixture(
@@ -52,3 +59,32 @@ def target(request: pytest.FixtureRequest, database: None) -> Iterator[Target]:
             session.execute("SET citus.enable_ddl_propagation = off")
             session.execute(f"ALTER DATABASE {session.info.dbname} RESET default_transaction_read_only")  # type: ignore[arg-type]
     connections.close_all()
+
+
+@pytest.fixture
+def guide(collection: Collection, ingest: Callable[..., Any]) -> Collection:
+    ingest(collection, GUIDE, source_uri="guide.md", title="Guide", media_type="text/markdown")
+    return collection
+
+
+@pytest.fixture(scope="module")
+def llm(database: None) -> Iterator[FakeServer]:
+    """A language model's server, scripted."""
+    with fake_llm() as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def llm_web(llm: FakeServer) -> Iterator[Server]:
+    """A web server whose answers it writes."""
+    with Server(DATA, LLM_URL=llm.url) as running:
+        yield running
+
+
+@pytest.fixture
+def reader(llm_web: Server, api_key: str) -> Iterator[httpx.Client]:
+    """A client of that. What the model's server failed at is forgiven afterwards."""
+    with llm_web.client(api_key) as client:
+        yield client
+    for key in redis_client().scan_iter("breaker:*"):
+        redis_client().delete(key)

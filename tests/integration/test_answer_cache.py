@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -14,37 +14,13 @@ from apps.access.models import Tenant
 from apps.documents import edit, erasure, remove
 from apps.documents.models import Collection, Document
 from apps.generation.models import Answer
-from tests.conftest import DATA, make_collection
+from tests.conftest import make_collection
 from tests.support.asking import GUIDE, ask, events
-from tests.support.fake_llm import FakeServer, fake_llm
+from tests.support.fake_llm import FakeServer
 from tests.support.processes import Server
 
 QUESTION = "When do backups run?"
 Ingest = Callable[..., Any]
-
-
-@pytest.fixture(scope="module")
-def llm(database: None) -> Iterator[FakeServer]:
-    with fake_llm() as served:
-        yield served
-
-
-@pytest.fixture(scope="module")
-def llm_web(llm: FakeServer) -> Iterator[Server]:
-    with Server(DATA, LLM_URL=llm.url) as running:
-        yield running
-
-
-@pytest.fixture
-def reader(llm_web: Server, api_key: str) -> Iterator[httpx.Client]:
-    with llm_web.client(api_key) as client:
-        yield client
-
-
-@pytest.fixture
-def guide(collection: Collection, ingest: Ingest) -> Collection:
-    ingest(collection, GUIDE, source_uri="guide.md", title="Guide", media_type="text/markdown")
-    return collection
 
 
 def document_of(collection: Collection) -> Document:

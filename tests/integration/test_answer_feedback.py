@@ -18,18 +18,12 @@ from apps.documents.models import Collection
 from apps.generation import feedback
 from apps.generation.models import Feedback
 from tests.conftest import make_collection
-from tests.support.asking import GUIDE, ask
+from tests.support.asking import ask
 from tests.support.processes import Server
 from tests.support.refusals import refused
 
 EXPORT, SETS = "/api/v1/answers/feedback", "/api/v1/evaluations/sets"
 QUESTION = "When do backups run every night?"
-
-
-@pytest.fixture
-def guide(collection: Collection, ingest: Callable[..., Any]) -> Collection:
-    ingest(collection, GUIDE, source_uri="guide.md", title="Guide", media_type="text/markdown")
-    return collection
 
 
 def say(client: httpx.Client, answer: dict[str, Any], rating: str = "up", **fields: Any) -> dict[str, Any]:

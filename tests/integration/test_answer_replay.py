@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 from uuid import UUID, uuid4
@@ -32,24 +32,6 @@ def guide(collection: Collection, ingest: Callable[..., Any]) -> Collection:
     ingest(collection, GUIDE, source_uri="guide.md", title="Guide", media_type="text/markdown")
     ingest(collection, "Nightly backups are checked every morning.", source_uri="checks.txt", title="Checks")
     return collection
-
-
-@pytest.fixture(scope="module")
-def llm(database: None) -> Iterator[FakeServer]:
-    with fake_llm() as served:
-        yield served
-
-
-@pytest.fixture(scope="module")
-def llm_web(llm: FakeServer) -> Iterator[Server]:
-    with Server(DATA, LLM_URL=llm.url) as running:
-        yield running
-
-
-@pytest.fixture
-def reader(llm_web: Server, api_key: str) -> Iterator[httpx.Client]:
-    with llm_web.client(api_key) as client:
-        yield client
 
 
 def replay(client: httpx.Client, answer: dict[str, Any], **fields: Any) -> dict[str, Any]:

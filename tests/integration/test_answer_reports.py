@@ -21,7 +21,7 @@ from apps.documents import erasure, remove
 from apps.documents.models import Collection
 from apps.generation import reports
 from apps.generation.models import Answer, Feedback, LowAnswer, WeeklyReport
-from tests.support.asking import GUIDE, ask
+from tests.support.asking import ask
 from tests.support.processes import Server
 from tests.support.refusals import refused
 
@@ -30,12 +30,6 @@ MONDAY = datetime(2026, 3, 2, tzinfo=UTC)
 AFTER = MONDAY + timedelta(days=7, hours=2)
 GOOD = "When do backups run every night?"
 BAD = "zebra quantum chromodynamics?"
-
-
-@pytest.fixture
-def guide(collection: Collection, ingest: Callable[..., Any]) -> Collection:
-    ingest(collection, GUIDE, source_uri="guide.md", title="Guide", media_type="text/markdown")
-    return collection
 
 
 def asked_at(tenant: Tenant, moment: datetime, answer: dict[str, Any], **changes: Any) -> UUID:

@@ -21,17 +21,11 @@ from apps.documents.models import Collection
 from apps.generation import reports, retention
 from apps.generation.models import Answer, AnswerSource, Feedback, LowAnswer, WeeklyReport
 from tests.conftest import DATA, make_collection
-from tests.support.asking import GUIDE, ask
+from tests.support.asking import ask
 from tests.support.processes import Server, wait_for, worker
 from tests.support.refusals import refused
 
 HANGING = (Answer, AnswerSource, Feedback, LowAnswer)
-
-
-@pytest.fixture
-def guide(collection: Collection, ingest: Callable[..., Any]) -> Collection:
-    ingest(collection, GUIDE, source_uri="guide.md", title="Guide", media_type="text/markdown")
-    return collection
 
 
 def aged(tenant: Tenant, answer: dict[str, Any], days: float) -> UUID:

@@ -3,46 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from typing import Any
 
 import httpx
 import pytest
 
 from apps.documents.models import Collection
-from tests.conftest import DATA
-from tests.support.asking import GUIDE, ask, events
-from tests.support.fake_llm import FakeServer, fake_llm
-from tests.support.processes import Server
+from tests.support.asking import ask, events
+from tests.support.fake_llm import FakeServer
 
 CITED = (
     "The backups run every night at 02:30 UTC [1]. They are kept for 35 days [1]. They cost 99 euros.",
     "The backups run every night at 02:30 UTC [1].",
 )
-
-
-@pytest.fixture
-def guide(collection: Collection, ingest: Callable[..., Any]) -> Collection:
-    ingest(collection, GUIDE, source_uri="guide.md", title="Guide", media_type="text/markdown")
-    return collection
-
-
-@pytest.fixture(scope="module")
-def llm(database: None) -> Iterator[FakeServer]:
-    with fake_llm() as served:
-        yield served
-
-
-@pytest.fixture(scope="module")
-def llm_web(llm: FakeServer) -> Iterator[Server]:
-    with Server(DATA, LLM_URL=llm.url) as running:
-        yield running
-
-
-@pytest.fixture
-def reader(llm_web: Server, api_key: str) -> Iterator[httpx.Client]:
-    with llm_web.client(api_key) as client:
-        yield client
 
 
 def test_sentences_are_cited_when_they_are_written(reader: httpx.Client, guide: Collection, llm: FakeServer) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
@@ -12,10 +11,8 @@ import pytest
 from pydantic import BaseModel
 
 from apps.documents.models import Collection
-from apps.retrieval.query_vectors import redis_client
-from tests.conftest import DATA
-from tests.support.asking import GUIDE, ask, events
-from tests.support.fake_llm import FakeServer, fake_llm
+from tests.support.asking import ask, events
+from tests.support.fake_llm import FakeServer
 from tests.support.processes import Server
 
 SCHEMA = {
@@ -34,32 +31,6 @@ class Backups(BaseModel):
     when: str
     days: list[int]
     kept: str
-
-
-@pytest.fixture
-def guide(collection: Collection, ingest: Callable[..., Any]) -> Collection:
-    ingest(collection, GUIDE, source_uri="guide.md", title="Guide", media_type="text/markdown")
-    return collection
-
-
-@pytest.fixture(scope="module")
-def llm(database: None) -> Iterator[FakeServer]:
-    with fake_llm() as served:
-        yield served
-
-
-@pytest.fixture(scope="module")
-def llm_web(llm: FakeServer) -> Iterator[Server]:
-    with Server(DATA, LLM_URL=llm.url) as running:
-        yield running
-
-
-@pytest.fixture
-def reader(llm_web: Server, api_key: str) -> Iterator[httpx.Client]:
-    with llm_web.client(api_key) as client:
-        yield client
-    for key in redis_client().scan_iter("breaker:*"):
-        redis_client().delete(key)
 
 
 @pytest.mark.parametrize("wanted", [SCHEMA, {"type": "json_schema", "json_schema": {"name": "b", "schema": SCHEMA}}])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
@@ -21,33 +21,15 @@ from apps.generation.models import Answer
 from apps.generation.types import Usage
 from apps.retrieval.query_vectors import redis_client
 from tests.conftest import DATA
-from tests.support.asking import GUIDE, ask, events
-from tests.support.fake_llm import FakeServer, fake_llm
+from tests.support.asking import ask, events
+from tests.support.fake_llm import FakeServer
 from tests.support.processes import Server, wait_for
-
-
-@pytest.fixture
-def guide(collection: Collection, ingest: Callable[..., Any]) -> Collection:
-    ingest(collection, GUIDE, source_uri="guide.md", title="Guide", media_type="text/markdown")
-    return collection
-
-
-@pytest.fixture(scope="module")
-def llm(database: None) -> Iterator[FakeServer]:
-    with fake_llm() as served:
-        yield served
 
 
 @pytest.fixture(scope="module")
 def llm_web(llm: FakeServer) -> Iterator[Server]:
     with Server(DATA, LLM_URL=llm.url, LLM_FIRST_TOKEN_SECONDS="3", LLM_NEXT_TOKEN_SECONDS="3") as running:
         yield running
-
-
-@pytest.fixture
-def reader(llm_web: Server, api_key: str) -> Iterator[httpx.Client]:
-    with llm_web.client(api_key) as client:
-        yield client
 
 
 @pytest.fixture(autouse=True)

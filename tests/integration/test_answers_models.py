@@ -12,7 +12,7 @@ import pytest
 from apps.documents.models import Collection
 from apps.retrieval.query_vectors import redis_client
 from tests.conftest import DATA
-from tests.support.asking import GUIDE, ask, events
+from tests.support.asking import ask, events
 from tests.support.fake_llm import FakeServer, fake_llm
 from tests.support.processes import Server
 
@@ -45,12 +45,6 @@ def reader(two_web: Server, api_key: str, fast: FakeServer, large: FakeServer) -
     fast.fails = large.fails = ""
     with two_web.client(api_key) as client:
         yield client
-
-
-@pytest.fixture
-def guide(collection: Collection, ingest: Callable[..., Any]) -> Collection:
-    ingest(collection, GUIDE, source_uri="guide.md", title="Guide", media_type="text/markdown")
-    return collection
 
 
 def test_fast_large_auto_and_names(reader: httpx.Client, guide: Collection) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
 import httpx
 import openai
-import pytest
 from django.test import override_settings
 from django.utils import timezone
 
@@ -19,41 +18,13 @@ from apps.documents import remove
 from apps.documents.models import Collection, Document
 from apps.generation import conversations, retention
 from apps.generation.models import Answer, Conversation
-from apps.retrieval.query_vectors import redis_client
-from tests.conftest import DATA
-from tests.support.asking import GUIDE, ask, events
-from tests.support.fake_llm import FakeServer, fake_llm
+from tests.support.asking import ask, events
+from tests.support.fake_llm import FakeServer
 from tests.support.processes import Server
 
 FIRST = "When do backups run?"
 NEXT = "And how long are they kept?"
 ANSWER = "Backups run every night at 02:30 UTC [1]."
-
-
-@pytest.fixture
-def guide(collection: Collection, ingest: Callable[..., Any]) -> Collection:
-    ingest(collection, GUIDE, source_uri="guide.md", title="Guide", media_type="text/markdown")
-    return collection
-
-
-@pytest.fixture(scope="module")
-def llm(database: None) -> Iterator[FakeServer]:
-    with fake_llm() as served:
-        yield served
-
-
-@pytest.fixture(scope="module")
-def llm_web(llm: FakeServer) -> Iterator[Server]:
-    with Server(DATA, LLM_URL=llm.url) as running:
-        yield running
-
-
-@pytest.fixture
-def reader(llm_web: Server, api_key: str) -> Iterator[httpx.Client]:
-    with llm_web.client(api_key) as client:
-        yield client
-    for key in redis_client().scan_iter("breaker:*"):
-        redis_client().delete(key)
 
 
 def begin(client: httpx.Client, **fields: Any) -> str:

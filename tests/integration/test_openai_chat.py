@@ -13,37 +13,18 @@ from apps.access import tenancy
 from apps.documents.models import Collection
 from apps.generation.models import Answer
 from apps.retrieval.query_vectors import redis_client
-from tests.conftest import DATA
 from tests.support.asking import GUIDE, ask
-from tests.support.fake_llm import FakeServer, fake_llm
+from tests.support.fake_llm import FakeServer
 from tests.support.processes import Server
 
 QUESTION = "When do backups run?"
 NONE_CACHED = {"cached_tokens": 0}
 
 
-@pytest.fixture(scope="module")
-def llm(database: None) -> Iterator[FakeServer]:
-    with fake_llm() as served:
-        yield served
-
-
-@pytest.fixture(scope="module")
-def llm_web(llm: FakeServer) -> Iterator[Server]:
-    with Server(DATA, LLM_URL=llm.url) as running:
-        yield running
-
-
 @pytest.fixture
 def ai(llm_web: Server, api_key: str, collection: Collection, ingest: Callable[..., Any]) -> Iterator[openai.OpenAI]:
     ingest(collection, GUIDE, source_uri="guide.md", title="Guide", media_type="text/markdown")
     with openai.OpenAI(base_url=f"{llm_web.url}/v1", api_key=api_key, max_retries=0) as client:
-        yield client
-
-
-@pytest.fixture
-def reader(llm_web: Server, api_key: str) -> Iterator[httpx.Client]:
-    with llm_web.client(api_key) as client:
         yield client
 
 

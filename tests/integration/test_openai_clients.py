@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,32 +18,14 @@ from pydantic import BaseModel, SecretStr
 from apps.access import keys
 from apps.access.models import Tenant
 from apps.documents.models import Collection
-from tests.conftest import DATA
-from tests.support.asking import GUIDE
-from tests.support.fake_llm import FakeServer, fake_llm
+from tests.support.fake_llm import FakeServer
 from tests.support.processes import ROOT, Server
+
+pytestmark = pytest.mark.usefixtures("guide")
 
 LLAMAINDEX = ROOT / ".venv-llamaindex/bin/python"
 QUESTION = "When do backups run every night?"
 ANSWER = "Backups run every night at 02:30 UTC [1]."
-
-
-@pytest.fixture(scope="module")
-def llm(database: None) -> Iterator[FakeServer]:
-    with fake_llm() as served:
-        yield served
-
-
-@pytest.fixture(scope="module")
-def llm_web(llm: FakeServer) -> Iterator[Server]:
-    with Server(DATA, LLM_URL=llm.url) as running:
-        yield running
-
-
-@pytest.fixture(autouse=True)
-def guide(collection: Collection, ingest: Callable[..., Any]) -> Collection:
-    ingest(collection, GUIDE, source_uri="guide.md", title="Guide", media_type="text/markdown")
-    return collection
 
 
 @pytest.fixture

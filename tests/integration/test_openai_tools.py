@@ -14,9 +14,7 @@ from apps.access import tenancy
 from apps.documents.models import Collection
 from apps.generation.models import Answer
 from apps.generation.tools import RULE
-from tests.conftest import DATA
-from tests.support.asking import GUIDE
-from tests.support.fake_llm import FakeServer, fake_llm
+from tests.support.fake_llm import FakeServer
 from tests.support.processes import Server
 
 PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
@@ -30,24 +28,6 @@ CALLED = [
     {"id": "call_b", "type": "function", "function": {"name": "time", "arguments": "{}"}},
 ]
 ANSWER = "Backups run every night at 02:30 UTC [1]."
-
-
-@pytest.fixture(scope="module")
-def llm(database: None) -> Iterator[FakeServer]:
-    with fake_llm() as served:
-        yield served
-
-
-@pytest.fixture(scope="module")
-def llm_web(llm: FakeServer) -> Iterator[Server]:
-    with Server(DATA, LLM_URL=llm.url) as running:
-        yield running
-
-
-@pytest.fixture
-def guide(collection: Collection, ingest: Callable[..., Any]) -> Collection:
-    ingest(collection, GUIDE, source_uri="guide.md", title="Guide", media_type="text/markdown")
-    return collection
 
 
 @pytest.fixture

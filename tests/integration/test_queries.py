@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import httpx
 import pytest
@@ -18,23 +17,10 @@ from apps.documents.models import Collection, Document
 from apps.generation.models import Query
 from apps.retrieval.query_vectors import redis_client
 from tests.conftest import DATA, make_collection
-from tests.support.asking import GUIDE
-from tests.support.fake_llm import FakeServer, fake_llm
+from tests.support.fake_llm import FakeServer
 from tests.support.processes import Process, Server, wait_for, worker
 from tests.support.querying import ANSWER, QUERIES, ask, follow, state, told
 from tests.support.refusals import refused
-
-
-@pytest.fixture
-def guide(collection: Collection, ingest: Callable[..., Any]) -> Collection:
-    ingest(collection, GUIDE, source_uri="guide.md", title="Guide", media_type="text/markdown")
-    return collection
-
-
-@pytest.fixture(scope="module")
-def llm(database: None) -> Iterator[FakeServer]:
-    with fake_llm() as served:
-        yield served
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
@@ -25,17 +25,10 @@ from apps.generation import queries
 from apps.generation.models import Answer, Query
 from apps.retrieval.query_vectors import redis_client
 from tests.conftest import DATA
-from tests.support.asking import GUIDE
-from tests.support.fake_llm import FakeServer, fake_llm
+from tests.support.fake_llm import FakeServer
 from tests.support.processes import Process, Server, free_port, wait_for, worker
 from tests.support.querying import ANSWER, QUERIES, Event, ask, follow, state, told
 from tests.support.refusals import refused
-
-
-@pytest.fixture
-def guide(collection: Collection, ingest: Callable[..., Any]) -> Collection:
-    ingest(collection, GUIDE, source_uri="guide.md", title="Guide", media_type="text/markdown")
-    return collection
 
 
 @pytest.fixture(autouse=True)
@@ -44,12 +37,6 @@ def _alone(tenant: Tenant) -> Iterator[None]:
     yield
     with tenancy.scope(tenant.id):
         Query.objects.all().delete()
-
-
-@pytest.fixture
-def llm(database: None) -> Iterator[FakeServer]:
-    with fake_llm() as served:
-        yield served
 
 
 def change(tenant: Tenant, query: str, **values: Any) -> None:

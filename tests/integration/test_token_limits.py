@@ -20,24 +20,12 @@ from apps.generation.models import Query
 from tests.conftest import DATA
 from tests.support import querying
 from tests.support.asking import GUIDE, ask, events
-from tests.support.fake_llm import FakeServer, fake_llm
+from tests.support.fake_llm import FakeServer
 from tests.support.processes import Server, wait_for, worker
 from tests.support.refusals import refused
 
 LIMIT = 20  # an answer of the scripted model takes 18
 ANSWERS, CHAT = "/api/v1/answers", "/v1/chat/completions"
-
-
-@pytest.fixture(scope="module")
-def llm(database: None) -> Iterator[FakeServer]:
-    with fake_llm() as served:
-        yield served
-
-
-@pytest.fixture(scope="module")
-def llm_web(llm: FakeServer) -> Iterator[Server]:
-    with Server(DATA, LLM_URL=llm.url) as running:
-        yield running
 
 
 @pytest.fixture

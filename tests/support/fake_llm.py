@@ -5,10 +5,10 @@ few tokens, then silence), `silent` (headers, then silence), `cut` (the connecti
 (before the first token), `unended` (no finish_reason), `bogus` (markers that name no passage), `length` (max_tokens
 ends it within a marker), `empty`, `garbage` (no JSON), `slow` (for ever), `drip` (a word a second, for ever), `held`
 (a few tokens, and the rest when `go` is set), `paced` (100 tokens, 10 ms each, after 50 ms), `json`, `json-late`
-(prose until it is told that this was not asked for), `plain` (no markers), `json-unguided` (refuses a
-response_format), `json-cut`, `reused` (4 tokens of the prompt were cached), `call` (two of the tools, where there are
-any and one may be called, once), `call-cut` (the connection breaks within a call), `tell-and-call` (a sentence
-before it).
+(prose until it is told that this was not asked for), `plain` (no markers), `astray` (those of passages that say
+something else), `json-unguided` (refuses a response_format), `json-cut`, `reused` (4 tokens of the prompt were
+cached), `call` (two of the tools, where there are any and one may be called, once), `call-cut` (the connection breaks
+within a call), `tell-and-call` (a sentence before it).
 
 By itself (`python -m tests.support.fake_llm`) it prints its URL and serves until it is killed.
 """
@@ -37,6 +37,7 @@ BOGUS = (
     " so [1, 96].",
 )
 _SAID = '{"when": "Backups run every night at 02:30 UTC [1, 97].", "days": [35], "kept": "For 35 days [1]."}'
+ASTRAY = ("Backups cost 99 euros a month ", "[2].", " They run at night [3][1].")
 PLAIN = ("The backups run every ", "night at 02:30 UTC. ", "They are kept for 35 days", ". They cost 99 euros", ".")
 JSON = {"json": (_SAID[:40], _SAID[40:]), "json-unguided": ("```json\n", _SAID, "\n```"), "json-cut": (_SAID[:60],)}
 FIRST_MS, EACH_MS, TOKENS = 50, 10, 100
@@ -119,7 +120,11 @@ class FakeServer:
             await asyncio.sleep(FIRST_MS / 1000)
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         silent = dict.fromkeys(("empty", "silent", "cut-early", "paced", "call", "call-cut"), ())
-        said = JSON | silent | {"bogus": BOGUS, "plain": PLAIN, "condense": tuple(self.condensed.split("|"))}
+        said = (
+            JSON
+            | silent
+            | {"astray": ASTRAY, "bogus": BOGUS, "plain": PLAIN, "condense": tuple(self.condensed.split("|"))}
+        )
         pieces = said.get(script, NORMAL)
         await _event(send, {"choices": [_choice({"role": "assistant", "content": ""})]})
         if script == "garbage":
