@@ -63,10 +63,11 @@ def _told(passage: Passage) -> tuple[Any, ...]:
 
 
 def lookup(
-    *, tenant_id: UUID, key: str, task: Task, timings: dict[str, float], started: float
+    *, tenant_id: UUID, key: str, question: str, task: Task, timings: dict[str, float], started: float
 ) -> dict[str, Any] | None:
-    """The body of an answer that still holds, with `cached` and timings of its own. started: time.perf_counter()."""
-    found = _stored(tenant_id, key, task)
+    """The body of an answer to this question that still holds, with `cached` and timings of its own. started:
+    time.perf_counter()."""
+    found = _stored(tenant_id, key, question, task)
     CACHE.labels(cache="answer", outcome="hit" if found else "miss").inc()
     if found is None:
         return None
@@ -74,7 +75,7 @@ def lookup(
     return found | {"cached": True, "timings": timings | {"total_ms": took}}
 
 
-def _stored(tenant_id: UUID, key: str, task: Task) -> dict[str, Any] | None:
+def _stored(tenant_id: UUID, key: str, question: str, task: Task) -> dict[str, Any] | None:
     try:
         answer_id = cache.get(key)
     except (RedisError, OSError) as error:
@@ -83,14 +84,15 @@ def _stored(tenant_id: UUID, key: str, task: Task) -> dict[str, Any] | None:
     if answer_id is None:
         return None
     with tenancy.scope(tenant_id):
-        row = Answer.objects.filter(id=answer_id, question=task.question).first()
-        if row is None:
+        found = Answer.objects.filter(id=answer_id, question=question).values_list("result", flat=True)
+        result = found.first()  # and not the row, whose context may be large
+        if result is None:
             return None
         try:
-            reprove(task.passages, row.result["citations"])
+            reprove(task.passages, result["citations"])
         except SourcesChanged:
             return None
-        return {"id": str(row.id)} | row.result
+        return {"id": str(answer_id)} | result
 
 
 def keep(keys: Sequence[str], final: dict[str, Any]) -> None:

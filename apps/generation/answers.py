@@ -78,6 +78,8 @@ def answer(
     without: set[str] = set()
     for _ in range(ATTEMPTS):
         prepared = prepare(tenant_id=tenant_id, request=request, before=before, without=without, meter=meter)
+        if prepared.kept is not None:
+            return prepared.kept
         try:
             return async_to_sync(_whole)(prepared)
         except SourcesChanged as changed:
@@ -345,6 +347,7 @@ def _kept(prepared: Prepared, key: str) -> dict[str, Any] | None:
     return answer_cache.lookup(
         tenant_id=prepared.tenant_id,
         key=key,
+        question=prepared.request.question,
         task=prepared.task,
         timings=prepared.found.timings,
         started=prepared.started,
