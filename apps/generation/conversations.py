@@ -25,7 +25,7 @@ from apps.retrieval.serializers import MAX_QUERY
 from . import prompts, records
 from .llm import LLM, ExtractiveLLM, LLMError
 from .markers import MARKER
-from .models import Answer, AnswerSource, Conversation
+from .models import Answer, Conversation
 from .types import Options, Task, Turn
 from .words import words
 
@@ -93,21 +93,25 @@ def said_before(conversation_id: UUID, *, context_tokens: int) -> tuple[Turn, ..
     row = Conversation.objects.filter(id=conversation_id).first()
     if row is None:
         raise invalid("/conversation", "There is no such conversation.", code="unknown_conversation")
-    return within([_turn(answer) for answer in reversed(turns(row)[:MOST_TURNS])], context_tokens=context_tokens)
+    return within([_turn(answer) for answer in reversed(_read(turns(row))[:MOST_TURNS])], context_tokens=context_tokens)
 
 
 def as_it_was(answer_ids: Sequence[str]) -> tuple[Turn, ...] | None:
     """Inside a scope: these turns again; None where one cannot be had any more."""
-    rows = {str(row.id): row for row in Answer.objects.filter(id__in=answer_ids)}
+    rows = {str(row.id): row for row in _read(Answer.objects.filter(id__in=answer_ids))}
     if len(rows) < len(answer_ids):
         return None
     found = [_turn(rows[answer_id]) for answer_id in answer_ids]
     return tuple(found) if len(_undeleted(found)) == len(found) else None
 
 
+def _read(rows: QuerySet[Answer]) -> QuerySet[Answer]:
+    """What a turn is made of, and not the passages and messages of each."""
+    return rows.only("question", "answer", "created_at").prefetch_related("sources")
+
+
 def _turn(row: Answer) -> Turn:
-    documents = AnswerSource.objects.filter(answer=row).values_list("document_id", flat=True)
-    return Turn(row.question, row.answer, row.id, tuple(sorted(documents)))
+    return Turn(row.question, row.answer, row.id, tuple(sorted(source.document_id for source in row.sources.all())))
 
 
 def within(turns: Sequence[Turn], *, context_tokens: int) -> tuple[Turn, ...]:
