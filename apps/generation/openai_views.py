@@ -24,7 +24,7 @@ from apps.access.views import TenantView
 from apps.documents.embedding import EmbeddingError
 from apps.documents.spaces import embedder_for
 
-from . import answers, openai_models, sse
+from . import answers, openai_models, prompts, sse
 from .answers import Prepared
 from .markers import MARKER
 from .openai_serializers import (
@@ -88,7 +88,7 @@ class ChatCompletions(OpenAIView):
         before = values["before"]
         if not values.get("stream"):
             final = answers.answer(tenant_id=tenant_id, request=asked, before=before, meter=meter)
-            return Response(completion(final, model))
+            return Response(completion(final, model, json=asked.response_format is not None))
         prepared = answers.prepare(tenant_id=tenant_id, request=asked, before=before, meter=meter)
         with_usage = (values.get("stream_options") or {}).get("include_usage", False)
         return sse.response(_chunks(prepared, model, with_usage=with_usage))
@@ -127,10 +127,12 @@ class Embeddings(OpenAIView):
         )
 
 
-def completion(final: dict[str, Any], model: str) -> dict[str, Any]:
-    """A final answer as OpenAI's chat.completion."""
+def completion(final: dict[str, Any], model: str, *, json: bool = False) -> dict[str, Any]:
+    """A final answer as OpenAI's chat.completion. json: was it asked for? That the sources do not answer is a refusal
+    then, as OpenAI's clients read it."""
     calls = final.get("calls")
-    message = {"role": "assistant", "content": final["answer"], "refusal": None} | _sources(final)
+    content = "refusal" if json and prompts.is_abstention(final["answer"]) else "content"
+    message = {"role": "assistant", "content": None, "refusal": None, content: final["answer"]} | _sources(final)
     if calls:
         message |= {"content": final["answer"] or None, "tool_calls": calls}
     choice = {"index": 0, "message": message, "finish_reason": final["finish_reason"], "logprobs": None}
@@ -190,7 +192,8 @@ async def _chunks(prepared: Prepared, model: str, *, with_usage: bool) -> AsyncG
                     head["id"] = f"chatcmpl-{event.again}"
                 yield chunk({"role": "assistant", "content": None if event.data.get("calls") else ""})
             if event.name == "message":
-                yield chunk({"content": event.data["delta"]})
+                refused = prepared.task.response_format is not None and prompts.is_abstention(event.data["delta"])
+                yield chunk({"refusal" if refused else "content": event.data["delta"]})
             else:
                 for index, call in enumerate(event.data.get("calls", ())):
                     yield chunk({"tool_calls": [{"index": index} | call]})

@@ -57,7 +57,7 @@ def finish(
     began = time.perf_counter()
     passages = task.passages
     said = draft.text
-    if task.response_format is not None and task.passages:
+    if task.response_format is not None and not prompts.is_abstention(said):
         said = "\n\n".join(structured.strings(said))
     citations = cite(said, passages)
     abstained = prompts.is_abstention(said)

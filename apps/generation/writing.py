@@ -196,7 +196,8 @@ async def _json(task: Task, backend: LLM, draft: Draft) -> AsyncGenerator[str, N
             outcome = "ok"
             return
         try:
-            draft.text = await asyncio.to_thread(settled, said)
+            nothing = prompts.is_abstention(said)  # as the rules want it said
+            draft.text = prompts.ABSTENTION if nothing else await asyncio.to_thread(settled, said)
         except structured.Malformed as error:
             if draft.finish_reason == "length":
                 raise LLMError("cut_short", "The answer's JSON does not end within max_tokens.") from None

@@ -103,6 +103,27 @@ def test_openais_client_parses_it(reader: httpx.Client, guide: Collection, llm_w
 
 
 @pytest.mark.parametrize(
+    ("question", "filters"), [("When? script:json-none", {}), ("When?", {"source_uri": {"$eq": "none"}})]
+)
+def test_that_the_sources_do_not_answer_is_no_json(
+    reader: httpx.Client, guide: Collection, llm_web: Server, api_key: str, question: str, filters: Any
+) -> None:
+    """Whether the model says so, or nothing was found: OpenAI's clients read it as a refusal."""
+    body = ask(reader, question, response_format=SCHEMA, filters=filters)
+    assert (body["abstained"], body["answer"]) == (True, "The sources do not answer this question.")
+    ai = openai.OpenAI(base_url=f"{llm_web.url}/v1", api_key=api_key, max_retries=0)
+    fields: Any = {"model": "ragsite/docs", "messages": [{"role": "user", "content": question}]}
+    fields["extra_body"] = {"filters": filters}
+    message = ai.chat.completions.parse(**fields, response_format=Backups).choices[0].message
+    assert (message.parsed, message.content, message.refusal) == (None, None, body["answer"])
+    schema: Any = {"type": "json_schema", "json_schema": {"name": "b", "schema": SCHEMA}}
+    chunks = ai.chat.completions.create(**fields, response_format=schema, stream=True)
+    deltas = [chunk.choices[0].delta for chunk in chunks if chunk.choices]
+    assert "".join(delta.refusal or "" for delta in deltas) == body["answer"]
+    assert not any(delta.content for delta in deltas)
+
+
+@pytest.mark.parametrize(
     ("wanted", "pointer"),
     [
         ("json", "/response_format"),

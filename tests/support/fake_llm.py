@@ -6,9 +6,9 @@ few tokens, then silence), `silent` (headers, then silence), `cut` (the connecti
 ends it within a marker), `empty`, `garbage` (no JSON), `slow` (for ever), `drip` (a word a second, for ever), `held`
 (a few tokens, and the rest when `go` is set), `paced` (100 tokens, 10 ms each, after 50 ms), `json`, `json-late`
 (prose until it is told that this was not asked for), `plain` (no markers), `astray` (those of passages that say
-something else), `json-unguided` (refuses a response_format), `json-cut`, `reused` (4 tokens of the prompt were
-cached), `call` (two of the tools, where there are any and one may be called, once), `call-cut` (the connection breaks
-within a call), `tell-and-call` (a sentence before it).
+something else), `json-unguided` (refuses a response_format), `json-cut`, `json-none` (says that the sources do not
+answer), `reused` (4 tokens of the prompt were cached), `call` (two of the tools, where there are any and one may be
+called, once), `call-cut` (the connection breaks within a call), `tell-and-call` (a sentence before it).
 
 By itself (`python -m tests.support.fake_llm`) it prints its URL and serves until it is killed.
 """
@@ -39,7 +39,12 @@ BOGUS = (
 _SAID = '{"when": "Backups run every night at 02:30 UTC [1, 97].", "days": [35], "kept": "For 35 days [1]."}'
 ASTRAY = ("Backups cost 99 euros a month ", "[2].", " They run at night [3][1].")
 PLAIN = ("The backups run every ", "night at 02:30 UTC. ", "They are kept for 35 days", ". They cost 99 euros", ".")
-JSON = {"json": (_SAID[:40], _SAID[40:]), "json-unguided": ("```json\n", _SAID, "\n```"), "json-cut": (_SAID[:60],)}
+JSON = {
+    "json-none": ("The sources do not answer ", "this question."),
+    "json": (_SAID[:40], _SAID[40:]),
+    "json-unguided": ("```json\n", _SAID, "\n```"),
+    "json-cut": (_SAID[:60],),
+}
 FIRST_MS, EACH_MS, TOKENS = 50, 10, 100
 USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
 #: Calls of two tools, as a server streams them: who is called first, then what it is given, piece by piece.
