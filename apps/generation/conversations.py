@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Any
@@ -37,9 +38,11 @@ MOST_TURNS = 50
 SHARE = 4
 CONDENSE_TOKENS = 200
 CONDENSE_SECONDS = 10.0
-#: A question of fewer content words is not understood by itself ("And on Sundays?").
-FEW_WORDS = 4
+#: A question of fewer content words is not understood by itself ("On Sundays?").
+FEW_WORDS = 2
+_GOING_ON = ("and", "but", "or", "also")
 _PRONOUNS = "it its they them their that this those these he she him her there then one ones else"
+_TOKEN = re.compile(r"\w+")
 _LEANING = frozenset(_PRONOUNS.split())
 
 
@@ -165,4 +168,5 @@ async def _whole(model: LLM, task: Task) -> str:
 
 def leans(question: str) -> bool:
     """Is a question likely to mean something that was said before?"""
-    return len(words(question)) < FEW_WORDS or not _LEANING.isdisjoint(question.casefold().split())
+    said = _TOKEN.findall(question.casefold())
+    return len(words(question)) < FEW_WORDS or said[0] in _GOING_ON or not _LEANING.isdisjoint(said)

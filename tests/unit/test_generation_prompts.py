@@ -8,6 +8,7 @@ import json
 import pytest
 
 from apps.documents.embedding.openai_compatible import estimate_tokens
+from apps.generation.conversations import leans
 from apps.generation.prompts import ABSTENTION, SYSTEM, VERSION, fit, is_abstention, messages, number, passage_text
 from apps.generation.types import Turn
 from tests.support.hits import hit, passages
@@ -98,3 +99,21 @@ def test_nothing_fits_beside_a_question_that_is_too_long() -> None:
 def test_an_abstention_is_recognised(answer: str) -> None:
     assert is_abstention(answer)
     assert not is_abstention("The sources answer this question. " + answer)
+
+
+@pytest.mark.parametrize(
+    ("question", "leaning"),
+    [
+        ("And how long are they kept?", True),
+        ("Since when?", True),
+        ("On Sundays?", True),
+        ("And the lunch hours on Sundays?", True),
+        ("How long is it, then?", True),
+        ("What is the capital of Peru?", False),
+        ("Which operator role does the restore command need?", False),
+        ("復元には何分かかりますか?", False),
+        ("?", True),
+    ],
+)
+def test_which_questions_mean_something_said_before(question: str, leaning: bool) -> None:
+    assert leans(question) is leaning
