@@ -99,7 +99,7 @@ def finish(
             context={
                 "passages": [passage_json(passage) for passage in passages],
                 # What was said before is in its own answers: a second copy would outlive their erasure.
-                "messages": [task.messages[0], task.messages[-1]],
+                "messages": [task.messages[0], *task.messages[1 + 2 * len(task.before) :]],
                 "before": [str(turn.id) for turn in task.before if turn.id],
                 "documents_before": [str(document) for turn in task.before for document in turn.documents],
                 "parameters": asdict(task.options) | {"backend": draft.backend and draft.backend.backend},

@@ -43,3 +43,25 @@ class LLM(Protocol):
 
     def stream(self, task: Task) -> AsyncGenerator[Delta, None]:
         """Write the answer piece by piece; closing the generator stops the work. Raises LLMError."""
+
+
+class Around:
+    """What an `LLM` tells of itself that writes by another."""
+
+    def __init__(self, llm: LLM) -> None:
+        self._llm = llm
+
+    @property
+    def backend(self) -> str:
+        return self._llm.backend
+
+    @property
+    def keeps_limits(self) -> bool:
+        return self._llm.keeps_limits
+
+    @property
+    def name(self) -> str | None:
+        return self._llm.name
+
+    async def model(self) -> str:
+        return await self._llm.model()

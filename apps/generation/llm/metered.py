@@ -10,7 +10,7 @@ from apps.access.throttling import TokenMeter
 from apps.documents.embedding.openai_compatible import estimate_tokens
 
 from ..types import Delta, Task, Usage
-from .base import LLM
+from .base import LLM, Around
 
 
 def prompt_tokens(task: Task) -> int:
@@ -19,26 +19,12 @@ def prompt_tokens(task: Task) -> int:
     return said + (task.tools.overhead if task.tools else 0)
 
 
-class Metered:
+class Metered(Around):
     """Implements `LLM` around another."""
 
     def __init__(self, llm: LLM, meter: TokenMeter) -> None:
-        self._llm, self._meter = llm, meter
-
-    @property
-    def backend(self) -> str:
-        return self._llm.backend
-
-    @property
-    def keeps_limits(self) -> bool:
-        return self._llm.keeps_limits
-
-    @property
-    def name(self) -> str | None:
-        return self._llm.name
-
-    async def model(self) -> str:
-        return await self._llm.model()
+        super().__init__(llm)
+        self._meter = meter
 
     async def stream(self, task: Task) -> AsyncGenerator[Delta, None]:
         usage: Usage | None = None

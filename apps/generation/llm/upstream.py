@@ -11,7 +11,7 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait
 
 from ..types import Delta, Task
 from .allowance import Allowance
-from .base import LLM, LLMError
+from .base import LLM, Around, LLMError
 from .breaker import Breaker
 from .metered import prompt_tokens
 from .openai_compatible import OpenAICompatibleLLM
@@ -25,7 +25,7 @@ WAIT = wait_random_exponential(multiplier=0.25)
 FAULTS = ("timeout", "unreachable", "server_error", "cut_off", "bad_response", "unauthorized")
 
 
-class Upstream:
+class Upstream(Around):
     """Implements `LLM` around another: at most `places` answers at once in this process, none while the breaker is
     open. What fails before its first token is tried again, all within `first_seconds`; after it a reader has seen the
     beginning, and nothing is tried again.
@@ -36,25 +36,11 @@ class Upstream:
     def __init__(
         self, llm: LLM, breaker: Breaker, *, places: int, first_seconds: float, allowance: Allowance | None = None
     ) -> None:
-        self._llm, self._breaker, self._places, self._first = llm, breaker, places, first_seconds
+        super().__init__(llm)
+        self._breaker, self._places, self._first = breaker, places, first_seconds
         self._allowance = allowance
         self._taken = 0
         self._lock = threading.Lock()  # a process may have several event loops
-
-    @property
-    def backend(self) -> str:
-        return self._llm.backend
-
-    @property
-    def keeps_limits(self) -> bool:
-        return self._llm.keeps_limits
-
-    @property
-    def name(self) -> str | None:
-        return self._llm.name
-
-    async def model(self) -> str:
-        return await self._llm.model()
 
     async def check(self) -> None:
         """Raises LLMError where the server would not answer, or is not asked because it has failed lately."""
