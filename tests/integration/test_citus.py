@@ -23,6 +23,7 @@ NOT_OF_A_CLUSTER = {
     "shards have walls of their own": "test_every_shard_is_behind_a_wall of cluster.py",
     "the owner moves shards": "the owner is not behind the wall (ADR 17)",
     "so many rows come by COPY there": "each node plans for itself, as one Postgres does",
+    "it is not done again": "the same as on one Postgres: of an IVFFlat index",
     "shards are no partitions": "there is no index over all that could be invalid",
     "a cluster makes the first index of all its shards by one statement": "test_a_first_index_whose_build_was_killed",
 }
@@ -52,6 +53,7 @@ pytestmark = [
             "test_reindex.py",
             *("test_filters.py", "test_lexical.py", "test_refine.py", "test_past.py", "test_freshness.py"),
             *("test_search_batch.py", "test_snapshot.py", "test_spaces.py"),
+            "test_shared_graph.py",
             *("test_second_space.py", "test_second_model.py", "test_second_space_api.py"),
             *("test_partitions.py", "test_index_care.py", "test_recall_monitor.py", "test_drift.py"),
             *("cluster_nodes_away.py", "cluster_shards.py"),

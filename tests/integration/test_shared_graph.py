@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
 
 import numpy as np
 import pytest
-from django.db import connection
 from django.test import override_settings
 
 from apps.access.models import Tenant
@@ -35,7 +34,7 @@ def shared(
     ingest: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
-) -> Iterator[Collection]:
+) -> Collection:
     """Ours, about anything; another tenant's thousands are all nearer to the question."""
     monkeypatch.setattr(policy, "SCANNED", 500)  # as if there were forty times as many
     slug = f"shared-{uuid4().hex[:8]}"
@@ -49,10 +48,14 @@ def shared(
             text = f"Rule {number} of the allotment: water plot {number * 7 % 60} after {number % 12} o'clock."
             ingest(ours, text, source_uri=f"r{number}", metadata={"even": number % 2 == 0})
         _fill(theirs, near, [uuid4() for _ in range(THEIRS)])
-    with connection.cursor() as cursor:
-        cursor.execute("SET enable_sort = off")  # as if ours were more than the planner would rather sort
-        yield ours
-        cursor.execute("RESET enable_sort")
+    chosen = policy.index_settings
+
+    def unsorted(*args: Any, **values: Any) -> dict[str, str]:
+        # As if ours were more than the planner would rather sort. With the index's own: these reach a cluster's nodes.
+        return chosen(*args, **values) | {"enable_sort": "off"}
+
+    monkeypatch.setattr(policy, "index_settings", unsorted)
+    return ours
 
 
 def _hits(collection: Collection, **values: Any) -> list[Hit]:
