@@ -1,21 +1,33 @@
-"""The readers of `generation`, in a process of their own: a plan on stdin, what they found on stdout, both as JSON."""
+"""The readers of `generation`, in a process of their own: a plan on stdin, what they found on stdout, both as JSON.
+
+They share two processors with what is measured, so a stream is kept as it comes and looked at when it has ended: aiohttp
+on uvloop takes a fifth of what httpx and its lines take.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sys
 import time
+from bisect import bisect_left
+from itertools import accumulate
 from typing import Any
 
-import httpx
+import aiohttp
+import uvloop
 
 OPENING = 64  # of the streams that are held, at once
+_OURS = re.compile(rb'^event: message\ndata: \{"delta": ?"(.*)"\}\n', re.M)
+_DIRECT = re.compile(rb'^data: .*"content": "([^"]+)"', re.M)
+_FOUND = re.compile(rb"^event: search_results\ndata: (.*)\n", re.M)
 
 
 async def _clients(plan: dict[str, Any]) -> list[dict[str, float]]:
-    limits = httpx.Limits(max_connections=None)
-    async with httpx.AsyncClient(timeout=120, limits=limits) as http:
+    limits, patience = aiohttp.TCPConnector(limit=0), aiohttp.ClientTimeout(total=120)
+    headers = {"Authorization": f"Bearer {plan['key']}"}
+    async with aiohttp.ClientSession(connector=limits, timeout=patience, headers=headers) as http:
         if plan["kind"] == "held":
             return [await _held(http, plan)]
         until = time.perf_counter() + plan["seconds"]
@@ -32,59 +44,55 @@ async def _clients(plan: dict[str, Any]) -> list[dict[str, float]]:
         return [one for found in await asyncio.gather(*map(reader, range(plan["readers"]))) for one in found]
 
 
-async def _one(http: httpx.AsyncClient, plan: dict[str, Any], question: str) -> dict[str, float]:
+async def _one(http: aiohttp.ClientSession, plan: dict[str, Any], question: str) -> dict[str, float]:
     if plan["kind"] == "direct":
         body: dict[str, Any] = {"model": "paced", "stream": True, "messages": [{"role": "user", "content": question}]}
     else:
         body = {"question": question, "stream": True}
     began = time.perf_counter()
-    first, pieces, name, retrieval, last = 0.0, 0, "", 0.0, 0.0
-    headers = {"Authorization": f"Bearer {plan['key']}"}
-    async with http.stream("POST", plan["url"], json=body, headers=headers) as response:
-        assert response.status_code == 200, await response.aread()
-        async for line in response.aiter_lines():
-            if line.startswith("event: "):
-                name = line[7:]
-            elif line.startswith("data: ") and (
-                name == "message"
-                or (plan["kind"] == "direct" and '"content": "' in line and '"content": ""' not in line)
-            ):
-                last = time.perf_counter()
-                first = first or last
-                pieces += 1
-            elif line.startswith("data: ") and name == "search_results":
-                retrieval = json.loads(line[6:])["timings"]["total_ms"]
-    return {"first": (first - began) * 1000, "rate": (pieces - 1) / (last - first), "retrieval": retrieval}
+    pieces, times = [], []
+    async with http.post(plan["url"], json=body) as response:
+        assert response.status == 200, await response.text()
+        async for piece in response.content.iter_any():
+            pieces.append(piece)
+            times.append(time.perf_counter())
+    said, ends = b"".join(pieces), list(accumulate(map(len, pieces)))
+    # A token is a word: several that come at once may be one event.
+    deltas = (_DIRECT if plan["kind"] == "direct" else _OURS).finditer(said)
+    came = [times[bisect_left(ends, one.end())] for one in deltas for _ in one.group(1).split()]
+    found = _FOUND.search(said)
+    return {
+        "first": (came[0] - began) * 1000,
+        "rate": sum(at > came[0] for at in came) / (came[-1] - came[0]),
+        "retrieval": json.loads(found.group(1))["timings"]["total_ms"] if found else 0.0,
+    }
 
 
-async def _held(http: httpx.AsyncClient, plan: dict[str, Any]) -> dict[str, float]:
+async def _held(http: aiohttp.ClientSession, plan: dict[str, Any]) -> dict[str, float]:
     """So many streams of a model that never ends, all open at the same time."""
     began = time.perf_counter()
     opened, opening = asyncio.Semaphore(0), asyncio.Semaphore(OPENING)
     failed = 0
     took = 0.0
     over = asyncio.Event()
-    headers = {"Authorization": f"Bearer {plan['key']}"}
 
     async def one(number: int) -> None:
         nonlocal failed
         await opening.acquire()
         question = f"{plan['asked'][number % len(plan['asked'])]} script:drip"
         try:
-            async with http.stream(
-                "POST", plan["url"], json={"question": question, "stream": True}, headers=headers
-            ) as response:
-                assert response.status_code == 200, response.status_code
+            async with http.post(plan["url"], json={"question": question, "stream": True}) as response:
+                assert response.status == 200, response.status
                 seen = False
-                async for line in response.aiter_lines():
-                    if line == "event: message" and not seen:
+                async for line in response.content:
+                    if line == b"event: message\n" and not seen:
                         seen = True
                         opened.release()
                         opening.release()
-                    if line == "event: error" or over.is_set():
+                    if line == b"event: error\n" or over.is_set():
                         failed += not over.is_set()
                         return
-        except (httpx.HTTPError, AssertionError):
+        except (aiohttp.ClientError, AssertionError):
             failed += 1
             opening.release()
 
@@ -107,4 +115,4 @@ async def _held(http: httpx.AsyncClient, plan: dict[str, Any]) -> dict[str, floa
 
 
 if __name__ == "__main__":
-    print(json.dumps(asyncio.run(_clients(json.load(sys.stdin)))))
+    print(json.dumps(uvloop.run(_clients(json.load(sys.stdin)))))

@@ -13,10 +13,13 @@ class JSONRenderer(renderers.JSONRenderer):
     """The same JSON from orjson, in a twentieth of the time for a page of hits."""
 
     def render(self, data: Any, accepted_media_type: str | None = None, renderer_context: Any = None) -> bytes:
-        if data is None:
-            return b""
-        options = orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS | orjson.OPT_PASSTHROUGH_SUBCLASS
-        return orjson.dumps(data, default=_plain, option=options)
+        return b"" if data is None else dumps(data)
+
+
+def dumps(data: Any) -> bytes:
+    """JSON on one line, as all answers of the API have it."""
+    options = orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS | orjson.OPT_PASSTHROUGH_SUBCLASS
+    return orjson.dumps(data, default=_plain, option=options)
 
 
 def _plain(value: Any) -> Any:

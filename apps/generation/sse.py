@@ -8,19 +8,18 @@ from contextlib import aclosing
 from typing import Any
 
 from django.http import StreamingHttpResponse
-from rest_framework.utils.encoders import JSONEncoder
+
+from apps.access import rendering
 
 #: A comment this often keeps proxies from closing a quiet stream.
 HEARTBEAT_SECONDS = 10.0
 HEARTBEAT = ": heartbeat\n\n"
 AHEAD = 8  # frames that wait for a slow reader
 
-_ENCODER = JSONEncoder(ensure_ascii=False, separators=(",", ":"))
-
 
 def dumps(data: Any) -> str:
     """JSON on one line, as the REST views render it."""
-    return _ENCODER.encode(data)
+    return rendering.dumps(data).decode()
 
 
 def frame(name: str, data: Any) -> str:

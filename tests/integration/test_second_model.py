@@ -262,7 +262,7 @@ def test_workers_publish_while_a_second_space_is_filled_by_a_model_that_hangs(
             wait_for(lambda: client.get(path).json()["state"] == "live", what="the document")  # noqa: B023
             waited.append(time.monotonic() - began)
         # The first also for the parser's process to begin, on a machine that may do much else.
-        assert max(waited) < embed.SECOND_SECONDS + 8 and sorted(waited)[2] < 2, waited
+        assert max(waited) < embed.SECOND_SECONDS + 20 and sorted(waited)[2] < 2, waited
         assert found().state == "running" and coverage_of(collection, served) == (6, 0)
         Model.awake.set()
         wait_for(lambda: found().state == "done", what="the build")

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import re
 from bisect import bisect_right
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,19 +29,23 @@ from ..words import coverage, idf, overlap, words
 
 logger = logging.getLogger(__name__)
 
-#: Weights of a candidate's score, chosen on one half of the sample and checked on the other.
-SIMILARITY, WORDS, CONTEXT, PASSAGE, NUMBER, LENGTH = 1.0, 0.4, 0.2, 0.3, 0.1, 0.1
-#: Candidates that are embedded: the best by words. 40 sentences take about 0.1 s on two cores.
-EMBEDDED = 40
-#: More sentences follow the best one while they score at least this share of it.
-RATIO, MOST = 0.8, 3
+#: Weights of a candidate's score, and what a difference of one in it says: the probability that a sentence answers goes
+#: with exp(SHARPNESS * score). Fitted on one half of the questions of nine sets (benchmarks/RESULTS.md).
+SIMILARITY, WORDS, CONTEXT, RANK, NUMBER, LENGTH = 1.0, 0.45, 0.75, 0.4, 0.25, 0.2
+SHARPNESS = 6.6
+#: What a similarity is, about, where there is no model to tell it: so much, and so much of the share of words.
+UNSEEN = 0.38
+#: Candidates that are embedded: the best by the rest. Forty find no more, and take two and a half times as long.
+EMBEDDED = 16
+#: As many sentences are quoted as hold the answer with this probability, but not more than so many.
+ENOUGH, MOST = 0.95, 6
+#: Code is quoted where no sentence scores at least this share of it.
+RATIO = 0.8
 #: Two sentences that share this much of their words (Jaccard) say the same.
 SAME = 0.7
-#: Below this best score the passages are taken not to answer. In that sample 1 to 2 % fall below it although
-#: the answer is there, and 23 % of the questions whose passages are on the topic but lack the answer. Of 50
-#: questions each with passages on other topics: new_wiki 96 %, Reddit 90 % (32 % wrongly), JaQuAD 84 % (2 %),
-#: DRCD 68 % (4 %).
-THRESHOLD = 0.75
+#: Below this best score the passages are taken not to answer: the best for questions of which half are not answered, on
+#: one half of those sets. (F1 and what it says wrongly: `python -m benchmarks answers`.)
+THRESHOLD = 1.4
 #: What a sentence that ends in a colon introduces is quoted along, up to this many lines.
 INTRODUCED = 5
 LONG = 200  # characters at which a sentence is no longer too short to say something
@@ -103,32 +107,36 @@ class ExtractiveLLM:
 
 
 def choose(question: str, passages: Sequence[Passage], embed: Embed | None) -> list[Candidate]:
-    """The 1 to 3 candidates that answer best, in the order of their passages and places; none below
-    THRESHOLD.
+    """The candidates that answer best, as many as ENOUGH asks for, in the order of their passages and places; none
+    where the best is below THRESHOLD.
 
     What repeats the question, or asks another, does not answer it. Code is chosen where nothing else comes
     within RATIO of it. Without `embed`, or when it fails, words alone decide.
     """
-    candidates = scored(question, passages, embed)
-    best = max((candidate.score for candidate in candidates), default=0.0)
-    if best < THRESHOLD:
+    candidates = sorted(scored(question, passages, embed), key=lambda candidate: -candidate.score)
+    if not candidates or (best := candidates[0].score) < THRESHOLD:
         return []
-    ranked = sorted((one for one in candidates if one.score >= RATIO * best), key=lambda one: -one.score)
-    ranked = [candidate for candidate in ranked if candidate.kind != CODE] or ranked
+    if any(one.kind != CODE and one.score >= RATIO * best for one in candidates):
+        candidates = [one for one in candidates if one.kind != CODE]
+    likely = np.exp([SHARPNESS * (one.score - best) for one in candidates])
+    missing = 1 - np.cumsum(likely / likely.sum())  # the probability that none so far answers
     chosen: list[Candidate] = []
-    for candidate in ranked:
-        if len(chosen) < MOST and all(not _same(candidate, other) for other in chosen):
+    for candidate, before in zip(candidates, [1.0, *missing], strict=False):
+        if len(chosen) == MOST or before <= 1 - ENOUGH:
+            break
+        if all(not _same(candidate, other) for other in chosen):
             chosen.append(candidate)
     order = {passage.marker: position for position, passage in enumerate(passages)}
     return sorted(chosen, key=lambda candidate: (order[candidate.passage.marker], candidate.start))
 
 
 def scored(question: str, passages: Sequence[Passage], embed: Embed | None) -> list[Candidate]:
-    """All candidates, each with how well it answers: about 0 to 2.1."""
+    """All candidates, each with how well it answers: about 0 to 3."""
     echo = Echo(question)
     candidates = [candidate for passage in passages for candidate in _candidates(passage, echo)]
     if candidates:
-        _score(question, candidates, embed)
+        order = {passage.marker: position for position, passage in enumerate(passages)}
+        _score(question, candidates, order, embed)
     return candidates
 
 
@@ -226,14 +234,11 @@ def _answered(text: str, asked: re.Match[str]) -> bool:
     )
 
 
-def _score(question: str, candidates: Sequence[Candidate], embed: Embed | None) -> None:
-    """Set each candidate's score; about 0 to 2.1, of which similarity to the question makes up to one."""
+def _score(question: str, candidates: Sequence[Candidate], order: Mapping[int, int], embed: Embed | None) -> None:
+    """Set each candidate's score, of which similarity to the question makes up to one. order: of the passages, best
+    first."""
     asked = set(words(question))
     weights = idf(candidate.words for candidate in candidates)
-    by_passage: dict[int, set[str]] = {}
-    for candidate in candidates:
-        by_passage.setdefault(candidate.passage.marker, set()).update(candidate.words)
-    passage_score = {marker: coverage(asked, have, weights) for marker, have in by_passage.items()}
     asks_number = _ASKS_NUMBER.search(question) is not None
     direct = [coverage(asked, candidate.words, weights) for candidate in candidates]
     for candidate, share in zip(candidates, direct, strict=True):
@@ -241,19 +246,17 @@ def _score(question: str, candidates: Sequence[Candidate], embed: Embed | None) 
         candidate.score = (
             WORDS * share
             + CONTEXT * coverage(asked, candidate.context, weights)
-            + PASSAGE * passage_score[candidate.passage.marker]
+            + RANK / (1 + order[candidate.passage.marker])
             + NUMBER * (asks_number and any(character.isdigit() for character in text))
             + LENGTH * min(1.0, len(text) / LONG)
         )
     similar = _similarities(question, candidates, embed)
     for index, candidate in enumerate(candidates):
-        candidate.score += SIMILARITY * (direct[index] if similar is None else similar.get(index, 0.0))
+        candidate.score += SIMILARITY * (UNSEEN * (1 + direct[index]) if similar is None else similar.get(index, 0.0))
 
 
 def _similarities(question: str, candidates: Sequence[Candidate], embed: Embed | None) -> dict[int, float] | None:
-    """Cosine of the question with the EMBEDDED best candidates by words, by index; None when nothing can
-    embed.
-    """
+    """Cosine of the question with the EMBEDDED best candidates so far, by index; None when nothing can embed."""
     if embed is None:
         return None
     # Stable: of equals the better hit's sentences are embedded.

@@ -21,6 +21,9 @@ from .base import LLMError
 MODEL_SECONDS = 300
 #: How a server refuses a response_format that it does not know.
 NO_SUCH_FORMAT = (400, 404, 415, 422, 501)
+#: After its first token a stream is read every so many seconds at most: what a fast model writes meanwhile leaves as one
+#: event. Fifty a second are more than anybody reads, and each takes as much of a processor whatever is in it.
+EVERY = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +106,10 @@ class OpenAICompatibleLLM:
                 response = await self._asked(await self._request(task))
             read = aiter(response.aiter_bytes())
             rest: bytes | None = b""
+            due = 0.0
             while rest is not None:
+                if (wait := due - loop.time()) > 0:
+                    await asyncio.sleep(wait)
                 async with asyncio.timeout_at(deadline):
                     piece = await anext(read, None)
                 *lines, rest = (rest + piece).split(b"\n") if piece is not None else (rest, None)
@@ -120,6 +126,7 @@ class OpenAICompatibleLLM:
                             merge(calls, pieces)
                             calling = True
                 if text or calling:  # as much as has come at once: all of it is there to be read
+                    due = loop.time() + EVERY
                     yield Delta(text)
                     # From here: the reader's time is not the server's.
                     deadline = min(end, loop.time() + self._patience.next)
