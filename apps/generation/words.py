@@ -24,6 +24,7 @@ _STOP = """
     whose why will with would you your please tell give list name explain describe
 """
 STOP_WORDS = frozenset(_STOP.split())
+ROOT = 5  # letters
 _SUFFIXES = (
     "ingly",
     "edly",
@@ -53,6 +54,19 @@ def words(text: str) -> list[str]:
             found.extend(word[i : i + 2] for i in range(max(1, len(word) - 1)))
         elif word not in STOP_WORDS:
             found.append(stem(word))
+    return found
+
+
+def roots(text: str) -> list[str]:
+    """The first five letters of each word but stop words, in order; of CJK and Thai runs each character and each pair.
+    What one word's forms share, in more languages than have a stemmer here; too little to prove that a text says the
+    same."""
+    found: list[str] = []
+    for word in _WORD.findall(text.casefold()):
+        if _IS_UNSPACED.match(word):
+            found.extend([*word, *(word[i : i + 2] for i in range(len(word) - 1))])
+        elif word not in STOP_WORDS:
+            found.append(word[:ROOT])
     return found
 
 
