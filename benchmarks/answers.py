@@ -7,9 +7,9 @@ these abstentions are wrongly asked for). Once more they are asked of another se
 
 - answer in citation: the share of answers one of whose quotes holds a gold answer, beside the share of searches one
   of whose passages' documents is the gold one (recall@8).
-- abstention: F1 of "the sources do not answer", where half of the questions are answered by what the search found and a
-  quarter each are of the two other kinds; and the threshold that would be best for it, found on every other question and
-  judged on the rest.
+- abstention: F1 of "the sources do not answer", where half of the questions are answered by what the search found and
+  a quarter each are of the two other kinds; and the threshold that would be best for it, found on every other question
+  and judged on the rest.
 
 `tests/integration/test_abstention.py` holds CI to the second, by what is here.
 """

@@ -21,8 +21,8 @@ from .base import LLMError
 MODEL_SECONDS = 300
 #: How a server refuses a response_format that it does not know.
 NO_SUCH_FORMAT = (400, 404, 415, 422, 501)
-#: After its first token a stream is read every so many seconds at most: what a fast model writes meanwhile leaves as one
-#: event. Fifty a second are more than anybody reads, and each takes as much of a processor whatever is in it.
+#: After its first token a stream is read every so many seconds at most: what a fast model writes meanwhile leaves as
+#: one event. Fifty a second are more than anybody reads, and each takes as much of a processor whatever is in it.
 EVERY = 0.02
 
 
