@@ -114,11 +114,21 @@ def test_what_was_said_before_is_bounded(reader: httpx.Client, guide: Collection
     with tenancy.scope(tenant.id):
         row = conversations.find(talk)  # type: ignore[arg-type]
         whole = conversations.said_before(row.id, context_tokens=100_000)
-        part = conversations.said_before(row.id, context_tokens=100)
+        part = conversations.said_before(row.id, context_tokens=300)
         assert conversations.said_before(row.id, context_tokens=10) == ()
     assert len(whole) == 3
     assert 0 < len(part) < 3
     assert part == whole[-len(part) :], "the last ones"
+
+
+def test_many_short_turns_leave_room_for_passages(reader: httpx.Client, guide: Collection, llm: FakeServer) -> None:
+    """Each message takes some of a model's context beside its text."""
+    said = [{"role": role, "content": "No."} for _ in range(499) for role in ("user", "assistant")]
+    asked = {"model": "ragsite/docs", "messages": [*said, {"role": "user", "content": FIRST}]}
+    found = reader.post("/v1/chat/completions", json=asked)
+    assert found.status_code == 200, found.text
+    assert found.json()["choices"][0]["message"]["content"] == ANSWER
+    assert 50 < len(llm.requests[-1]["messages"]) < 499
 
 
 def test_a_replay_is_told_what_was_said_then(reader: httpx.Client, guide: Collection, llm: FakeServer) -> None:
