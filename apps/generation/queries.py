@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -74,7 +75,7 @@ class Claim:
 @dataclass(frozen=True, slots=True)
 class Queue:
     """Queries of all tenants: waiting by priority, being answered, due, due for more than a second; seconds that an
-    answer takes."""
+    answer takes; seconds that the oldest of each priority has been due for."""
 
     urgent: int
     normal: int
@@ -83,24 +84,26 @@ class Queue:
     due: int
     late: int
     seconds: float | None
+    waited: Sequence[float]
 
     def waiting(self, priority: int) -> int:
         """Of one priority."""
         return (self.urgent, self.normal, self.low)[priority]
 
     def expected_wait(self, priority: int) -> float:
-        """Seconds until a new query would be begun: those before it, at the pace of the last hundred answers.
+        """Seconds until a new query would be begun: those before it, at the pace of the last hundred answers; or as
+        long as one of them has waited already, for what hangs tells no pace.
 
         Where something has waited for a second every worker is at work. Otherwise some may be idle, or about to begin.
         """
         workers = max(1, self.running) if self.late else max(self.running, ASSUMED_WORKERS)
         before = sum(self.waiting(each) for each in range(priority + 1))
-        return before * (self.seconds or ASSUMED_SECONDS) / workers
+        return max(before * (self.seconds or ASSUMED_SECONDS) / workers, *self.waited[: priority + 1])
 
 
 def queue() -> Queue:
     with connection.cursor() as cursor:
-        cursor.execute("SELECT urgent, normal, low, running, due, late, seconds FROM generation_queue()")
+        cursor.execute("SELECT urgent, normal, low, running, due, late, seconds, waited FROM generation_queue()")
         return Queue(*cursor.fetchone())
 
 
@@ -144,10 +147,17 @@ def show(row: Query) -> dict[str, Any]:
         "finished_at": row.finished_at,
     }
     if row.answer is not None:
-        shown["answer"] = {"id": row.answer.id} | row.answer.result
+        shown["answer"] = answer_of(row)
     if row.error is not None:
         shown["error"] = {name: row.error[name] for name in ("code", "detail")}
     return shown
+
+
+def answer_of(row: Query) -> dict[str, Any]:
+    """The answer that a query has, as it was given to it."""
+    assert row.answer is not None
+    again = {"cached": True, "degraded": row.degraded or None} if row.answer.id != row.id else {}
+    return {"id": str(row.answer.id)} | row.answer.result | again
 
 
 def error_event(row: Query) -> Event:
@@ -290,7 +300,8 @@ async def _write(held: Claim, prepared: answers.Prepared, told: progress.Writer)
             if event.name == "error":
                 return event.data
             if event.name == "final_answer":  # whoever reads it finds the query done
-                await sync_to_async(_settle)(held, state=State.DONE, answer_id=UUID(event.data["id"]))
+                given = {"answer_id": UUID(event.data["id"]), "degraded": event.data["degraded"] or ""}
+                await sync_to_async(_settle)(held, state=State.DONE, **given)
             told.add(event)
     return None
 

@@ -123,6 +123,26 @@ def test_what_redis_has_lost_is_told_from_the_answer(
     refused(client.get(f"{QUERIES}/{query}/events", headers={"Last-Event-ID": "nine"}), 400)
 
 
+def test_an_answer_that_was_given_again_says_so_ever_after(
+    client: httpx.Client, guide: Collection, answering: Process, llm: FakeServer
+) -> None:
+    question = "When do backups run every night?"
+    first = follow(client, ask(client, question))[-1][2]
+    again, standing_in = ask(client, question), ""
+    told_again = follow(client, again)[-1][2]
+    llm.fails = "500"
+    try:
+        standing_in = ask(client, question, temperature=0.3)
+        instead = follow(client, standing_in)[-1][2]
+    finally:
+        llm.fails = ""
+    assert (told_again["id"], instead["id"]) == (first["id"], first["id"])
+    redis_client().flushall()
+    for query, told_then, degraded in ((again, told_again, None), (standing_in, instead, "cached")):
+        for body in (told_then, state(client, query)["answer"], follow(client, query)[-1][2]):
+            assert (body["cached"], body["degraded"]) == (True, degraded)
+
+
 def test_redis_is_flushed_while_the_model_writes(
     client: httpx.Client, guide: Collection, answering: Process, llm: FakeServer
 ) -> None:
