@@ -131,6 +131,19 @@ def test_many_short_turns_leave_room_for_passages(reader: httpx.Client, guide: C
     assert 50 < len(llm.requests[-1]["messages"]) < 499
 
 
+def test_a_turn_is_kept_where_the_model_fails(reader: httpx.Client, guide: Collection, llm: FakeServer) -> None:
+    """Also of a question that was answered elsewhere before: what is given again is no turn of this conversation."""
+    elsewhere = ask(reader, FIRST, temperature=0.2)
+    talk = begin(reader)
+    llm.fails = "500"
+    try:
+        turn = ask(reader, FIRST, conversation=talk)
+    finally:
+        llm.fails = ""
+    assert (turn["degraded"], turn["id"] == elsewhere["id"]) == ("extractive", False)
+    assert [each["id"] for each in reader.get(f"/api/v1/conversations/{talk}").json()["turns"]] == [turn["id"]]
+
+
 def test_a_replay_is_told_what_was_said_then(reader: httpx.Client, guide: Collection, llm: FakeServer) -> None:
     talk = begin(reader)
     ask(reader, FIRST, conversation=talk)
