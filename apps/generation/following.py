@@ -101,7 +101,7 @@ def _rest(row: Query, position: Position) -> Iterator[Told]:
         return
     body = answer_of(row)
     text, place = body["answer"], position.place
-    if position.attempt != row.fence:
+    if position.attempt != row.fence or place > 2 + len(text) + len(body["citations"]):  # or another query's
         place = 0
         yield Position(row.fence, 0), Event("restart")
     at = 1 + len(text)

@@ -224,6 +224,11 @@ def test_another_tenants_conversation_is_unknown(reader: httpx.Client, guide: Co
     assert reader.get(f"/api/v1/conversations/{uuid4()}").status_code == 404
 
 
+def test_a_conversations_id_is_a_string(reader: httpx.Client, guide: Collection) -> None:
+    refused = reader.post("/api/v1/answers", json={"question": FIRST, "conversation": True})
+    assert (refused.status_code, refused.json()["code"]) == (400, "invalid")
+
+
 def test_old_conversations_are_forgotten_when_their_turns_are(
     reader: httpx.Client, guide: Collection, tenant: Tenant
 ) -> None:
