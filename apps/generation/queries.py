@@ -28,7 +28,7 @@ from asgiref.sync import async_to_sync, sync_to_async
 from celery import current_app
 from django.conf import settings
 from django.db import DatabaseError, connection, transaction
-from django.db.models import F, QuerySet
+from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Now
 from django.utils import timezone
 from kombu.exceptions import OperationalError as BrokerError
@@ -235,10 +235,13 @@ def forget() -> int:
 
 
 def forget_made_from(document_id: UUID) -> int:
-    """Inside a scope: remove the queries whose answers were made from a document, and what was told of them."""
+    """Inside a scope: remove the queries whose answers were made from a document, and what was told of them; and what
+    was told lately of those without an answer, of which nobody knows what they quoted."""
     found = Query.objects.filter(answer__sources__document_id=document_id)
     queries = list(found.values_list("tenant_id", "id"))
-    transaction.on_commit(lambda: progress.forget(queries))
+    lately = Q(state=State.QUEUED) | Q(finished_at__gte=timezone.now() - timedelta(seconds=progress.SECONDS))
+    unanswered = list(Query.objects.filter(lately, answer=None).values_list("tenant_id", "id"))
+    transaction.on_commit(lambda: progress.forget([*queries, *unanswered]))
     return Query.objects.filter(id__in=[query_id for _, query_id in queries]).delete()[0]
 
 

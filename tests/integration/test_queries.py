@@ -261,6 +261,21 @@ def test_an_erasure_reaches_queries_and_their_events(
         assert set(erasure.traces(document.id).values()) == {0}
 
 
+def test_an_erasure_reaches_the_events_of_queries_without_an_answer(
+    client: httpx.Client, guide: Collection, answering: Process, tenant: Tenant
+) -> None:
+    """They quote the passages that were found; nothing on record tells of which documents."""
+    query = ask(client, "When do backups run? script:cut")
+    wait_for(lambda: state(client, query)["state"] == "dead", what="the end")
+    [stream] = redis_client().keys(f"*{query}*")
+    assert "02:30" in str(redis_client().xrange(stream))
+    with tenancy.scope(tenant.id):
+        [document] = Document.objects.all()
+    assert client.delete(f"/api/v1/documents/{document.id}?erase=true").status_code == 204
+    assert not redis_client().exists(stream)
+    assert [name for _, name, _ in follow(client, query, "2-1")] == ["error"]
+
+
 def test_its_id_is_in_every_line_and_goes_to_the_model(
     client: httpx.Client, guide: Collection, answering: Process, llm: FakeServer, web: Server
 ) -> None:
