@@ -356,9 +356,10 @@ def _kept(prepared: Prepared, key: str) -> dict[str, Any] | None:
 
 def _reused(prepared: Prepared) -> dict[str, Any] | None:
     """What any model has answered to this question from these passages; nothing for a replay, which does not want what
-    was said before."""
+    was said before, and nothing in a conversation, whose turns are answers of its own."""
+    own = prepared.replay_of is not None or prepared.request.conversation is not None
     try:
-        return _kept(prepared, _key_of_any(prepared)) if prepared.replay_of is None else None
+        return None if own else _kept(prepared, _key_of_any(prepared))
     finally:
         _release_connection()
 

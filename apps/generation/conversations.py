@@ -123,7 +123,7 @@ def within(turns: Sequence[Turn], *, context_tokens: int) -> tuple[Turn, ...]:
     room = context_tokens // SHARE
     kept: list[Turn] = []
     for turn in reversed(_undeleted(turns)):
-        room -= sum(estimate_tokens(message["content"]) for message in prompts.said(turn))
+        room -= sum(estimate_tokens(each["content"]) + prompts.MESSAGE_OVERHEAD for each in prompts.said(turn))
         if room < 0:
             break
         kept.append(turn)

@@ -18,7 +18,7 @@ from apps.documents.models import Document
 from . import progress
 from .models import Query
 from .progress import ENDS, Position, size
-from .queries import SETTLED, State, error_event
+from .queries import SETTLED, State, answer_of, error_event
 from .types import Event
 
 logger = logging.getLogger(__name__)
@@ -99,9 +99,9 @@ def _rest(row: Query, position: Position) -> Iterator[Told]:
         if position != (end := Position(row.fence + 1, 0)):
             yield end, error_event(row)
         return
-    body = {"id": str(row.answer.id)} | row.answer.result
+    body = answer_of(row)
     text, place = body["answer"], position.place
-    if position.attempt != row.fence:
+    if position.attempt != row.fence or place > 2 + len(text) + len(body["citations"]):  # or another query's
         place = 0
         yield Position(row.fence, 0), Event("restart")
     at = 1 + len(text)

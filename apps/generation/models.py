@@ -143,8 +143,8 @@ class Query(models.Model):
     """A question that a worker answers: accepted with this row, never lost (queries.py).
 
     request: what it was asked with. key: whose tokens it costs; null where it has none, or is gone. answer: the stored
-    answer, with the id of the query unless one was given again. The row keeps nothing else of it, and goes with it:
-    what an erasure removes is gone from here too.
+    answer, with the id of the query unless one was given again; degraded: how it stood in then. The row keeps nothing
+    else of it, and goes with it: what an erasure removes is gone from here too.
     fence rises with each claim; whoever holds an older one may no longer write. error: {status, code, detail} of the
     last attempt that failed.
     """
@@ -171,6 +171,7 @@ class Query(models.Model):
     lease_until = models.DateTimeField(null=True)
     not_before = models.DateTimeField(null=True, help_text="of another try after a failure")
     answer = models.ForeignKey(Answer, on_delete=models.CASCADE, null=True)
+    degraded = models.CharField(max_length=10, blank=True)
     error = models.JSONField(null=True)
     created_at = models.DateTimeField(auto_now_add=True)
     started_at = models.DateTimeField(null=True, help_text="the last attempt")

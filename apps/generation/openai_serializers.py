@@ -184,7 +184,7 @@ class InputField(serializers.Field):
 class EmbeddingsSerializer(serializers.Serializer):
     model = TextField(max_length=200)
     input = InputField()
-    encoding_format = serializers.ChoiceField(choices=["float", "base64"], default="float")
+    encoding_format = serializers.ChoiceField(choices=["float", "base64"], default="float", allow_null=True)
     dimensions = WholeField(required=False, allow_null=True, min_value=1)
     user = TextField(required=False, allow_null=True, allow_blank=True)
 

@@ -93,6 +93,13 @@ class ChatCompletions(OpenAIView):
         with_usage = (values.get("stream_options") or {}).get("include_usage", False)
         return sse.response(_chunks(prepared, model, with_usage=with_usage))
 
+    def handle_exception(self, exc: Exception) -> Response:
+        """What is wrong with the question is wrong with the messages here."""
+        for error in exc.errors if isinstance(exc, Problem) else ():
+            if error["pointer"] == "/question":
+                error["pointer"] = "/messages"
+        return super().handle_exception(exc)
+
 
 class Embeddings(OpenAIView):
     @extend_schema(
@@ -159,8 +166,8 @@ def url_citations(final: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _sources(final: dict[str, Any]) -> dict[str, Any]:
-    partial = {"partial": final["partial"]} if final.get("partial") else {}
-    return {"annotations": url_citations(final), "citations": final["citations"]} | partial
+    flaws = {name: final[name] for name in ("partial", "degraded") if final.get(name)}
+    return {"annotations": url_citations(final), "citations": final["citations"]} | flaws
 
 
 async def _chunks(prepared: Prepared, model: str, *, with_usage: bool) -> AsyncGenerator[str, None]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -27,7 +28,7 @@ from asgiref.sync import async_to_sync, sync_to_async
 from celery import current_app
 from django.conf import settings
 from django.db import DatabaseError, connection, transaction
-from django.db.models import F, QuerySet
+from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Now
 from django.utils import timezone
 from kombu.exceptions import OperationalError as BrokerError
@@ -74,7 +75,7 @@ class Claim:
 @dataclass(frozen=True, slots=True)
 class Queue:
     """Queries of all tenants: waiting by priority, being answered, due, due for more than a second; seconds that an
-    answer takes."""
+    answer takes; seconds that the oldest of each priority has been due for."""
 
     urgent: int
     normal: int
@@ -83,24 +84,26 @@ class Queue:
     due: int
     late: int
     seconds: float | None
+    waited: Sequence[float]
 
     def waiting(self, priority: int) -> int:
         """Of one priority."""
         return (self.urgent, self.normal, self.low)[priority]
 
     def expected_wait(self, priority: int) -> float:
-        """Seconds until a new query would be begun: those before it, at the pace of the last hundred answers.
+        """Seconds until a new query would be begun: those before it, at the pace of the last hundred answers; or as
+        long as one of them has waited already, for what hangs tells no pace.
 
         Where something has waited for a second every worker is at work. Otherwise some may be idle, or about to begin.
         """
         workers = max(1, self.running) if self.late else max(self.running, ASSUMED_WORKERS)
         before = sum(self.waiting(each) for each in range(priority + 1))
-        return before * (self.seconds or ASSUMED_SECONDS) / workers
+        return max(before * (self.seconds or ASSUMED_SECONDS) / workers, *self.waited[: priority + 1])
 
 
 def queue() -> Queue:
     with connection.cursor() as cursor:
-        cursor.execute("SELECT urgent, normal, low, running, due, late, seconds FROM generation_queue()")
+        cursor.execute("SELECT urgent, normal, low, running, due, late, seconds, waited FROM generation_queue()")
         return Queue(*cursor.fetchone())
 
 
@@ -144,10 +147,17 @@ def show(row: Query) -> dict[str, Any]:
         "finished_at": row.finished_at,
     }
     if row.answer is not None:
-        shown["answer"] = {"id": row.answer.id} | row.answer.result
+        shown["answer"] = answer_of(row)
     if row.error is not None:
         shown["error"] = {name: row.error[name] for name in ("code", "detail")}
     return shown
+
+
+def answer_of(row: Query) -> dict[str, Any]:
+    """The answer that a query has, as it was given to it."""
+    assert row.answer is not None
+    again = {"cached": True, "degraded": row.degraded or None} if row.answer.id != row.id else {}
+    return {"id": str(row.answer.id)} | row.answer.result | again
 
 
 def error_event(row: Query) -> Event:
@@ -225,10 +235,13 @@ def forget() -> int:
 
 
 def forget_made_from(document_id: UUID) -> int:
-    """Inside a scope: remove the queries whose answers were made from a document, and what was told of them."""
+    """Inside a scope: remove the queries whose answers were made from a document, and what was told of them; and what
+    was told lately of those without an answer, of which nobody knows what they quoted."""
     found = Query.objects.filter(answer__sources__document_id=document_id)
     queries = list(found.values_list("tenant_id", "id"))
-    transaction.on_commit(lambda: progress.forget(queries))
+    lately = Q(state=State.QUEUED) | Q(finished_at__gte=timezone.now() - timedelta(seconds=progress.SECONDS))
+    unanswered = list(Query.objects.filter(lately, answer=None).values_list("tenant_id", "id"))
+    transaction.on_commit(lambda: progress.forget([*queries, *unanswered]))
     return Query.objects.filter(id__in=[query_id for _, query_id in queries]).delete()[0]
 
 
@@ -290,7 +303,8 @@ async def _write(held: Claim, prepared: answers.Prepared, told: progress.Writer)
             if event.name == "error":
                 return event.data
             if event.name == "final_answer":  # whoever reads it finds the query done
-                await sync_to_async(_settle)(held, state=State.DONE, answer_id=UUID(event.data["id"]))
+                given = {"answer_id": UUID(event.data["id"]), "degraded": event.data["degraded"] or ""}
+                await sync_to_async(_settle)(held, state=State.DONE, **given)
             told.add(event)
     return None
 

@@ -8,7 +8,7 @@ from django.conf import settings
 from drf_spectacular.utils import OpenApiTypes, extend_schema_field
 from rest_framework import serializers
 
-from apps.access.serializers import FlagField, NumberField, StrictSerializer, TextField, WholeField
+from apps.access.serializers import FlagField, IdField, NumberField, StrictSerializer, TextField, WholeField
 from apps.retrieval.serializers import MAX_QUERY, PartialSerializer, WhenMixin
 
 from . import structured
@@ -58,7 +58,7 @@ class AnswerRequestSerializer(WhenMixin, StrictSerializer):
     response_format = ResponseFormatField(
         required=False, allow_null=True, help_text="a JSON schema that the answer is to follow, or as OpenAI's"
     )
-    conversation = serializers.UUIDField(required=False, allow_null=True, help_text="the one that the question goes on")
+    conversation = IdField(required=False, allow_null=True, help_text="the one that the question goes on")
     attribution = attribution_field()
 
 

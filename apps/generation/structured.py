@@ -9,11 +9,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from copy import deepcopy
+from functools import cache
+from itertools import count
 from typing import Any
 
 from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError, best_match
+from jsonschema.exceptions import SchemaError, ValidationError, best_match
 from jsonschema.validators import extend
+from referencing import Registry
+from referencing.exceptions import Unresolvable
+from referencing.jsonschema import DRAFT202012
 
 from apps.access.problems import invalid
 from apps.access.serializers import unstorable_text
@@ -23,10 +30,13 @@ from .markers import MARKER, MarkerFilter, neutralise
 MAX_SCHEMA = 32_000  # characters
 #: Of a schema, and of JSON that a model wrote.
 MAX_DEPTH = 32
+#: References that are followed while an answer is checked: a few lines of a schema can ask for 2^50 of them.
+MAX_FOLLOWED = 20_000
 DEFAULT_NAME = "answer"
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_Validator = extend(Draft202012Validator, {"pattern": lambda *_: None})
+_REFERENCES = ("$ref", "$dynamicRef")
+_followed: ContextVar[Iterator[int]] = ContextVar("followed")
 
 #: OpenAI's form, or a bare JSON schema; what `asked` gives is always the first.
 Format = Mapping[str, Any]
@@ -34,6 +44,20 @@ Format = Mapping[str, Any]
 
 class Malformed(Exception):
     """What a model wrote is not the JSON that was asked for; the message tells the model why, and nobody else."""
+
+
+def _counted(keyword: str) -> Callable[..., Iterator[ValidationError]]:
+    follow = Draft202012Validator.VALIDATORS[keyword]
+
+    def counted(*told: Any) -> Iterator[ValidationError]:
+        if next(_followed.get()) >= MAX_FOLLOWED:
+            raise Malformed("The schema asks for too much checking.")
+        yield from follow(*told)
+
+    return counted
+
+
+_Validator = extend(Draft202012Validator, {"pattern": lambda *_: None} | {name: _counted(name) for name in _REFERENCES})
 
 
 def asked(said: Any, pointer: str = "/response_format") -> Format | None:
@@ -66,8 +90,10 @@ def _check(schema: Any, pointer: str) -> None:
     if _deeper(schema, MAX_DEPTH) or len(json.dumps(schema)) > MAX_SCHEMA:
         raise invalid(pointer, f"A schema has at most {MAX_SCHEMA} characters and {MAX_DEPTH} levels.")
     for key, value in _pairs(schema):
-        if key in ("$ref", "$dynamicRef") and isinstance(value, str) and not value.startswith("#"):
+        if key in _REFERENCES and isinstance(value, str) and not value.startswith("#"):
             raise invalid(pointer, f"{key}: only references within the schema are followed.", code="unsupported_value")
+        if key == "$id" and isinstance(value, str) and value != schema.get("$id"):
+            raise invalid(pointer, "$id: a part of the schema cannot have its own.", code="unsupported_value")
         if key == "patternProperties":
             raise invalid(pointer, "patternProperties: not supported.", code="unsupported_value")
         for text in (key, value):
@@ -79,6 +105,20 @@ def _check(schema: Any, pointer: str) -> None:
         Draft202012Validator.check_schema(schema)
     except SchemaError as error:
         raise invalid(pointer, f"This is no JSON schema: {error.message[:200]}")
+    _check_references(schema, pointer)
+
+
+def _check_references(schema: dict[str, Any], pointer: str) -> None:
+    names = {value for key, value in _pairs(schema) if key in _REFERENCES and isinstance(value, str)}
+    try:
+        resource = DRAFT202012.create_resource(schema)
+        base = resource.id() or ""
+        resolver = Registry().with_resource(base, resource).crawl().resolver(base)
+        for part in {id(found): found for found in (resolver.lookup(name).contents for name in names)}.values():
+            if part is not schema:
+                Draft202012Validator.check_schema(part)
+    except (Unresolvable, SchemaError, ValueError, TypeError, LookupError):  # what a pointer may stumble over
+        raise invalid(pointer, "A reference of the schema is to no schema.") from None
 
 
 def instruction(wanted: Format, *, cites: bool = True) -> str:
@@ -97,12 +137,12 @@ def instruction(wanted: Format, *, cites: bool = True) -> str:
 
 def settled(text: str, wanted: Format, markers: Sequence[int], cite: Callable[[str], str] = str) -> str:
     """What a model wrote, as it may leave: valid, with markers of these passages only. cite: puts them into a string
-    that has none. Raises Malformed."""
-    value = _mapped(_parsed(text), lambda said: cite(_filtered(said, markers)))
-    try:
-        _validate(value, wanted)
-    except RecursionError:  # a schema may refer to itself
-        raise Malformed("The JSON is too deep.") from None
+    that has none, where the schema leaves room for one. Raises Malformed."""
+    value = _mapped(_parsed(text), lambda said: _filtered(said, markers))
+    _followed.set(count())
+    _validate(value, wanted)
+    if cite is not str:
+        value = _cited(value, wanted, cache(cite))
     # Lines of their own, so that no list of numbers looks like a marker.
     return json.dumps(value, ensure_ascii=False, indent=2)
 
@@ -129,12 +169,47 @@ def _no_number(said: str) -> Any:
     raise ValueError(f"{said} is not JSON")
 
 
+def _cited(value: Any, wanted: Format, cite: Callable[[str], str]) -> Any:
+    """A valid value with its strings cited, but for those (of an enum, short ones) that would not be valid then."""
+    if _is_valid(whole := _mapped(value, cite), wanted):
+        return whole
+    held = [deepcopy(value)]
+    for within, key in _strings(held):
+        said = within[key]
+        within[key] = cite(said)
+        if not _is_valid(held[0], wanted):
+            within[key] = said
+    return held[0]
+
+
+def _strings(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Where a value has strings: what each is in, and its place there."""
+    for key, item in list(value.items() if isinstance(value, dict) else enumerate(value)):
+        if isinstance(item, str):
+            yield value, key
+        elif isinstance(item, dict | list):
+            yield from _strings(item)
+
+
+def _is_valid(value: Any, wanted: Format) -> bool:
+    try:
+        _validate(value, wanted)
+    except Malformed:
+        return False
+    return True
+
+
 def _validate(value: Any, wanted: Format) -> None:
     if wanted["type"] == "json_object":
         if not isinstance(value, dict):
             raise Malformed("It is not a JSON object.")
         return
-    error = best_match(_Validator(wanted["json_schema"]["schema"]).iter_errors(value))
+    try:
+        error = best_match(_Validator(wanted["json_schema"]["schema"]).iter_errors(value))
+    except RecursionError:  # a schema may refer to itself
+        raise Malformed("The JSON is too deep.") from None
+    except ArithmeticError:  # of a number that no float can be
+        raise Malformed("It has a number that is too large.") from None
     if error is not None:
         where = "/".join(map(str, error.absolute_path)) or "the whole"
         raise Malformed(f"It does not follow the schema, at {where}: {error.message[:300]}.")

@@ -132,6 +132,7 @@ def test_that_the_sources_do_not_answer_is_no_json(
         ({"type": "json_schema", "json_schema": {"name": "a b", "schema": {}}}, "/response_format/json_schema/name"),
         ({"type": "json_schema", "json_schema": {"schema": {"type": 3}}}, "/response_format/json_schema/schema"),
         ({"$ref": "http://127.0.0.1:1/schema"}, "/response_format"),
+        ({"properties": {"when": {"$ref": "#/$defs/none"}}}, "/response_format"),
         ({"type": "object", "properties": {"a [1]": {}}}, "/response_format"),
         ({"enum": ["[1]"]}, "/response_format"),
         ({"patternProperties": {"^a": {}}}, "/response_format"),
@@ -145,6 +146,13 @@ def test_a_format_that_cannot_be_kept_is_refused(
     refused = reader.post("/api/v1/answers", json={"question": "When?", "response_format": wanted})
     assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (400, pointer)
     assert len(llm.requests) == before
+
+
+def test_what_is_cited_after_writing_still_follows_the_schema(reader: httpx.Client, guide: Collection) -> None:
+    short = {"properties": {"when": {"type": "string", "maxLength": 38}, "kept": {"type": "string"}}}
+    body = ask(reader, "When do backups run? script:json", response_format=short, attribution="after")
+    assert json.loads(body["answer"])["when"] == "Backups run every night at 02:30 UTC."
+    assert json.loads(body["answer"])["kept"] == "For 35 days [1]."
 
 
 def test_only_a_language_model_writes_json(reader: httpx.Client, guide: Collection) -> None:

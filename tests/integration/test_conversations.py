@@ -114,11 +114,34 @@ def test_what_was_said_before_is_bounded(reader: httpx.Client, guide: Collection
     with tenancy.scope(tenant.id):
         row = conversations.find(talk)  # type: ignore[arg-type]
         whole = conversations.said_before(row.id, context_tokens=100_000)
-        part = conversations.said_before(row.id, context_tokens=100)
+        part = conversations.said_before(row.id, context_tokens=300)
         assert conversations.said_before(row.id, context_tokens=10) == ()
     assert len(whole) == 3
     assert 0 < len(part) < 3
     assert part == whole[-len(part) :], "the last ones"
+
+
+def test_many_short_turns_leave_room_for_passages(reader: httpx.Client, guide: Collection, llm: FakeServer) -> None:
+    """Each message takes some of a model's context beside its text."""
+    said = [{"role": role, "content": "No."} for _ in range(499) for role in ("user", "assistant")]
+    asked = {"model": "ragsite/docs", "messages": [*said, {"role": "user", "content": FIRST}]}
+    found = reader.post("/v1/chat/completions", json=asked)
+    assert found.status_code == 200, found.text
+    assert found.json()["choices"][0]["message"]["content"] == ANSWER
+    assert 50 < len(llm.requests[-1]["messages"]) < 499
+
+
+def test_a_turn_is_kept_where_the_model_fails(reader: httpx.Client, guide: Collection, llm: FakeServer) -> None:
+    """Also of a question that was answered elsewhere before: what is given again is no turn of this conversation."""
+    elsewhere = ask(reader, FIRST, temperature=0.2)
+    talk = begin(reader)
+    llm.fails = "500"
+    try:
+        turn = ask(reader, FIRST, conversation=talk)
+    finally:
+        llm.fails = ""
+    assert (turn["degraded"], turn["id"] == elsewhere["id"]) == ("extractive", False)
+    assert [each["id"] for each in reader.get(f"/api/v1/conversations/{talk}").json()["turns"]] == [turn["id"]]
 
 
 def test_a_replay_is_told_what_was_said_then(reader: httpx.Client, guide: Collection, llm: FakeServer) -> None:
@@ -199,6 +222,11 @@ def test_another_tenants_conversation_is_unknown(reader: httpx.Client, guide: Co
     assert (refused.status_code, refused.json()["code"]) == (400, "unknown_conversation")
     assert reader.get(f"/api/v1/conversations/{theirs.id}").status_code == 404
     assert reader.get(f"/api/v1/conversations/{uuid4()}").status_code == 404
+
+
+def test_a_conversations_id_is_a_string(reader: httpx.Client, guide: Collection) -> None:
+    refused = reader.post("/api/v1/answers", json={"question": FIRST, "conversation": True})
+    assert (refused.status_code, refused.json()["code"]) == (400, "invalid")
 
 
 def test_old_conversations_are_forgotten_when_their_turns_are(

@@ -286,6 +286,12 @@ def test_embeddings_come_as_numbers_and_as_base64(ai: openai.OpenAI, collection:
     assert packed.usage.prompt_tokens == 3
 
 
+def test_an_encoding_that_is_null_is_the_default_one(client: httpx.Client, collection: Collection) -> None:
+    asked = {"model": collection.space.model, "input": "a text", "encoding_format": None}
+    found = client.post("/v1/embeddings", json=asked)
+    assert found.status_code == 200 and isinstance(found.json()["data"][0]["embedding"], list)
+
+
 def test_of_one_model_in_several_sizes_the_dimensions_choose(ai: openai.OpenAI, collection: Collection) -> None:
     model, size = collection.space.model, collection.space.dimensions
     spaces.create(slug=f"small-{uuid4().hex[:8]}", backend=collection.space.backend, model=model, dimensions=16)

@@ -76,12 +76,28 @@ def test_so_is_one_given_again_because_the_model_fails(
     llm.fails = "500"
     try:
         chunks = streamed(ai, temperature=0.3)
+        whole = chat(ai, temperature=0.3)
     finally:
         llm.fails = ""
         for key in redis_client().scan_iter("breaker:*"):
             redis_client().delete(key)
     assert {chunk.id for chunk in chunks} == {f"chatcmpl-{first['id']}"}
     assert chunks[0].choices[0].delta.role == "assistant"
+    degraded = [getattr(choice.delta, "degraded", None) for chunk in chunks for choice in chunk.choices]
+    assert degraded == [*[None] * (len(degraded) - 1), "cached"], "with the sources"
+    assert whole.choices[0].message.degraded == "cached"
+
+
+def test_quotes_in_place_of_a_models_words_say_so(ai: openai.OpenAI) -> None:
+    assert chat(ai, f"{QUESTION} script:401").choices[0].message.degraded == "extractive"
+    assert not hasattr(chat(ai).choices[0].message, "degraded")
+
+
+def test_a_chat_that_leaves_no_room_names_its_messages(ai: openai.OpenAI) -> None:
+    tool: Any = {"type": "function", "function": {"name": "t", "description": "word " * 9_000}}
+    with pytest.raises(openai.BadRequestError) as refused:
+        chat(ai, tools=[tool])
+    assert (refused.value.code, refused.value.param) == ("question_too_long", "messages")
 
 
 def test_user_and_metadata_are_stored_with_the_answer_and_make_no_other_one(

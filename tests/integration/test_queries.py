@@ -118,9 +118,30 @@ def test_what_redis_has_lost_is_told_from_the_answer(
     late = follow(client, query)
     assert [name for _, name, _ in late] == ["message", "citation", "final_answer"]
     assert told(late) == final["answer"] and late[-1] == whole[-1]
-    strange = follow(client, query, "9-9")
-    assert [name for _, name, _ in strange] == ["restart", "message", "citation", "final_answer"]
+    for elsewhere in ("9-9", "1-999"):  # another query's, which has got further
+        strange = follow(client, query, elsewhere)
+        assert [name for _, name, _ in strange] == ["restart", "message", "citation", "final_answer"]
     refused(client.get(f"{QUERIES}/{query}/events", headers={"Last-Event-ID": "nine"}), 400)
+
+
+def test_an_answer_that_was_given_again_says_so_ever_after(
+    client: httpx.Client, guide: Collection, answering: Process, llm: FakeServer
+) -> None:
+    question = "When do backups run every night?"
+    first = follow(client, ask(client, question))[-1][2]
+    again, standing_in = ask(client, question), ""
+    told_again = follow(client, again)[-1][2]
+    llm.fails = "500"
+    try:
+        standing_in = ask(client, question, temperature=0.3)
+        instead = follow(client, standing_in)[-1][2]
+    finally:
+        llm.fails = ""
+    assert (told_again["id"], instead["id"]) == (first["id"], first["id"])
+    redis_client().flushall()
+    for query, told_then, degraded in ((again, told_again, None), (standing_in, instead, "cached")):
+        for body in (told_then, state(client, query)["answer"], follow(client, query)[-1][2]):
+            assert (body["cached"], body["degraded"]) == (True, degraded)
 
 
 def test_redis_is_flushed_while_the_model_writes(
@@ -238,6 +259,21 @@ def test_an_erasure_reaches_queries_and_their_events(
     assert redis_client().keys(f"*{query}*") == []
     with tenancy.scope(tenant.id):
         assert set(erasure.traces(document.id).values()) == {0}
+
+
+def test_an_erasure_reaches_the_events_of_queries_without_an_answer(
+    client: httpx.Client, guide: Collection, answering: Process, tenant: Tenant
+) -> None:
+    """They quote the passages that were found; nothing on record tells of which documents."""
+    query = ask(client, "When do backups run? script:cut")
+    wait_for(lambda: state(client, query)["state"] == "dead", what="the end")
+    [stream] = redis_client().keys(f"*{query}*")
+    assert "02:30" in str(redis_client().xrange(stream))
+    with tenancy.scope(tenant.id):
+        [document] = Document.objects.all()
+    assert client.delete(f"/api/v1/documents/{document.id}?erase=true").status_code == 204
+    assert not redis_client().exists(stream)
+    assert [name for _, name, _ in follow(client, query, "2-1")] == ["error"]
 
 
 def test_its_id_is_in_every_line_and_goes_to_the_model(

@@ -20,9 +20,11 @@ from django.utils import timezone
 
 from apps.access import tenancy
 from apps.access.models import Tenant
+from apps.access.problems import Problem
 from apps.documents.models import Collection
 from apps.generation import queries
 from apps.generation.models import Answer, Query
+from apps.generation.types import AnswerRequest
 from apps.retrieval.query_vectors import redis_client
 from tests.conftest import DATA
 from tests.support.fake_llm import FakeServer
@@ -273,6 +275,8 @@ def test_an_over_full_queue_refuses(client: httpx.Client, tenant: Tenant, guide:
         wait = re.search(r'^rag_query_expected_wait_seconds{priority="low"} (\S+)$', exported, re.MULTILINE)
         assert wait and float(wait[1]) == pytest.approx(20)
         held = [queries._claim(0), queries._claim(0)]
+        with tenancy.scope(tenant.id):  # however long this has taken: what has waited counts as well
+            Query.objects.filter(state="queued").update(created_at=timezone.now() - timedelta(seconds=2))
         assert queries.queue().running == 2 and queries.queue().expected_wait(2) == pytest.approx(3 * 4 / 2)
         for each in held:
             assert each is not None
@@ -280,6 +284,26 @@ def test_an_over_full_queue_refuses(client: httpx.Client, tenant: Tenant, guide:
         while queries.work():
             pass
         ask(busy, "When?", priority="low")
+
+
+def test_where_something_waits_too_long_already_the_next_is_refused(
+    client: httpx.Client, tenant: Tenant, guide: Collection
+) -> None:
+    """Whatever the pace was: a model that hangs ends no answers that would tell another one."""
+    request = AnswerRequest("When?")
+
+    def accept(priority: str) -> None:
+        queries.accept(tenant_id=tenant.id, request=request, priority=priority)
+
+    change(tenant, ask(client, "When?"), created_at=timezone.now() - timedelta(seconds=25))
+    with override_settings(QUERY_MAX_WAIT_SECONDS=10.0):
+        accept("urgent")  # that waits for nobody
+        for priority in ("normal", "low"):
+            with pytest.raises(Problem) as over:
+                accept(priority)
+            assert over.value.code == "overloaded" and over.value.retry_after in (15, 16, 17)
+        change(tenant, listed(client, state="queued")[-1]["id"], not_before=timezone.now() + timedelta(seconds=60))
+        accept("normal")  # the other one waits for something else
 
 
 def test_old_queries_are_forgotten_and_their_answers_are_not(

@@ -74,6 +74,58 @@ def test_a_schema_may_refer_to_itself() -> None:
         settled("{}", of({"$ref": "#"}), [])  # for ever
 
 
+def test_a_schema_that_doubles_with_each_reference_ends() -> None:
+    both = {f"a{i}": {"anyOf": [{"$ref": f"#/$defs/a{i + 1}"}] * 2} for i in range(25)}
+    doubling = of({"$ref": "#/$defs/a0", "$defs": both | {"a25": {"type": "number"}}})
+    began = time.monotonic()
+    with pytest.raises(Malformed, match="too much"):
+        settled("{}", doubling, [])
+    assert time.monotonic() - began < 20
+
+
+def test_many_references_that_are_followed_once_are_no_matter() -> None:
+    of_numbers = of({"properties": {"a": {"items": {"$ref": "#/$defs/n"}}}, "$defs": {"n": {"type": "number"}}})
+    assert json.loads(settled(json.dumps({"a": [1] * 5_000}), of_numbers, []))
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {"a": {"$ref": "#/$defs/none"}}},
+        {"properties": {"a": {"$ref": "#none"}}},
+        {"properties": {"a": {"$dynamicRef": "#none"}}},
+        {"properties": {"a": {"$id": "http://example.com/y", "$ref": "#/$defs/s"}}, "$defs": {"s": {}}},
+    ],
+)
+def test_a_reference_to_nothing_is_refused(schema: dict[str, Any]) -> None:
+    with pytest.raises(Problem) as refused:
+        asked(schema)
+    assert refused.value.status_code == 400
+
+
+def test_references_to_parts_and_anchors_are_taken() -> None:
+    named = {"$id": "http://example.com/s", "$defs": {"a": {"$anchor": "b", "type": "string"}, "c/d": {"type": "null"}}}
+    schema = named | {"properties": {"e": {"$ref": "#b"}, "f": {"$ref": "#/$defs/a"}, "g": {"$ref": "#/$defs/c~1d"}}}
+    assert json.loads(settled('{"e": "x", "f": "y", "g": null}', of(schema), []))
+    with pytest.raises(Malformed, match="at e: "):
+        settled('{"e": 1}', of(schema), [])
+
+
+def test_a_number_that_python_cannot_compare_is_malformed() -> None:
+    with pytest.raises(Malformed):
+        settled('{"a": 1' + "0" * 400 + "}", of({"properties": {"a": {"multipleOf": 0.5}}}), [])
+
+
+def test_a_string_is_cited_only_where_the_schema_leaves_room() -> None:
+    properties = {"of": {"enum": ["Backups", "Costs"]}, "when": {"type": "string"}, "short": {"maxLength": 5}}
+    schema = of({"properties": properties | {"list": {"items": {"maxLength": 7}}}})
+    said = {"of": "Backups", "when": "At night.", "short": "Night", "list": ["nights", "At day"]}
+    told = json.loads(settled(json.dumps(said), schema, [], cite=lambda text: f"{text} [1]"))
+    assert told == said | {"when": "At night. [1]"}
+    with pytest.raises(Malformed, match="at of: 'Nothing'"):
+        settled('{"of": "Nothing"}', schema, [], cite=lambda text: f"{text} [1]")
+
+
 def test_text_is_no_format() -> None:
     assert asked(None) is None
     assert asked({"type": "text"}) is None

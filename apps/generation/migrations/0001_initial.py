@@ -79,11 +79,11 @@ LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = public, pg_temp AS $$
 $$
 """
 #: How much waits (by priority), is being answered, is due, has been due for more than a second; seconds that the last
-#: hundred answers took, on average, without waiting.
+#: hundred answers took, on average, without waiting; seconds that something has been due for (by priority).
 QUERIES = """
 CREATE FUNCTION generation_queue()
 RETURNS TABLE (urgent bigint, normal bigint, low bigint, running bigint, due bigint, late bigint,
-               seconds double precision)
+               seconds double precision, waited double precision[])
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     WITH going AS (
         SELECT q.priority, q.state = 'queued' AS queued, q.lease_until >= now() AS held,
@@ -97,7 +97,10 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
            count(*) FILTER (WHERE queued AND priority = 2), count(*) FILTER (WHERE held),
            count(*) FILTER (WHERE CASE WHEN queued THEN going.due ELSE NOT held END),
            count(*) FILTER (WHERE queued AND waited > interval '1 second'),
-           (SELECT extract(epoch FROM avg(took)) FROM answered)
+           (SELECT extract(epoch FROM avg(took)) FROM answered),
+           ARRAY(SELECT coalesce(max(extract(epoch FROM g.waited)) FILTER (WHERE g.queued AND g.due), 0)
+                 FROM generate_series(0, 2) AS level LEFT JOIN going g ON g.priority = level
+                 GROUP BY level ORDER BY level)
     FROM going
 $$
 """
@@ -317,6 +320,7 @@ class Migration(migrations.Migration):
                 ("worker", models.CharField(blank=True, max_length=100)),
                 ("lease_until", models.DateTimeField(null=True)),
                 ("not_before", models.DateTimeField(help_text="of another try after a failure", null=True)),
+                ("degraded", models.CharField(blank=True, max_length=10)),
                 ("error", models.JSONField(null=True)),
                 ("created_at", models.DateTimeField(auto_now_add=True)),
                 ("started_at", models.DateTimeField(help_text="the last attempt", null=True)),

@@ -21,7 +21,8 @@ What this command cannot see:
 - Its write-ahead log holds what was written until its segments are overwritten, after at most {max_wal_size} more of
   it (max_wal_size); {archive}.
 - Backups and replicas made before the erasure hold the document until they expire or are replaced.
-- Redis holds no content, only vectors of questions, for an hour at most. Logs name documents by their ids."""
+- Redis holds vectors of questions, for an hour at most, and what was told of queries that were being answered during
+  the erasure, for ten minutes. Logs name documents by their ids."""
 UNVACUUMED = """
 SELECT count(*) FROM pg_stat_user_tables t
 WHERE (GREATEST(t.last_vacuum, t.last_autovacuum) > %(erased)s) IS NOT TRUE
