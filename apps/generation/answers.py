@@ -149,7 +149,7 @@ def prepare(
         hits = [hit for hit in found.hits if not hit.deleted and str(hit.document_id) not in without]
         task = _task(tenant_id, request, question, before, prompts.number(hits))
         if hits and not task.passages:
-            raise invalid("/question", "The question leaves no room for a passage.", code="question_too_long")
+            raise invalid("/question", "The question, with all that is sent along, leaves no room for a passage.", code="question_too_long")
         backends = tuple(routing.order(models, request.model, request.question, task.passages))
         prepared = Prepared(uuid4(), tenant_id, request, backends, replace(found, hits=hits), task, started)
         # Here, where there is a thread and a connection already: each visit to another costs a streaming process that
