@@ -102,7 +102,12 @@ class Upstream(Around):
                     await asyncio.shield(asyncio.to_thread(self._allowance.add, written))
 
     async def _begun(self, task: Task) -> tuple[AsyncGenerator[Delta, None], Delta]:
-        tries = AsyncRetrying(stop=self._enough, wait=WAIT, retry=retry_if_exception(_may_pass), reraise=True)
+        tries = AsyncRetrying(
+            stop=self._enough,  # type: ignore[arg-type]  # is awaited, which its types do not say
+            wait=WAIT,
+            retry=retry_if_exception(_may_pass),
+            reraise=True,
+        )
         try:
             async with asyncio.timeout(self._first):
                 return await tries(self._first_of, task)
