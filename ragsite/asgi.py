@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from io import SEEK_END, BytesIO
 from typing import IO, Any
@@ -28,6 +29,8 @@ from django.core.handlers.base import BaseHandler
 from django.core.signals import request_started
 from django.http import HttpRequest
 from django.urls import set_script_prefix
+
+from apps.access import leaving
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "ragsite.settings")
 
@@ -125,7 +128,7 @@ class OneThreadHandler(ASGIHandler):
     async def handle_in(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """Django's own `handle`, with the signals, the middlewares, the view and the closing in one visit to the
         thread, after what the express way answers. A call is not interrupted when its client goes away (a thread cannot
-        be); a stream is."""
+        be), but for what it has the event loop do (apps/access/leaving.py); a stream is."""
         streamed = StreamedBody(receive) if _is_ndjson(scope) else None
         bounded = BoundedBody(scope, receive, settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
         try:
@@ -146,6 +149,8 @@ class OneThreadHandler(ASGIHandler):
                     return
                 body_file.seek(0)
             request, _ = self.create_request(scope | {"ragsite.body": streamed or bounded}, body_file)
+            if not streamed:
+                leaving.gone.set(partial(self.listen_for_disconnect, receive))
             response = await self.respond_in_thread(request)
             if not response.streaming:
                 await self.send_response(response, send)
@@ -155,13 +160,13 @@ class OneThreadHandler(ASGIHandler):
                             pass
                 return
             sending = asyncio.create_task(self.send_response(response, send))
-            leaving = asyncio.create_task(self.listen_for_disconnect(streamed.left if streamed else receive))
+            left = asyncio.create_task(self.listen_for_disconnect(streamed.left if streamed else receive))
             try:
-                await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait((sending, left), return_when=asyncio.FIRST_COMPLETED)
             finally:
-                leaving.cancel()
+                left.cancel()
                 sending.cancel()
-                _, sent = await asyncio.gather(leaving, sending, return_exceptions=True)
+                _, sent = await asyncio.gather(left, sending, return_exceptions=True)
                 await sync_to_async(response.close)()
             if isinstance(sent, Exception):
                 raise sent

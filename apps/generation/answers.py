@@ -24,7 +24,7 @@ from asgiref.sync import async_to_sync, sync_to_async
 from django.conf import settings
 from django.db import connection
 
-from apps.access import tenancy
+from apps.access import leaving, tenancy
 from apps.access.problems import Problem, document, invalid
 from apps.access.throttling import TokenMeter
 from apps.documents.embedding import EmbeddingError
@@ -390,6 +390,11 @@ def _finish_calls(prepared: Prepared, draft: Draft, timings: dict[str, float]) -
 
 
 async def _whole(prepared: Prepared) -> dict[str, Any]:
+    """Raises as `stream` does, and Problem client_gone: a model does not write on for nobody."""
+    return await leaving.unless_gone(_final(prepared))
+
+
+async def _final(prepared: Prepared) -> dict[str, Any]:
     final: dict[str, Any] = {}
     async with aclosing(stream(prepared, live=False)) as made:
         async for event in made:

@@ -20,7 +20,7 @@ from apps.retrieval.types import Hit
 from .markers import MARKER
 from .types import Passage
 from .units import CODE, HEADING, ITEM, ROW, RULE, Unit, around, units
-from .words import coverage, words
+from .words import coverage, is_unspaced, words
 
 #: A quote covers at most this many consecutive units, and characters unless one unit is longer.
 MAX_UNITS = 6
@@ -36,6 +36,9 @@ SHORT = 10
 BLOCKS = (ITEM, ROW, CODE)
 
 _NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
+_DENIES = re.compile(
+    r"\b(?:not|no(?!\.\s*\d)|never|none|nobody|nothing|nowhere|neither|nor|without|cannot)\b|n['’]t\b", re.IGNORECASE
+)
 _EDGES = re.compile(r"^(?:[-*+•‣]|\d{1,3}[.)])\s+")
 
 
@@ -153,8 +156,15 @@ def _verbatim(sentence: str, text: str) -> Span | None:
     parts = _EDGES.sub("", sentence.strip().strip("`")).split()
     if sum(map(len, parts)) < SHORT:
         return None
-    found = re.search(r"\s+".join(map(re.escape, parts)), text)
+    opens = r"(?<!\w)(?<!\d[.,:])" if _is_cut(parts[0][0]) else ""
+    closes = r"(?![.,:]?\d)(?!\w)" if _is_cut(parts[-1][-1]) else ""
+    found = re.search(opens + r"\s+".join(map(re.escape, parts)) + closes, text)
     return Span(found.start(), found.end(), 1.0) if found else None
+
+
+def _is_cut(edge: str) -> bool:
+    """Would a letter or a digit beside this one make another word or figure of it?"""
+    return edge.isalnum() and not is_unspaced(edge)
 
 
 def cite(answer: str, passages: Iterable[Passage]) -> list[dict[str, Any]]:
@@ -208,11 +218,12 @@ def ground(answer: str, passages: Iterable[Passage]) -> tuple[list[dict[str, Any
     """([{text, supported, citations}] of each sentence, share 0..1 of supported ones).
 
     A sentence is supported when the closest words of one passage it cites hold at least SUPPORT of its
-    content words and every number in it stands in the passages it cites: a wrong figure is the usual
-    invention. A sentence that cites nothing is not supported, wherever its words may stand; but one that
-    leads to a list, a table or code ("Do this:") cites what those cite. Words are stemmed; paraphrases
-    without shared words count as unsupported, so the figure errs downwards. An answer without sentences is
-    grounded 0.
+    content words, every number in it stands in the passages it cites (a wrong figure is the usual
+    invention), and it denies nothing that these say, nor says what they deny. Without content words ("No.")
+    it must stand there word for word. A sentence that cites nothing is not supported, wherever its words may
+    stand; but one that leads to a list, a table or code ("Do this:") cites what those cite. Words are stemmed;
+    paraphrases without shared words count as unsupported, so the figure errs downwards. An answer without
+    sentences is grounded 0.
     """
     by_marker = {passage.marker: passage.hit for passage in passages}
     claims = split(answer)
@@ -247,14 +258,25 @@ def supported(text: str, cited: Iterable[int], by_marker: Mapping[int, Hit]) -> 
     if not hits or not known.issuperset(numbers(text)):
         return False
     wanted = set(words(text))
-    if not wanted:
-        return True
     for hit in hits:
         span = support(text, hit)
-        have = set(words(f"{hit.title} {' '.join(hit.heading_path)} {hit.text[span.start : span.end]}"))
-        if span.score == 1.0 or coverage(wanted, have) >= SUPPORT:
+        if span.score == 1.0 and _verbatim(text, hit.text) is not None:
+            return True
+        said = f"{hit.title} {' '.join(hit.heading_path)} {hit.text[span.start : span.end]}"
+        enough = span.score == 1.0 or coverage(wanted, set(words(said))) >= SUPPORT
+        if wanted and enough and _agree(text, hit, span):
             return True
     return False
+
+
+def _agree(text: str, hit: Hit, span: Span) -> bool:
+    """Is what a sentence denies denied by its source, and the other way round? Of several sentences one may deny
+    something else. English alone, as are stop words."""
+    quote = hit.text[span.start : span.end]
+    if _DENIES.search(text):
+        return _DENIES.search(quote) is not None
+    one = sum(1 for unit in quotable(hit) if unit.start < span.end and unit.end > span.start) <= 1
+    return not (one and _DENIES.search(quote))
 
 
 def quotable(hit: Hit) -> list[Unit]:

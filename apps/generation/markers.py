@@ -3,7 +3,8 @@
 The one form that means something is `[n]` with the number of a passage. Whatever else looks like it never
 leaves: `MarkerFilter` repairs what models write instead (`[1, 2]`, `[1-3]`, `[Source 1]`, `【1】`) and drops
 numbers that name no passage. In code, where `items[0]` is an index, and in text that comes from a passage,
-`[0]` is written `[ 0 ]`.
+`[0]` is written `[ 0 ]`; before `(`, or before a colon where it opens a line, a marker is set apart, for Markdown would
+take it for a link.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ LONGEST = 40
 WIDEST = 20
 
 _WORD = r"(?:(?:passages?|sources?|citations?|refs?|documents?|docs?)\s*)?"
-_NUMBERS = rf"{_WORD}[#^]?\d+(?:\s*[,;–-]\s*{_WORD}[#^]?\d+)*(?:†[^\]】]*)?"
+_NUMBERS = rf"{_WORD}[#^]?\d+(?:\s*[,;、，；–-]\s*{_WORD}[#^]?\d+)*(?:†[^\]】］]*)?"
 _GROUP = re.compile(_NUMBERS, re.IGNORECASE)
 _RANGE = re.compile(r"(\d+)\s*[–-]\s*[#^]?(\d+)|(\d+)")
-_OPENERS, _CLOSERS = "[【", "]】"
-_STOP = re.compile(r"[\[【\]】`\n]")
-_PIECE = re.compile(r"`+|[\[【]|\s+|[^`\[【\s]+")
+_OPENERS, _CLOSERS = "[【［", "]】］"
+_WRITTEN = re.compile(rf"([{re.escape(_OPENERS)}])[^\S\n]*({_NUMBERS})[^\S\n]*([{re.escape(_CLOSERS)}])", re.IGNORECASE)
+_STOP = re.compile(rf"[{re.escape(_OPENERS + _CLOSERS)}`\n]")
+_PIECE = re.compile(r"`+|[\[【［]|\s+|[^`\[【［\s]+")
 _OPEN_NUMBER = re.compile(r"\[\d*$")
 _DIGITS = re.compile(r"\d+")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -36,8 +38,9 @@ def markers(answer: str) -> list[int]:
 
 
 def neutralise(text: str) -> str:
-    """The text with every `[3]` written `[ 3 ]`, which is no marker and reads the same."""
-    return MARKER.sub(r"[ \1 ]", text)
+    """The text with every `[3]`, and all else that would be read as a marker, written `[ 3 ]`, which is none and reads
+    the same."""
+    return _WRITTEN.sub(r"\1 \2 \3", text)
 
 
 class MarkerFilter:
@@ -55,6 +58,7 @@ class MarkerFilter:
         self._code = ""  # the backticks that opened the current code, if any
         self._started = False  # has anything left?
         self._open = False  # does what has left end with `[` and digits?
+        self._links = ""  # what would make a link of the marker that has just left
 
     def feed(self, piece: str) -> str:
         """More of the model's text; returns what may leave now."""
@@ -108,7 +112,7 @@ class MarkerFilter:
         if stop is None and len(self._held) < limit:
             if not final:
                 return None
-            if not inside.strip("0123456789 ,;–^#-"):
+            if not inside.strip("0123456789 ,;、，；–^#-"):
                 return len(self._held), ""  # the answer ends inside a marker
         spaced = inside[:1].isspace() and inside[-1:].isspace()
         if stop is None or stop.group() not in _CLOSERS or spaced or not _GROUP.fullmatch(inside.strip()):
@@ -117,7 +121,10 @@ class MarkerFilter:
             return stop.end(), self._emit(f"[ {inside.strip()} ]")
         known = [n for n in _expand(inside) if n in self._valid]
         if known:
-            return stop.end(), self._emit("".join(f"[{n}]" for n in dict.fromkeys(known)))
+            first = not self._started or "\n" in self._space
+            text = self._emit("".join(f"[{n}]" for n in dict.fromkeys(known)))
+            self._links = "(:" if first else "("
+            return stop.end(), text
         self._drop()
         return stop.end(), ""
 
@@ -131,6 +138,9 @@ class MarkerFilter:
             self._space = ""
 
     def _emit(self, text: str) -> str:
+        if self._links and not self._space and text[0] in self._links:
+            self._space = " "
+        self._links = ""
         text = self._space + text if self._started else text
         self._space, self._started = "", True
         self._open = _OPEN_NUMBER.search("[" + text if self._open else text) is not None

@@ -13,7 +13,7 @@ from .types import Passage, Turn
 
 #: Which prompt this is, stored with each answer. Whoever changes what a model is sent raises it: a test compares the
 #: prompt of an example with its hash.
-VERSION = 2
+VERSION = 3
 
 ABSTENTION = "The sources do not answer this question."
 
@@ -50,8 +50,15 @@ CONDENSE = """Rewrite the last question of a conversation so that somebody under
 
 _WORD = re.compile(r"[^\W_]+")
 #: What a chat template means by a turn, in the text of a message: servers read it as if they had written it.
-_TAGS = re.compile(r"<(?=/?passage|[|｜]|<SYS>>|/?(?:s|bos|eos|(?:start|end)_of_turn)>)", re.IGNORECASE)
-_INST = re.compile(r"\[(/?INST)\]", re.IGNORECASE)
+_TAGS = re.compile(
+    r"<(?=\s*/?\s*passage|[|｜]|<SYS>>|/?(?:s|bos|eos|pad|unk|think|image|tool_call|tool_response|"
+    r"(?:start|end)_of_(?:turn|image)|(?:BOS|EOS)_TOKEN)>)",
+    re.IGNORECASE,
+)
+_INST = re.compile(
+    r"\[(/?(?:INST|SYSTEM_PROMPT|MODEL_SETTINGS|AVAILABLE_TOOLS|TOOL_(?:CALLS|RESULTS|CONTENT)|THINK|IMG))\]",
+    re.IGNORECASE,
+)
 
 #: Tokens around each message in a chat template; no template of a common model takes more.
 MESSAGE_OVERHEAD = 16

@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-_UNSPACED = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\u0e00-\u0e7f"
-_WORD = re.compile(rf"[{_UNSPACED}]+|[^\W_{_UNSPACED}]+")
+#: Chinese and Japanese; Thai, Lao, Burmese, Khmer.
+_UNSPACED = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
+#: Vowel signs and accents, which Python's \\w leaves out: without them a Hindi word falls into single letters.
+_MARKS = "".join(chr(code) for code in range(0x300, 0xAC00) if unicodedata.category(chr(code))[0] == "M")
+_WORD = re.compile(rf"[{_UNSPACED}]+|(?:[^\W_{_UNSPACED}][{_MARKS}]*)+")
+_ASCII_WORD = re.compile(r"[^\W_]+")
 _IS_UNSPACED = re.compile(rf"[{_UNSPACED}]")
 
 _STOP = """
@@ -45,11 +50,12 @@ _SUFFIXES = (
 
 
 def words(text: str) -> list[str]:
-    """Stemmed, case-folded tokens without stop words, in order; CJK and Thai runs as overlapping character
-    pairs.
+    """Stemmed, case-folded tokens without stop words, in order; runs of scripts without spaces as overlapping
+    character pairs.
     """
     found: list[str] = []
-    for word in _WORD.findall(text.casefold()):
+    text = text.casefold()
+    for word in _ASCII_WORD.findall(text) if text.isascii() else _WORD.findall(unicodedata.normalize("NFC", text)):
         if _IS_UNSPACED.match(word):
             found.extend(word[i : i + 2] for i in range(max(1, len(word) - 1)))
         elif word not in STOP_WORDS:
@@ -108,3 +114,8 @@ def overlap(left: Iterable[str], right: Iterable[str]) -> float:
     """Jaccard similarity of two sets of words."""
     left, right = set(left), set(right)
     return len(left & right) / len(left | right) if left or right else 0.0
+
+
+def is_unspaced(character: str) -> bool:
+    """Whether its script has no spaces between words."""
+    return _IS_UNSPACED.match(character) is not None

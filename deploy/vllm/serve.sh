@@ -2,7 +2,7 @@
 # vLLM as the environment asks for it (docs/settings.md); what is said besides is handed on.
 set -eu
 
-case "${VLLM_PREFIX_CACHING:-true}" in
+case "$(printf %s "${VLLM_PREFIX_CACHING:-true}" | tr "[:upper:]" "[:lower:]")" in
   true | yes | on | 1) prefix_caching=--enable-prefix-caching ;;
   false | no | off | 0) prefix_caching=--no-enable-prefix-caching ;;
   *) echo "VLLM_PREFIX_CACHING must be true or false; it is '$VLLM_PREFIX_CACHING'" >&2; exit 2 ;;

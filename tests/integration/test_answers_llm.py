@@ -131,6 +131,23 @@ def test_a_reader_who_leaves_stops_the_model(reader: httpx.Client, guide: Collec
     )
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/v1/answers", {"question": "When do backups run? script:slow"}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "When do backups run? script:slow"}]}),
+    ],
+)
+def test_a_reader_who_leaves_before_the_whole_answer_stops_the_model(
+    reader: httpx.Client, guide: Collection, llm: FakeServer, path: str, body: dict[str, Any]
+) -> None:
+    before, begun = llm.dropped, llm.scripts.count("slow")
+    with pytest.raises(httpx.ReadTimeout):
+        reader.post(path, json=body, timeout=0.8)
+    assert llm.scripts.count("slow") == begun + 1
+    wait_for(lambda: llm.dropped == before + 1, seconds=1, every=0.02, what="the model's stream to be closed")
+
+
 def test_many_readers_hold_no_database_connection_while_the_model_writes(
     reader: httpx.Client, guide: Collection, llm_web: Server, api_key: str
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,6 +12,9 @@ from pathlib import Path
 from time import monotonic
 
 import pytest
+from django.conf import settings
+from django.core.cache.backends.redis import RedisCache
+from redis.exceptions import RedisError
 
 from apps.access.models import Tenant
 from apps.documents.models import Collection
@@ -33,6 +37,16 @@ def test_without_redis_writes_and_searches_go_on(tenant: Tenant, collection: Col
         assert monotonic() - started < 5, "three requests, about a second each at most"
         checks = client.get("/readyz").json()
         assert checks["status"] == "ready" and checks["checks"]["redis"] != "ok"
+
+
+def test_a_redis_that_says_nothing_is_waited_for_a_second() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as deaf:  # accepts connections, as a stopped process' kernel does
+        options = settings.CACHES["default"].get("OPTIONS", {})
+        cache = RedisCache(f"redis://127.0.0.1:{deaf.getsockname()[1]}/0", {"OPTIONS": options})
+        started = monotonic()
+        with pytest.raises(RedisError):
+            cache.get("name")
+        assert monotonic() - started < 2
 
 
 def test_a_language_model_that_is_away_is_reported_and_does_not_make_the_site_unready(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -140,6 +141,87 @@ def test_a_probe_that_fails_keeps_it_open(database: None, served: FakeServer) ->
     assert refused(bad) == "open"
     time.sleep(2.1)  # (it opened within a second of the clock)
     assert refused(bad) == "unauthorized" and refused(bad) == "open"
+
+
+def test_a_probe_whose_reader_leaves_lets_another_ask(database: None, served: FakeServer) -> None:
+    name = uuid4().hex
+    for _ in range(breakers.FAILURES):
+        refused(upstream(served, "401", name))
+    time.sleep(2.1)
+
+    async def leave() -> None:
+        silent = upstream(served, "silent", name, seconds=1)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3), aclosing(silent.stream(TASK)) as deltas:
+                await anext(deltas)
+
+    asyncio.run(leave())
+    assert "".join(delta.text for delta in read(upstream(served, "normal", name, seconds=1))) == "".join(NORMAL)
+
+
+def test_what_is_not_asked_uses_up_no_allowance(database: None, served: FakeServer) -> None:
+    name = uuid4().hex
+    for _ in range(breakers.FAILURES):
+        refused(upstream(served, "401", name))
+    llm = OpenAICompatibleLLM(url=served.url, model="normal")
+    allowance = Allowance(name, settings.REDIS_URL, requests=1, tokens=0)
+    limited = Upstream(llm, Breaker(name, redis_client, seconds=1), places=9, first_seconds=5, allowance=allowance)
+    assert [refused(limited) for _ in range(3)] == ["open"] * 3
+    time.sleep(2.1)
+    read(limited)
+    assert refused(limited) == "limited"
+
+
+def test_a_probe_without_allowance_lets_another_ask(database: None, served: FakeServer) -> None:
+    name = uuid4().hex
+    for _ in range(breakers.FAILURES):
+        refused(upstream(served, "401", name))
+    time.sleep(2.1)
+    llm = OpenAICompatibleLLM(url=served.url, model="normal")
+    used = Allowance(name, settings.REDIS_URL, requests=1, tokens=0)
+    used.take(1)
+    limited = Upstream(llm, Breaker(name, redis_client, seconds=1), places=9, first_seconds=5, allowance=used)
+    assert refused(limited) == "limited"
+    read(upstream(served, "normal", name, seconds=1))
+
+
+def test_each_try_is_a_request(database: None, served: FakeServer) -> None:
+    name, before = uuid4().hex, asked(served, "500")
+    llm = OpenAICompatibleLLM(url=served.url, model="500")
+    allowance = Allowance(name, settings.REDIS_URL, requests=4, tokens=0)
+    limited = Upstream(llm, Breaker(name, redis_client), places=9, first_seconds=5, allowance=allowance)
+    assert [refused(limited) for _ in range(3)] == ["server_error", "server_error", "limited"]
+    assert asked(served, "500") == before + 4
+
+
+def test_what_was_written_for_a_reader_who_left_counts(database: None, served: FakeServer) -> None:
+    name, prompt = uuid4().hex, sum(estimate_tokens(each["content"]) for each in TASK.messages)
+    allowance = Allowance(name, settings.REDIS_URL, requests=0, tokens=2 * prompt + 3)
+    llm = OpenAICompatibleLLM(url=served.url, model="slow")
+    limited = Upstream(llm, Breaker(name, redis_client), places=9, first_seconds=5, allowance=allowance)
+
+    async def leave() -> None:
+        async with aclosing(limited.stream(TASK)) as deltas:
+            for _ in range(8):
+                await anext(deltas)
+
+    asyncio.run(leave())
+    again = OpenAICompatibleLLM(url=served.url, model="normal")
+    limited = Upstream(again, Breaker(name, redis_client), places=9, first_seconds=5, allowance=allowance)
+    assert refused(limited) == "limited"
+
+
+def test_the_name_of_a_servers_model_is_asked_for_while_the_server_is_worth_asking(database: None) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as deaf:  # accepts, and says nothing
+        url = f"http://127.0.0.1:{deaf.getsockname()[1]}/v1"
+        nameless = OpenAICompatibleLLM(url=url, patience=Patience(first=0.2))
+        llm = Upstream(nameless, Breaker(uuid4().hex, redis_client), places=9, first_seconds=0.2)
+        codes = []
+        for _ in range(breakers.FAILURES + 1):
+            with pytest.raises(LLMError) as raised:
+                asyncio.run(llm.model())
+            codes.append(raised.value.code)
+        assert codes == [*["timeout"] * breakers.FAILURES, "open"]
 
 
 def test_a_success_between_them_is_no_row_of_failures(database: None, served: FakeServer) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from apps.generation.citations import cite, ground, split, support
 from apps.generation.markers import MARKER, MarkerFilter
 from apps.generation.prompts import number
+from apps.generation.words import words
 from tests.support.hits import hit, passages
 
 GUIDE = "Backups run every night at 02:30 UTC.  They are\nkept for 35 days. Restoring takes ten minutes."
@@ -120,3 +121,49 @@ def test_every_marker_has_a_citation_in_place(texts: list[str], claims: list[tup
     sentences, grounded = ground(answer, number(hits))
     assert 0 <= grounded <= 1
     assert all(sentence["text"] in answer for sentence in sentences)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "source"),
+    [
+        ("No.", "Backups are encrypted."),
+        ("They do not.", "Backups are encrypted."),
+        ("Backups do not run every night.", "Backups run every night at 02:30 UTC."),
+        ("Backups are encrypted.", "Backups are not encrypted."),
+        ("The library won't open", "The library won't open on Mondays. It is open at ten"),
+        ("बिल्ली काली है और कुत्ता सफेद।", "बैकअप हर रात दो बजे चलते हैं और पैंतीस दिनों तक रखे जाते हैं।"),
+    ],
+)
+def test_what_a_source_does_not_say_is_not_supported(sentence: str, source: str) -> None:
+    judged = ground(f"{sentence} [1]", passages(source))[0][0]["supported"]
+    assert judged is sentence.startswith("The library"), "this alone stands there"
+
+
+def test_what_both_deny_is_supported() -> None:
+    source = passages("Backups are not encrypted. Without a key none can be restored.")
+    for sentence in ("The backups are not encrypted. [1]", "Without the key, no backup can be restored. [1]"):
+        assert ground(sentence, source)[1] == 1.0
+    plain = passages("Backups run every night. Nobody has to start them.")
+    assert ground("The backups run each night, at night. [1]", plain)[1] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("sentence", "source"),
+    [
+        ("- The fee is 10", "The fee is 1000 euros. It takes 10 days."),
+        ("- The fee is 10", "The fee is 10.50 euros. It takes 10 days."),
+        ("- The library is open", "The library is opened never by anyone."),
+        ("- able to run is it", "It is unable to run is it."),
+    ],
+)
+def test_no_word_or_figure_is_cut_for_a_quote(sentence: str, source: str) -> None:
+    span = support(sentence, hit(source))
+    assert source[span.start : span.end].strip(".") != sentence.removeprefix("- ")
+    before, after = source[: span.start][-1:], source[span.end :][:1]
+    assert not before.isalnum() and not after.isalnum()
+
+
+def test_words_keep_their_vowel_signs_and_accents() -> None:
+    assert words("हिन्दी की किताब") == ["हिन्दी", "की", "किताब"]
+    assert words("re\u0301sume\u0301") == words("résumé") == ["résumé"]
+    assert words("ភាសា") == ["ភា", "ាស", "សា"]

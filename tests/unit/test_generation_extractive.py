@@ -201,3 +201,9 @@ def test_the_backend_says_why_it_ends_and_abstains() -> None:
     assert asyncio.run(read("When does the office open?", passages(OFFICE), max_tokens=7))[-1].finish_reason == "length"
     assert [delta.text for delta in asyncio.run(read("zebras?", passages(OFFICE)))] == [ABSTENTION, ""]
     assert asyncio.run(read("zebras?", passages("# Only a heading")))[0].text == ABSTENTION
+
+
+def test_the_references_of_a_text_are_no_markers() -> None:
+    said = answer("When do backups run?", "Backups run every night at two [2, 3].", "Cats are grey.", "Dogs bark.")
+    kept = MarkerFilter([1, 2, 3])
+    assert kept.feed(said) + kept.close() == "Backups run every night at two [ 2, 3 ]. [1]"

@@ -30,6 +30,11 @@ def filtered(*pieces: str, valid: tuple[int, ...] = (1, 2, 3)) -> str:
         ("Yes [passage 1, passage 3].", "Yes [1][3]."),
         ("Yes [^1] and 【2†source】.", "Yes [1] and [2]."),
         ("Yes [01].", "Yes [1]."),
+        ("Yes ［2］。", "Yes [2]。"),
+        ("Yes [1、2] or [9，3].", "Yes [1][2] or [3]."),
+        ("Yes [1](https://example.org) [1][2](x)", "Yes [1] (https://example.org) [1][2] (x)"),
+        ("Yes.\n[1]: https://example.org", "Yes.\n[1] : https://example.org"),
+        ("As in [1]: so.", "As in [1]: so."),
         ("Yes [３].", "Yes [3]."),
         ("In [2024] it [0] was [12345678901234567890].", "In it was."),
         ("[9] Hello [7]", "Hello"),
@@ -68,6 +73,11 @@ PIECES = st.lists(
                 "3",
                 "【",
                 "】",
+                "［",
+                "］",
+                "(",
+                ":",
+                "、",
                 ",",
                 "-",
                 "[1, 2]",
@@ -116,6 +126,13 @@ def test_text_without_brackets_leaves_at_once() -> None:
 def test_neutral_text_has_no_markers(text: str) -> None:
     assert not MARKER.search(neutralise(f"{text}[3]{text}"))
     assert neutralise("see [3].") == "see [ 3 ]."
+
+
+@given(PIECES)
+@settings(max_examples=600, deadline=None)
+def test_neutral_text_leaves_without_markers(pieces: list[str]) -> None:
+    neutral = neutralise("".join(pieces))
+    assert not MARKER.search(filtered(neutral)), neutral
 
 
 def test_markers_are_listed_by_first_appearance() -> None:

@@ -63,6 +63,16 @@ def test_it_serves_as_the_environment_says(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(("said", "flag"), [("True", "--enable"), ("ON", "--enable"), ("False", "--no-enable")])
+def test_it_reads_booleans_as_the_settings_do(tmp_path: Path, said: str, flag: str) -> None:
+    assert f"{flag}-prefix-caching" in served(tmp_path, VLLM_PREFIX_CACHING=said).stdout.splitlines()
+
+
+def test_no_value_is_more_than_one_argument(tmp_path: Path) -> None:
+    odd = "/models/my model; $(id) `id` \"'*"
+    assert served(tmp_path, LLM_MODEL=odd, VLLM_QUANTIZATION=odd).stdout.splitlines().count(odd) == 2
+
+
 def test_what_it_does_not_understand_stops_it(tmp_path: Path) -> None:
     done = served(tmp_path, VLLM_PREFIX_CACHING="perhaps")
     assert done.returncode == 2 and done.stderr.startswith("VLLM_PREFIX_CACHING must be true or false")

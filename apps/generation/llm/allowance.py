@@ -15,8 +15,11 @@ class Allowance:
         self._tokens = Window("tokens", name, redis_url, amount=tokens) if tokens else None
 
     def take(self, tokens: int) -> None:
-        """For a request with so many tokens. Raises LLMError `limited`; without Redis all may ask."""
-        if (self._requests and not self._requests.take(1)) or (self._tokens and not self._tokens.take(tokens)):
+        """For a request with so many tokens, 0 for another try of it. Raises LLMError `limited`; without Redis all may
+        ask."""
+        if (self._requests and not self._requests.take(1)) or (
+            tokens and self._tokens and not self._tokens.take(tokens)
+        ):
             raise LLMError("limited", "The language model was asked as much as it may be in a minute.")
 
     def add(self, tokens: int) -> None:

@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import NoReturn
 
@@ -58,6 +59,10 @@ class Breaker:
         self._closed_until = 0.0
         await asyncio.to_thread(self._tell, _fail)
 
+    async def let_go(self) -> None:
+        """The probe has found out nothing: another may ask."""
+        await asyncio.to_thread(self._let_go)
+
     def _admit(self) -> bool:
         try:
             breaker, storage = self._breaker()
@@ -84,15 +89,17 @@ class Breaker:
 
     def _tell(self, outcome: Callable[[], None]) -> None:
         try:
-            breaker, _ = self._breaker()
-            breaker.call(outcome)
-            self._redis().delete(self._probe)
-        except CircuitBreakerError:  # it is open now, or was opened by others meanwhile
-            self._redis().delete(self._probe)
+            with suppress(CircuitBreakerError):  # it is open now, or was opened by others meanwhile
+                self._breaker()[0].call(outcome)
         except _Failed:
-            pass
+            return
         except (RedisError, OSError) as error:
             logger.warning("the others are not told of the server of %s: %s", self._name, error)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        with suppress(RedisError, OSError):
+            self._redis().delete(self._probe)
 
     def _breaker(self) -> tuple[CircuitBreaker, CircuitRedisStorage]:
         with self._lock:

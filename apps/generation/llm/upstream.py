@@ -7,9 +7,11 @@ import threading
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 
-from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
 
-from ..types import Delta, Task
+from apps.documents.embedding.openai_compatible import estimate_tokens
+
+from ..types import Delta, Task, Usage
 from .allowance import Allowance
 from .base import LLM, Around, LLMError
 from .breaker import Breaker
@@ -49,39 +51,79 @@ class Upstream(Around):
         if await self._breaker.is_open():
             raise LLMError("open", "The language model has failed lately and is asked by one request at a time.")
 
+    async def model(self) -> str:
+        """Whoever must ask the server for it asks no more often than for answers; that it tells is no answer yet."""
+        if self.name is not None:
+            return self.name
+        probe = await self._breaker.admit()
+        try:
+            return await super().model()
+        except LLMError as error:
+            if error.code in FAULTS:
+                await self._breaker.failed()
+            raise
+        finally:
+            if probe:
+                await asyncio.shield(self._breaker.let_go())
+
     async def stream(self, task: Task) -> AsyncGenerator[Delta, None]:
         with self._place():
-            if self._allowance is not None:
-                await asyncio.to_thread(self._allowance.take, prompt_tokens(task))
             probe = await self._breaker.admit()
-            written = 0
+            told = False
+            usage: Usage | None = None
+            text: list[str] = []
             try:
+                if self._allowance is not None:
+                    await asyncio.to_thread(self._allowance.take, prompt_tokens(task))
                 stream, first = await self._begun(task)
+                text.append(first.text)
                 if probe:  # the others need not wait for the end
+                    told = True
                     await self._breaker.succeeded()
                 async with aclosing(stream):
                     yield first
                     async for delta in stream:
-                        if delta.usage is not None:
-                            written = delta.usage.completion_tokens
+                        text.append(delta.text)
+                        usage = delta.usage or usage
                         yield delta
+                if not told:
+                    told = True
+                    await self._breaker.succeeded()
             except LLMError as error:
-                await (self._breaker.failed() if error.code in FAULTS else self._breaker.succeeded())
+                if error.code != "limited":
+                    told = True
+                    await (self._breaker.failed() if error.code in FAULTS else self._breaker.succeeded())
                 raise
-            if not probe:
-                await self._breaker.succeeded()
-            if self._allowance is not None and written:
-                await asyncio.to_thread(self._allowance.add, written)
+            finally:  # also when the reader has left
+                if probe and not told:
+                    await asyncio.shield(self._breaker.let_go())
+                if self._allowance is not None and text:
+                    written = usage.completion_tokens if usage else estimate_tokens("".join(text))
+                    await asyncio.shield(asyncio.to_thread(self._allowance.add, written))
 
     async def _begun(self, task: Task) -> tuple[AsyncGenerator[Delta, None], Delta]:
         tries = AsyncRetrying(
-            stop=stop_after_attempt(TRIES), wait=WAIT, retry=retry_if_exception(_may_pass), reraise=True
+            stop=self._enough,  # type: ignore[arg-type]  # is awaited, which its types do not say
+            wait=WAIT,
+            retry=retry_if_exception(_may_pass),
+            reraise=True,
         )
         try:
             async with asyncio.timeout(self._first):
                 return await tries(self._first_of, task)
         except TimeoutError:
             raise LLMError("timeout", "The language model did not answer in time.") from None
+
+    async def _enough(self, state: RetryCallState) -> bool:
+        """Is the server not to be tried again? Each try is a request of the minute's."""
+        if state.attempt_number >= TRIES:
+            return True
+        try:
+            if self._allowance is not None:
+                await asyncio.to_thread(self._allowance.take, 0)
+        except LLMError:
+            return True
+        return False
 
     async def _first_of(self, task: Task) -> tuple[AsyncGenerator[Delta, None], Delta]:
         stream = self._llm.stream(task)
