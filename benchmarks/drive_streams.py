@@ -35,30 +35,32 @@ async def _clients(plan: dict[str, Any]) -> list[dict[str, float]]:
         async def reader(number: int) -> list[dict[str, float]]:
             found = []
             turn = 0
+            await asyncio.sleep(plan["spread"] * number / plan["readers"])
+            url = plan["urls"][number % len(plan["urls"])]
             while time.perf_counter() < until:
                 question = f"{plan['asked'][(number * 31 + turn) % len(plan['asked'])]} {number}.{turn}.{time.time()}"
-                found.append(await _one(http, plan, question))
+                found.append(await _one(http, plan["kind"], url, question))
                 turn += 1
             return found
 
         return [one for found in await asyncio.gather(*map(reader, range(plan["readers"]))) for one in found]
 
 
-async def _one(http: aiohttp.ClientSession, plan: dict[str, Any], question: str) -> dict[str, float]:
-    if plan["kind"] == "direct":
+async def _one(http: aiohttp.ClientSession, kind: str, url: str, question: str) -> dict[str, float]:
+    if kind == "direct":
         body: dict[str, Any] = {"model": "paced", "stream": True, "messages": [{"role": "user", "content": question}]}
     else:
         body = {"question": question, "stream": True}
     began = time.perf_counter()
     pieces, times = [], []
-    async with http.post(plan["url"], json=body) as response:
+    async with http.post(url, json=body) as response:
         assert response.status == 200, await response.text()
         async for piece in response.content.iter_any():
             pieces.append(piece)
             times.append(time.perf_counter())
     said, ends = b"".join(pieces), list(accumulate(map(len, pieces)))
     # A token is a word: several that come at once may be one event.
-    deltas = (_DIRECT if plan["kind"] == "direct" else _OURS).finditer(said)
+    deltas = (_DIRECT if kind == "direct" else _OURS).finditer(said)
     came = [times[bisect_left(ends, one.end())] for one in deltas for _ in one.group(1).split()]
     found = _FOUND.search(said)
     return {
@@ -81,7 +83,9 @@ async def _held(http: aiohttp.ClientSession, plan: dict[str, Any]) -> dict[str, 
         await opening.acquire()
         question = f"{plan['asked'][number % len(plan['asked'])]} script:drip"
         try:
-            async with http.post(plan["url"], json={"question": question, "stream": True}) as response:
+            async with http.post(
+                plan["urls"][number % len(plan["urls"])], json={"question": question, "stream": True}
+            ) as response:
                 assert response.status == 200, response.status
                 seen = False
                 async for line in response.content:

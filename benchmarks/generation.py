@@ -1,9 +1,10 @@
 """Streams of answers beside the model's own server: the first token, tokens a second, many streams at once.
 
 The model's server is scripted (tests/support/fake_llm.py, script `paced`): 50 ms to its first token, then one every
-10 ms, 100 in all; it and the clients have a process each. Direct and through us by turns, with 1, 16 and 64
-readers. What is asked of the first token is the direct one's, and the retrieval that the answer itself tells, and
-10 ms (p50) or 25 ms (p95).
+10 ms, 100 in all; it and the clients have a process each. Direct and through us by turns, with 1, 16 and 64 readers
+that begin at the same moment, and that are spread over the time of an answer; by one web process and by two. What is
+asked of the first token is the direct one's, and the retrieval that the answer itself tells, and 10 ms (p50) or 25 ms
+(p95).
 
 Then, of one web process: answers that are given again (cached); answers by a model that cites wrongly in every third,
 each verified; quotes while the breaker is open, because the model's server has failed five times; and as many slow
@@ -22,6 +23,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,7 @@ from .stack import house
 READERS = (1, 16, 64)
 TURNS = 4  # of each, by turns
 SECONDS = 4.0
+ANSWER_SECONDS = 1.1
 STREAMS = [int(count) for count in os.environ.get("BENCH_STREAMS", "500,2000").split(",")]
 DOCUMENTS = 300
 WRONGLY = 1000
@@ -50,7 +53,9 @@ def run(data: Path) -> Iterator[tuple[str, str, str]]:
     ]
     assert set(merge.merge(collection=collection, submissions=sent)) == {merge.MERGED}
     with _model() as url, Server(data, LLM_URL=url, LLM_MODEL="paced", LLM_MAX_CONCURRENT="20000") as web:
-        yield from _beside(url, web, key)
+        yield from _beside(url, [web], key, READERS)
+        with Server(data, LLM_URL=url, LLM_MODEL="paced", LLM_MAX_CONCURRENT="20000") as other:
+            yield from _beside(url, [web, other], key, READERS[1:])
         yield from _again(web, key)
         yield from _wrongly(web, key)
         yield from _open(web, key)
@@ -58,30 +63,36 @@ def run(data: Path) -> Iterator[tuple[str, str, str]]:
         yield from _many(web, key)
 
 
-def _beside(url: str, web: Server, key: str) -> Iterator[tuple[str, str, str]]:
+def _beside(url: str, webs: Sequence[Server], key: str, counts: Sequence[int]) -> Iterator[tuple[str, str, str]]:
+    """Readers that begin at the same moment, and such that are spread over the time that an answer takes."""
     asked = queries(200)
-    for readers in READERS:
+    for readers, spread in product(counts, (0.0, ANSWER_SECONDS)):
+        if readers == 1 and spread:
+            continue
         direct: list[dict[str, float]] = []
         ours: list[dict[str, float]] = []
         for turn in range(TURNS + 1):
-            plans = {"direct": (url + "/chat/completions", direct), "ours": (f"{web.url}/api/v1/answers", ours)}
-            for name, (address, found) in plans.items():
-                told = _drive(
-                    {"kind": name, "url": address, "key": key, "readers": readers, "seconds": SECONDS, "asked": asked}
-                )
+            plans = {
+                "direct": ([url + "/chat/completions"], direct),
+                "ours": ([f"{web.url}/api/v1/answers" for web in webs], ours),
+            }
+            for name, (addresses, found) in plans.items():
+                plan = {"kind": name, "urls": addresses, "key": key, "readers": readers, "spread": spread}
+                told = _drive(plan | {"seconds": SECONDS, "asked": asked})
                 if turn:  # the first warms up
                     found += told
         first = {name: [one["first"] for one in found] for name, found in (("direct", direct), ("ours", ours))}
         searched = [one["retrieval"] for one in ours]
         over = [_at(first["ours"], at) - _at(first["direct"], at) - _at(searched, at) for at in (0.5, 0.95)]
         rate = [statistics.median(one["rate"] for one in found) for found in (direct, ours)]
+        said = f"{readers} readers{', spread' if spread else ''}, {len(webs)} web"
         yield (
-            f"{readers} readers: first token beyond direct and retrieval, p50, p95",
+            f"{said}: first token beyond direct and retrieval, p50, p95",
             "<= 10, 25 ms",
             f"{over[0]:+.1f}, {over[1]:+.1f} ms (direct {_both(first['direct'])}, ours {_both(first['ours'])},"
-            f" retrieval {_both(searched)})",
+            f" retrieval {_both(searched)}; {len(ours)} answers)",
         )
-        yield f"{readers} readers: tokens/s over direct", ">= 0.97", f"{rate[1] / rate[0]:.3f} ({rate[1]:.0f})"
+        yield f"{said}: tokens/s over direct", ">= 0.97", f"{rate[1] / rate[0]:.3f} ({rate[1]:.0f})"
 
 
 def _again(web: Server, key: str) -> Iterator[tuple[str, str, str]]:
@@ -142,7 +153,13 @@ def _open(web: Server, key: str) -> Iterator[tuple[str, str, str]]:
 def _many(web: Server, key: str) -> Iterator[tuple[str, str, str]]:
     process = psutil.Process(web.running.process.pid)
     for count in STREAMS:
-        plan = {"kind": "held", "url": f"{web.url}/api/v1/answers", "key": key, "readers": count, "asked": queries(50)}
+        plan = {
+            "kind": "held",
+            "urls": [f"{web.url}/api/v1/answers"],
+            "key": key,
+            "readers": count,
+            "asked": queries(50),
+        }
         told = _drive(plan | {"seconds": 10.0}, watched=process)
         (held,) = told
         memory = held.pop("memory") / 2**20

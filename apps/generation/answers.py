@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Collection, Iterator, Sequence
@@ -38,7 +39,7 @@ from apps.retrieval.types import SearchQuery, SearchResult
 
 from . import answer_cache, conversations, metrics, prompts, records, replays, routing, structured, tools
 from .llm import LLM, ExtractiveLLM, LLMError, Metered, configured, prompt_tokens
-from .records import SourcesChanged, finish, finish_calls
+from .records import SourcesChanged, finish, finish_calls, is_grounded
 from .types import AnswerRequest, Embed, Event, Passage, Task, Turn
 from .writing import Draft, Unwritten, abstain, write
 
@@ -149,7 +150,11 @@ def prepare(
         hits = [hit for hit in found.hits if not hit.deleted and str(hit.document_id) not in without]
         task = _task(tenant_id, request, question, before, prompts.number(hits))
         if hits and not task.passages:
-            raise invalid("/question", "The question, with all that is sent along, leaves no room for a passage.", code="question_too_long")
+            raise invalid(
+                "/question",
+                "The question, with all that is sent along, leaves no room for a passage.",
+                code="question_too_long",
+            )
         backends = tuple(routing.order(models, request.model, request.question, task.passages))
         prepared = Prepared(uuid4(), tenant_id, request, backends, replace(found, hits=hits), task, started)
         # Here, where there is a thread and a connection already: each visit to another costs a streaming process that
@@ -251,7 +256,8 @@ async def events(prepared: Prepared, *, request_id: str = "") -> AsyncGenerator[
 
 
 async def stream(prepared: Prepared, *, live: bool = True) -> AsyncGenerator[Event, None]:
-    """search_results, message..., citation..., final_answer. live: a reader sees the deltas as they come.
+    """search_results, message..., citation..., final_answer. live: a reader sees the deltas as they come, but where
+    an answer may be withheld.
 
     The deltas concatenate to the final answer's text. Raises LLMError when the model fails after something
     has left, SourcesChanged when a citation does not verify.
@@ -262,6 +268,7 @@ async def stream(prepared: Prepared, *, live: bool = True) -> AsyncGenerator[Eve
             yield event
         return
     draft = Draft()
+    least = prepared.request.min_grounded
     began = time.perf_counter()
     if not prepared.task.passages and not _may_call(prepared):
         abstain(prepared.task, draft)
@@ -272,8 +279,10 @@ async def stream(prepared: Prepared, *, live: bool = True) -> AsyncGenerator[Eve
         backends: Sequence[LLM] = prepared.backends
         while backends:
             try:
-                async with aclosing(write(prepared.task, backends, draft, live=live)) as deltas:
+                async with aclosing(write(prepared.task, backends, draft, live=live and not least)) as deltas:
                     async for delta in deltas:
+                        if least and not await asyncio.to_thread(is_grounded, prepared.task, draft, least):
+                            delta = draft.text = prompts.ABSTENTION
                         draft.first = draft.first or time.perf_counter()
                         yield Event("message", {"delta": delta})
                 break
@@ -359,7 +368,8 @@ def _reused(prepared: Prepared) -> dict[str, Any] | None:
     was said before, and nothing in a conversation, whose turns are answers of its own."""
     own = prepared.replay_of is not None or prepared.request.conversation is not None
     try:
-        return None if own else _kept(prepared, _key_of_any(prepared))
+        kept = None if own else _kept(prepared, _key_of_any(prepared))
+        return kept if kept and kept["grounded"] >= prepared.request.min_grounded else None
     finally:
         _release_connection()
 

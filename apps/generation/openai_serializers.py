@@ -15,7 +15,7 @@ from apps.access.serializers import FlagField, NumberField, ObjectField, TextFie
 from apps.retrieval.serializers import MAX_QUERY, WhenMixin
 
 from .openai_tools import text_of, tool_use
-from .serializers import MAX_TOKENS, ResponseFormatField, attribution_field, slugs_field
+from .serializers import MAX_TOKENS, ResponseFormatField, attribution_field, min_grounded_field, slugs_field
 from .types import Turn
 
 MAX_MESSAGES = 1_000
@@ -90,6 +90,7 @@ class ChatSerializer(WhenMixin, serializers.Serializer):
     tool_choice = serializers.JSONField(required=False, allow_null=True)
     parallel_tool_calls = FlagField(required=False, allow_null=True)
     attribution = attribution_field()
+    min_grounded = min_grounded_field()
 
     def to_internal_value(self, data: Any) -> Any:
         _refuse_orders(data)

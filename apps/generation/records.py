@@ -56,9 +56,7 @@ def finish(
     """
     began = time.perf_counter()
     passages = task.passages
-    said = draft.text
-    if task.response_format is not None and not prompts.is_abstention(said):
-        said = "\n\n".join(structured.strings(said))
+    said = _prose(task, draft)
     citations = cite(said, passages)
     abstained = prompts.is_abstention(said)
     sentences, grounded = ([], 0.0) if abstained else ground(said, passages)
@@ -116,6 +114,19 @@ def finish(
     outcome = "abstained" if abstained else "degraded" if result["degraded"] else "answered"
     metrics.ANSWERS.labels(outcome=outcome).inc()
     return {"id": str(answer_id)} | result
+
+
+def _prose(task: Task, draft: Draft) -> str:
+    """What an answer says, of JSON its strings."""
+    if task.response_format is None or prompts.is_abstention(draft.text):
+        return draft.text
+    return "\n\n".join(structured.strings(draft.text))
+
+
+def is_grounded(task: Task, draft: Draft, least: float) -> bool:
+    """Whether so large a share of an answer's sentences is supported by what they cite."""
+    said = _prose(task, draft)
+    return prompts.is_abstention(said) or ground(said, task.passages)[1] >= least
 
 
 def _held(conversation_id: UUID) -> bool:

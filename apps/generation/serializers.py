@@ -33,6 +33,16 @@ def attribution_field() -> serializers.ChoiceField:
     )
 
 
+def min_grounded_field() -> NumberField:
+    return NumberField(
+        min_value=0,
+        max_value=1,
+        required=False,
+        allow_null=True,
+        help_text="withhold a model's answer of whose sentences a smaller share is supported (0, the default: none)",
+    )
+
+
 @extend_schema_field(OpenApiTypes.OBJECT)
 class ResponseFormatField(serializers.Field):
     """OpenAI's `response_format`, or a JSON schema alone."""
@@ -60,6 +70,7 @@ class AnswerRequestSerializer(WhenMixin, StrictSerializer):
     )
     conversation = IdField(required=False, allow_null=True, help_text="the one that the question goes on")
     attribution = attribution_field()
+    min_grounded = min_grounded_field()
 
 
 class QueryRequestSerializer(AnswerRequestSerializer):
@@ -112,6 +123,7 @@ def answer_request(values: dict[str, Any]) -> AnswerRequest:
         tools=values.get("tool_use"),
         conversation=values.get("conversation"),
         attribution=values.get("attribution") or "inline",
+        min_grounded=values.get("min_grounded") or 0.0,
         options=Options(
             max_tokens=values.get("max_tokens") or min(1024, settings.LLM_CONTEXT_TOKENS // 4),
             temperature=values.get("temperature"),

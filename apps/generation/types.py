@@ -36,6 +36,7 @@ class AnswerRequest:
     reranker is configured. filters as they were sent; these and the following are what a search takes.
     response_format: as structured.py's `asked` gives it; None for text. conversation: the id of the one it goes on.
     attribution: `inline`, the model cites while it writes; `after`, its sentences are cited when they are written.
+    min_grounded: the share of supported sentences, 0..1, below which a model's answer is withheld.
     user, metadata: what a client says of itself, kept with the answer and not told to a model.
     """
 
@@ -56,6 +57,7 @@ class AnswerRequest:
     tools: Tools | None = None
     conversation: UUID | None = None
     attribution: str = "inline"
+    min_grounded: float = 0.0
 
     def as_json(self) -> dict[str, Any]:
         """What is stored with the answer, so that it can be replayed."""
@@ -81,6 +83,7 @@ class AnswerRequest:
             "tools": self.tools and self.tools.as_json(),
             "conversation": self.conversation and str(self.conversation),
             "attribution": self.attribution,
+            "min_grounded": self.min_grounded,
         }
 
     @classmethod
@@ -110,6 +113,7 @@ class AnswerRequest:
             tools=said["tools"] and Tools.from_json(said["tools"]),
             conversation=said["conversation"] and UUID(said["conversation"]),
             attribution=said["attribution"],
+            min_grounded=said["min_grounded"],
         )
 
 

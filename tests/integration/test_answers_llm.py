@@ -57,6 +57,42 @@ def test_the_model_answers_and_is_cited(reader: httpx.Client, guide: Collection,
     assert "[1] <passage" in prompt and "operator role [ 3 ]" in prompt
 
 
+def test_what_is_hardly_supported_is_withheld_where_that_is_asked_for(
+    reader: httpx.Client, guide: Collection, llm: FakeServer
+) -> None:
+    asked = "When do backups run? script:astray"
+    said = ask(reader, asked)
+    assert said["grounded"] < 0.8 and not said["abstained"]
+    # The kept answer above is for whoever did not ask for more.
+    withheld = ask(reader, asked, min_grounded=0.8)
+    assert (withheld["answer"], withheld["abstained"]) == ("The sources do not answer this question.", True)
+    assert withheld["citations"] == withheld["sentences"] == [] and not withheld["cached"]
+    body = {"question": asked, "min_grounded": 0.8, "stream": True}
+    with reader.stream("POST", "/api/v1/answers", json=body) as response:
+        found = events(response.iter_lines())
+    assert [data["delta"] for name, data in found if name == "message"] == [withheld["answer"]]
+    assert found[-1][1]["abstained"]
+    assert ask(reader, "When do backups run?", min_grounded=1)["grounded"] == 1.0
+    refused = reader.post("/api/v1/answers", json={"question": asked, "min_grounded": 1.5})
+    assert refused.status_code == 400 and refused.json()["errors"][0]["pointer"] == "/min_grounded"
+
+
+def test_a_fast_model_is_read_fifty_times_a_second(reader: httpx.Client, guide: Collection, llm: FakeServer) -> None:
+    """A hundred tokens, ten milliseconds each: the first leaves by itself, the others by twos or more, none is lost."""
+    body = {"question": "When do backups run? script:paced", "stream": True}
+    with reader.stream("POST", "/api/v1/answers", json=body) as response:
+        deltas = [data["delta"] for name, data in events(response.iter_lines()) if name == "message"]
+    assert deltas[0] == "word0" and len(deltas) <= 60
+    assert "".join(deltas) == " ".join([*(f"word{number}" for number in range(99)), "words [1]."])
+
+
+def test_a_count_of_tokens_that_cannot_be_is_no_answer(
+    reader: httpx.Client, guide: Collection, llm: FakeServer
+) -> None:
+    body = ask(reader, "When do backups run? script:counting")
+    assert body["degraded"] == "extractive"
+
+
 def test_limits_go_to_the_models_server(
     reader: httpx.Client, guide: Collection, llm: FakeServer, llm_web: Server, api_key: str
 ) -> None:

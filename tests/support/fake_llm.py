@@ -7,8 +7,9 @@ ends it within a marker), `empty`, `garbage` (no JSON), `slow` (for ever), `drip
 (a few tokens, and the rest when `go` is set), `paced` (100 tokens, 10 ms each, after 50 ms), `json`, `json-late`
 (prose until it is told that this was not asked for), `plain` (no markers), `astray` (those of passages that say
 something else), `json-unguided` (refuses a response_format), `json-cut`, `json-none` (says that the sources do not
-answer), `reused` (4 tokens of the prompt were cached), `call` (two of the tools, where there are any and one may be
-called, once), `call-cut` (the connection breaks within a call), `tell-and-call` (a sentence before it).
+answer), `reused` (4 tokens of the prompt were cached), `counting` (1e30 of it were read), `call` (two of the tools,
+where there are any and one may be called, once), `call-cut` (the connection breaks within a call), `tell-and-call` (a
+sentence before it).
 
 By itself (`python -m tests.support.fake_llm`) it prints its URL and serves until it is killed.
 """
@@ -169,7 +170,10 @@ class FakeServer:
             reason = "length" if script == "length" else "tool_calls" if "call" in script else "stop"
             await _event(send, {"choices": [_choice({}, reason)]})
             details = {"cached_tokens": 4} if script == "reused" else None
-            await _event(send, {"choices": [], "usage": USAGE | {"prompt_tokens_details": details}})
+            counted = (
+                USAGE | {"prompt_tokens_details": details} | ({"prompt_tokens": 1e30} if script == "counting" else {})
+            )
+            await _event(send, {"choices": [], "usage": counted})
         await send({"type": "http.response.body", "body": b"data: [DONE]\n\n", "more_body": False})
 
 

@@ -32,6 +32,7 @@ def test_a_stored_request_is_the_request() -> None:
         tools=Tools(({"type": "function"},), "auto", False, ({"role": "tool", "content": "7"},)),
         conversation=UUID(int=5),
         attribution="after",
+        min_grounded=0.5,
     )
     for of, plain in ((request, AnswerRequest("")), (request.options, Options())):
         untold = [each.name for each in fields(of) if getattr(of, each.name) == getattr(plain, each.name)]

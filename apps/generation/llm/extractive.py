@@ -30,10 +30,10 @@ logger = logging.getLogger(__name__)
 #: with exp(SHARPNESS * score). Fitted on one half of the questions of nine sets (benchmarks/RESULTS.md).
 SIMILARITY, WORDS, CONTEXT, RANK, NUMBER, LENGTH = 1.0, 0.5, 0.8, 0.4, 0.25, 0.2
 SHARPNESS = 6.2
-#: What a similarity is, about, where there is no model to tell it: so much, and so much of the share of words.
-UNSEEN = 0.4
-#: Candidates that are embedded: the best by the rest. Forty find no more, and take two and a half times as long.
-EMBEDDED = 16
+#: So many candidates are embedded, the best by the rest: twice or five times as many find no more answers, and it is
+#: what takes the time. Of the others, and where no model can be had, a similarity is taken to be so much, and so much
+#: of the share of words.
+EMBEDDED, UNSEEN = 8, 0.4
 #: As many sentences are quoted as hold the answer with this probability, but not more than so many.
 ENOUGH, MOST = 0.95, 6
 #: Code is quoted where no sentence scores at least this share of it.
@@ -249,20 +249,20 @@ def _score(question: str, candidates: Sequence[Candidate], order: Mapping[int, i
         )
     similar = _similarities(question, candidates, embed)
     for index, candidate in enumerate(candidates):
-        candidate.score += SIMILARITY * (UNSEEN * (1 + direct[index]) if similar is None else similar.get(index, 0.0))
+        candidate.score += SIMILARITY * similar.get(index, UNSEEN * (1 + direct[index]))
 
 
-def _similarities(question: str, candidates: Sequence[Candidate], embed: Embed | None) -> dict[int, float] | None:
-    """Cosine of the question with the EMBEDDED best candidates so far, by index; None when nothing can embed."""
+def _similarities(question: str, candidates: Sequence[Candidate], embed: Embed | None) -> dict[int, float]:
+    """Cosine of the question with the EMBEDDED best candidates so far, by index; of none when nothing can embed."""
     if embed is None:
-        return None
+        return {}
     # Stable: of equals the better hit's sentences are embedded.
     best = sorted(range(len(candidates)), key=lambda index: -candidates[index].score)[:EMBEDDED]
     try:
         vectors = embed([question, *(candidates[index].text for index in best)])
     except EmbeddingError as error:
         logger.warning("answering by words alone: %s", error)
-        return None
+        return {}
     return dict(zip(best, np.asarray(vectors[1:] @ vectors[0]).tolist(), strict=True))
 
 

@@ -232,7 +232,10 @@ def _usage(chunk: dict[str, Any]) -> Usage | None:
     if not found:
         return None
     cached = (found.get("prompt_tokens_details") or {}).get("cached_tokens")
-    return Usage(int(found["prompt_tokens"] or 0), int(found["completion_tokens"] or 0), int(cached or 0))
+    read, wrote, known = (int(count or 0) for count in (found["prompt_tokens"], found["completion_tokens"], cached))
+    if not all(0 <= count < 2**53 for count in (read, wrote, known)):
+        raise LLMError("bad_response", "The language model counts tokens that cannot be.")
+    return Usage(read, wrote, known)
 
 
 def _as_llm_error(error: Exception, *, begun: bool = False) -> LLMError:
