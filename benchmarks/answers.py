@@ -137,4 +137,5 @@ def _told(answered: Sequence[Asked], near: Sequence[Asked], far: Sequence[Asked]
 
 
 def _best(answered: Sequence[Asked], near: Sequence[Asked], far: Sequence[Asked]) -> float:
-    return float(max(np.arange(0.5, 2.5, 0.01), key=lambda threshold: abstention(answered, near, far, threshold)))
+    thresholds = np.arange(0.5, 2.5, 0.01).tolist()
+    return float(max(thresholds, key=lambda threshold: abstention(answered, near, far, threshold)))

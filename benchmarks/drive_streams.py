@@ -25,7 +25,7 @@ _FOUND = re.compile(rb"^event: search_results\ndata: (.*)\n", re.M)
 
 
 async def _clients(plan: dict[str, Any]) -> list[dict[str, float]]:
-    limits, patience = aiohttp.TCPConnector(limit=0), aiohttp.ClientTimeout(total=120)
+    limits, patience = aiohttp.TCPConnector(limit=0), aiohttp.ClientTimeout(total=600)
     headers = {"Authorization": f"Bearer {plan['key']}"}
     async with aiohttp.ClientSession(connector=limits, timeout=patience, headers=headers) as http:
         if plan["kind"] == "held":
@@ -103,7 +103,7 @@ async def _held(http: aiohttp.ClientSession, plan: dict[str, Any]) -> dict[str, 
     readers = [asyncio.create_task(one(number)) for number in range(plan["readers"])]
     open_ = 0
     try:
-        async with asyncio.timeout(100):
+        async with asyncio.timeout(400):
             for _ in readers:
                 await opened.acquire()
                 open_ += 1

@@ -8,7 +8,9 @@ asked of the first token is the direct one's, and the retrieval that the answer 
 
 Then, of one web process: answers that are given again (cached); answers by a model that cites wrongly in every third,
 each verified; quotes while the breaker is open, because the model's server has failed five times; and as many slow
-streams at once as BENCH_STREAMS says (a word a second each), with the memory that the process has taken.
+streams at once as BENCH_STREAMS says (a word a second each, or one in FAKE_DRIP_SECONDS), with the memory that the
+process has taken, or as many as BENCH_WEBS says. BENCH_PARTS names some of these parts (streams, again, wrongly, open,
+many).
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -40,6 +43,8 @@ READERS = (1, 16, 64)
 TURNS = 4  # of each, by turns
 SECONDS = 4.0
 ANSWER_SECONDS = 1.1
+WEBS = int(os.environ.get("BENCH_WEBS", "1"))
+PARTS = os.environ.get("BENCH_PARTS", "streams,again,wrongly,open,many").split(",")
 STREAMS = [int(count) for count in os.environ.get("BENCH_STREAMS", "500,2000").split(",")]
 DOCUMENTS = 300
 WRONGLY = 1000
@@ -52,15 +57,18 @@ def run(data: Path) -> Iterator[tuple[str, str, str]]:
         for number, text in enumerate(passages(DOCUMENTS))
     ]
     assert set(merge.merge(collection=collection, submissions=sent)) == {merge.MERGED}
-    with _model() as url, Server(data, LLM_URL=url, LLM_MODEL="paced", LLM_MAX_CONCURRENT="20000") as web:
-        yield from _beside(url, [web], key, READERS)
-        with Server(data, LLM_URL=url, LLM_MODEL="paced", LLM_MAX_CONCURRENT="20000") as other:
-            yield from _beside(url, [web, other], key, READERS[1:])
-        yield from _again(web, key)
-        yield from _wrongly(web, key)
-        yield from _open(web, key)
-    with _model() as url, Server(data, LLM_URL=url, LLM_MODEL="paced", LLM_MAX_CONCURRENT="20000") as web:
-        yield from _many(web, key)
+    own = {"LLM_MODEL": "paced", "LLM_MAX_CONCURRENT": "20000"}
+    with _model() as url, Server(data, LLM_URL=url, **own) as web:
+        if "streams" in PARTS:
+            yield from _beside(url, [web], key, READERS)
+            with Server(data, LLM_URL=url, **own) as other:
+                yield from _beside(url, [web, other], key, READERS[1:])
+        for name, part in {"again": _again, "wrongly": _wrongly, "open": _open}.items():
+            if name in PARTS:
+                yield from part(web, key)
+    with _model() as url, ExitStack() as running:
+        if "many" in PARTS:
+            yield from _many([running.enter_context(Server(data, LLM_URL=url, **own)) for _ in range(WEBS)], key)
 
 
 def _beside(url: str, webs: Sequence[Server], key: str, counts: Sequence[int]) -> Iterator[tuple[str, str, str]]:
@@ -150,28 +158,22 @@ def _open(web: Server, key: str) -> Iterator[tuple[str, str, str]]:
         )
 
 
-def _many(web: Server, key: str) -> Iterator[tuple[str, str, str]]:
-    process = psutil.Process(web.running.process.pid)
+def _many(webs: Sequence[Server], key: str) -> Iterator[tuple[str, str, str]]:
+    processes = [psutil.Process(web.running.process.pid) for web in webs]
+    urls = [f"{web.url}/api/v1/answers" for web in webs]
     for count in STREAMS:
-        plan = {
-            "kind": "held",
-            "urls": [f"{web.url}/api/v1/answers"],
-            "key": key,
-            "readers": count,
-            "asked": queries(50),
-        }
-        told = _drive(plan | {"seconds": 10.0}, watched=process)
-        (held,) = told
+        plan = {"kind": "held", "urls": urls, "key": key, "readers": count, "asked": queries(50), "seconds": 10.0}
+        (held,) = _drive(plan, watched=processes)
         memory = held.pop("memory") / 2**20
         yield (
-            f"{count} slow streams at once, one web process",
-            ">= 2,000, <= 1 GiB",
-            f"{held['open']:.0f} open, {held['failed']:.0f} failed, {memory:.0f} MiB,"
+            f"{count} slow streams at once, {len(webs)} web",
+            ">= 2,000 each, <= 1 GiB",
+            f"{held['open']:.0f} open, {held['failed']:.0f} failed, {memory:.0f} MiB in all,"
             f" the last after {held['took']:.1f} s",
         )
 
 
-def _drive(plan: dict[str, Any], *, watched: psutil.Process | None = None) -> list[dict[str, float]]:
+def _drive(plan: dict[str, Any], *, watched: Sequence[psutil.Process] = ()) -> list[dict[str, float]]:
     """What the clients found, in a process of their own."""
     client = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.drive_streams"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -180,12 +182,14 @@ def _drive(plan: dict[str, Any], *, watched: psutil.Process | None = None) -> li
     client.stdin.write(json.dumps(plan))
     client.stdin.close()
     most = 0
-    while watched is not None and client.poll() is None:
-        most = max(most, sum(each.memory_info().rss for each in [watched, *watched.children(recursive=True)]))
+    while watched and client.poll() is None:
+        most = max(
+            most, sum(each.memory_info().rss for web in watched for each in [web, *web.children(recursive=True)])
+        )
         time.sleep(0.2)
     found = json.loads(client.stdout.read())
     assert client.wait() == 0
-    for one in found if watched is not None else ():
+    for one in found if watched else ():
         one["memory"] = most
     return found
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import threading
 import time
@@ -47,6 +48,7 @@ JSON = {
     "json-cut": (_SAID[:60],),
 }
 FIRST_MS, EACH_MS, TOKENS = 50, 10, 100
+DRIP_SECONDS = float(os.environ.get("FAKE_DRIP_SECONDS", "1"))
 USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
 #: Calls of two tools, as a server streams them: who is called first, then what it is given, piece by piece.
 CALLS: tuple[dict[str, Any], ...] = (
@@ -165,7 +167,7 @@ class FakeServer:
             await asyncio.sleep(0.02)
         while script == "drip":
             await _event(send, {"choices": [_choice({"content": "on "})]})
-            await asyncio.sleep(1)
+            await asyncio.sleep(DRIP_SECONDS)
         if script != "unended":
             reason = "length" if script == "length" else "tool_calls" if "call" in script else "stop"
             await _event(send, {"choices": [_choice({}, reason)]})
