@@ -218,7 +218,7 @@ def ground(answer: str, passages: Iterable[Passage]) -> tuple[list[dict[str, Any
     """([{text, supported, citations}] of each sentence, share 0..1 of supported ones).
 
     A sentence is supported when the closest words of one passage it cites hold at least SUPPORT of its
-    content words, every number in it stands in the passages it cites (a wrong figure is the usual
+    content words, every number in it stands in what it cites of them (a wrong figure is the usual
     invention), and it denies nothing that these say, nor says what they deny. Without content words ("No.")
     it must stand there word for word. A sentence that cites nothing is not supported, wherever its words may
     stand; but one that leads to a list, a table or code ("Do this:") cites what those cite. Words are stemmed;
@@ -252,18 +252,18 @@ def numbers(text: str) -> set[str]:
 def supported(text: str, cited: Iterable[int], by_marker: Mapping[int, Hit]) -> bool:
     """Do the passages that a sentence cites hold what it says? See `ground`."""
     hits = [by_marker[marker] for marker in cited if marker in by_marker]
-    known = {
-        number for hit in hits for number in _NUMBER.findall(f"{hit.title} {' '.join(hit.heading_path)} {hit.text}")
-    }
-    if not hits or not known.issuperset(numbers(text)):
+    spans = [support(text, hit) for hit in hits]
+    said = [
+        f"{hit.title} {' '.join(hit.heading_path)} {hit.text[span.start : span.end]}"
+        for hit, span in zip(hits, spans, strict=True)
+    ]
+    if not set(_NUMBER.findall(" \n".join(said))).issuperset(numbers(text)):
         return False
     wanted = set(words(text))
-    for hit in hits:
-        span = support(text, hit)
+    for hit, span, quote in zip(hits, spans, said, strict=True):
         if span.score == 1.0 and _verbatim(text, hit.text) is not None:
             return True
-        said = f"{hit.title} {' '.join(hit.heading_path)} {hit.text[span.start : span.end]}"
-        enough = span.score == 1.0 or coverage(wanted, set(words(said))) >= SUPPORT
+        enough = span.score == 1.0 or coverage(wanted, set(words(quote))) >= SUPPORT
         if wanted and enough and _agree(text, hit, span):
             return True
     return False

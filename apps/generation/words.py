@@ -54,8 +54,7 @@ def words(text: str) -> list[str]:
     character pairs.
     """
     found: list[str] = []
-    text = text.casefold()
-    for word in _ASCII_WORD.findall(text) if text.isascii() else _WORD.findall(unicodedata.normalize("NFC", text)):
+    for word in _tokens(text):
         if _IS_UNSPACED.match(word):
             found.extend(word[i : i + 2] for i in range(max(1, len(word) - 1)))
         elif word not in STOP_WORDS:
@@ -64,16 +63,21 @@ def words(text: str) -> list[str]:
 
 
 def roots(text: str) -> list[str]:
-    """The first five letters of each word but stop words, in order; of CJK and Thai runs each character and each pair.
-    What one word's forms share, in more languages than have a stemmer here; too little to prove that a text says the
-    same."""
+    """The first five letters of each word but stop words, in order; of scripts without spaces each character and
+    each pair. What one word's forms share, in more languages than have a stemmer here; too little to prove that a text
+    says the same."""
     found: list[str] = []
-    for word in _WORD.findall(text.casefold()):
+    for word in _tokens(text):
         if _IS_UNSPACED.match(word):
             found.extend([*word, *(word[i : i + 2] for i in range(len(word) - 1))])
         elif word not in STOP_WORDS:
             found.append(word[:ROOT])
     return found
+
+
+def _tokens(text: str) -> list[str]:
+    text = text.casefold()
+    return _ASCII_WORD.findall(text) if text.isascii() else _WORD.findall(unicodedata.normalize("NFC", text))
 
 
 def stem(word: str) -> str:
