@@ -26,7 +26,7 @@ _RANGE = re.compile(r"(\d+)\s*[–-]\s*[#^]?(\d+)|(\d+)")
 _OPENERS, _CLOSERS = "[【［", "]】］"
 _WRITTEN = re.compile(rf"([{re.escape(_OPENERS)}])[^\S\n]*({_NUMBERS})[^\S\n]*([{re.escape(_CLOSERS)}])", re.IGNORECASE)
 _STOP = re.compile(rf"[{re.escape(_OPENERS + _CLOSERS)}`\n]")
-_PIECE = re.compile(r"`+|[\[【［]|\s+|[^`\[【［\s]+")
+_PIECE = re.compile(r"`+|~+|[\[【［]|\s+|[^`~\[【［\s]+")
 _OPEN_NUMBER = re.compile(r"\[\d*$")
 _DIGITS = re.compile(r"\d+")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -74,11 +74,11 @@ class MarkerFilter:
         at = 0
         while at < len(self._held):
             found = _PIECE.match(self._held, at)
-            assert found is not None  # every character belongs to one of the four kinds
+            assert found is not None  # every character belongs to one of the five kinds
             piece, end = found.group(), found.end()
-            if piece[0] == "`":
+            if piece[0] in "`~":
                 if end == len(self._held) and not final:
-                    break  # the run of backticks may go on
+                    break  # the run may go on
                 self._toggle(piece)
                 out.append(self._emit(piece))
             elif piece in _OPENERS:
@@ -98,9 +98,11 @@ class MarkerFilter:
         return "".join(out)
 
     def _toggle(self, run: str) -> None:
+        opens_line = not self._started or "\n" in self._space
         if not self._code:
-            self._code = run
-        elif run == self._code or (len(self._code) >= 3 and len(run) >= len(self._code)):
+            # Tildes elsewhere than before a block of code are text.
+            self._code = run if run[0] == "`" or (opens_line and len(run) >= 3) else ""
+        elif run == self._code or (run[0] == self._code[0] and len(self._code) >= 3 and len(run) >= len(self._code)):
             self._code = ""
 
     def _bracket(self, at: int, *, final: bool) -> tuple[int, str] | None:

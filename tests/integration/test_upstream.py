@@ -73,6 +73,10 @@ def test_a_failing_server_is_tried_a_bounded_number_of_times_and_what_is_our_fau
     assert refused(upstream(served, "401", uuid4().hex)) == "unauthorized" and asked(served, "401") == 1
 
 
+def test_a_server_that_asks_to_be_left_alone_is(database: None, served: FakeServer) -> None:
+    assert refused(upstream(served, "429-later", uuid4().hex)) == "rate_limited" and asked(served, "429-later") == 1
+
+
 def test_nothing_is_tried_again_once_a_reader_has_seen_the_beginning(database: None, served: FakeServer) -> None:
     assert refused(upstream(served, "cut", uuid4().hex)) == "cut_off" and asked(served, "cut") == 1
 

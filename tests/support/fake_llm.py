@@ -1,9 +1,9 @@
 """A language-model server that speaks OpenAI's protocol and misbehaves on request.
 
-The model's name, or `script:<name>` in the question, is the script: `normal`, `429-then-ok`, `500`, `401`, `stall` (a
-few tokens, then silence), `silent` (headers, then silence), `cut` (the connection breaks in the middle), `cut-early`
-(before the first token), `unended` (no finish_reason), `bogus` (markers that name no passage), `length` (max_tokens
-ends it within a marker), `empty`, `garbage` (no JSON), `slow` (for ever), `drip` (a word a second, for ever), `held`
+The model's name, or `script:<name>` in the question, is the script: `normal`, `429-then-ok`, `429-later` (in 30 s),
+`500`, `401`, `stall` (a few tokens, then silence), `silent` (headers, then silence), `cut` (the connection breaks in
+the middle), `cut-early` (before the first token), `unended` (no finish_reason), `bogus` (markers that name no passage),
+`length` (max_tokens ends it within a marker), `empty`, `garbage` (no JSON), `slow` (for ever), `drip` (a word a second, for ever), `held`
 (a few tokens, and the rest when `go` is set), `paced` (100 tokens, 10 ms each, after 50 ms), `json`, `json-late`
 (prose until it is told that this was not asked for), `plain` (no markers), `astray` (those of passages that say
 something else), `json-unguided` (refuses a response_format), `json-cut`, `json-none` (says that the sources do not
@@ -99,7 +99,9 @@ class FakeServer:
             script = "500" if script == "condense-500" else "condense"
         self.scripts.append(script)
         first = self.scripts.count(script) == 1
-        if script == "429-then-ok" and first:
+        if script == "429-later":
+            await _whole(send, 429, {"error": {"message": "slow down"}}, ("retry-after", "30"))
+        elif script == "429-then-ok" and first:
             await _whole(send, 429, {"error": {"message": "slow down"}}, ("retry-after-ms", "10"))
         elif script == "json-unguided" and "response_format" in request:
             await _whole(send, 400, {"error": {"message": "response_format is not supported"}})

@@ -140,9 +140,8 @@ def test_what_a_source_does_not_say_is_not_supported(sentence: str, source: str)
 
 
 def test_a_figure_stands_in_what_is_cited_and_not_elsewhere_in_the_passage() -> None:
-    between = " ".join(
-        f"Nothing of the sort is told by sentence {word}." for word in ["one", "two", "three", "four", "five", "six", "seven", "eight"]
-    )
+    words = ("one", "two", "three", "four", "five", "six", "seven", "eight")
+    between = " ".join(f"Nothing of the sort is told by sentence {word}." for word in words)
     passage = passages(f"The large plan costs 99 euros a month. {between} Copies are kept for 35 days.")
     claims, grounded = ground("The large plan costs 35 euros a month [1]. The large plan costs 99 euros [1].", passage)
     assert [claim["supported"] for claim in claims] == [False, True] and grounded == 0.5

@@ -13,12 +13,13 @@ class LLMError(Exception):
 
     `code` is a stable snake_case word for metrics and error events: timeout, unreachable, rate_limited, server_error,
     unauthorized, rejected, cut_off, bad_response, empty; busy, limited and open where the server was not asked. The
-    message never holds a prompt, a response body or an API key.
+    message never holds a prompt, a response body or an API key. after: seconds that the server asks to be left alone.
     """
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str, *, after: float = 0.0) -> None:
         super().__init__(message)
         self.code = code
+        self.after = after
 
 
 class LLM(Protocol):

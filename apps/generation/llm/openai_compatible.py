@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -260,11 +261,11 @@ def _as_llm_error(error: Exception, *, begun: bool = False) -> LLMError:
         case TimeoutError() | openai.APITimeoutError():
             return LLMError("timeout", "The language model did not answer in time.")
         case openai.RateLimitError():
-            return LLMError("rate_limited", "The language model limits the rate (429).")
+            return LLMError("rate_limited", "The language model limits the rate (429).", after=_after(error))
         case openai.AuthenticationError() | openai.PermissionDeniedError():
             return LLMError("unauthorized", f"The language model refuses LLM_API_KEY ({error.status_code}).")
         case openai.APIStatusError() if error.status_code >= 500:
-            return LLMError("server_error", f"The language model failed ({error.status_code}).")
+            return LLMError("server_error", f"The language model failed ({error.status_code}).", after=_after(error))
         case openai.APIStatusError():
             return LLMError("rejected", f"The language model rejects the request ({error.status_code}).")
         case openai.APIConnectionError():
@@ -272,3 +273,10 @@ def _as_llm_error(error: Exception, *, begun: bool = False) -> LLMError:
         case ValueError() | TypeError() | AttributeError() | LookupError():
             return LLMError("bad_response", "The language model sent something that is no completion.")
     return broke
+
+
+def _after(error: Any) -> float:
+    """The seconds of a response's Retry-After; 0 without one, or with a date."""
+    with suppress(KeyError, ValueError):
+        return max(0.0, float(error.response.headers["retry-after"]))
+    return 0.0

@@ -23,6 +23,8 @@ TRIES = 3
 PASSING = ("rate_limited", "server_error", "unreachable", "cut_off")
 #: Seconds before the second try up to a quarter, before the third up to half of one (full jitter).
 WAIT = wait_random_exponential(multiplier=0.25)
+#: A server that asks to be left alone for longer is not tried again, but replaced at once.
+MOST_SECONDS = 1.0
 #: The server is at fault, and will be for the next one as well.
 FAULTS = ("timeout", "unreachable", "server_error", "cut_off", "bad_response", "unauthorized")
 
@@ -147,4 +149,4 @@ class Upstream(Around):
 
 
 def _may_pass(error: BaseException) -> bool:
-    return isinstance(error, LLMError) and error.code in PASSING
+    return isinstance(error, LLMError) and error.code in PASSING and error.after <= MOST_SECONDS
