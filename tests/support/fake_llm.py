@@ -3,10 +3,10 @@
 The model's name, or `script:<name>` in the question, is the script: `normal`, `429-then-ok`, `429-later` (in 30 s),
 `500`, `401`, `stall` (a few tokens, then silence), `silent` (headers, then silence), `cut` (the connection breaks in
 the middle), `cut-early` (before the first token), `unended` (no finish_reason), `bogus` (markers that name no passage),
-`length` (max_tokens ends it within a marker), `empty`, `garbage` (no JSON), `slow` (for ever), `drip` (a word a second, for ever), `held`
-(a few tokens, and the rest when `go` is set), `paced` (100 tokens, 10 ms each, after 50 ms), `json`, `json-late`
-(prose until it is told that this was not asked for), `plain` (no markers), `astray` (those of passages that say
-something else), `json-unguided` (refuses a response_format), `json-cut`, `json-none` (says that the sources do not
+`length` (max_tokens ends it within a marker), `empty`, `garbage` (no JSON), `slow` (for ever), `drip` (a word a second,
+for ever), `held` (a few tokens, and the rest when `go` is set), `paced` (100 tokens, 10 ms each, after 50 ms), `json`,
+`json-late` (prose until it is told that this was not asked for), `plain` (no markers), `astray` (those of passages that
+say something else), `json-unguided` (refuses a response_format), `json-cut`, `json-none` (says that the sources do not
 answer), `reused` (4 tokens of the prompt were cached), `counting` (1e30 of it were read), `call` (two of the tools,
 where there are any and one may be called, once), `call-cut` (the connection breaks within a call), `tell-and-call` (a
 sentence before it).
