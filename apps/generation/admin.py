@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from django.contrib import admin, messages
-from django.db.models import Count, QuerySet
+from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest
 from unfold.decorators import action, display
 
@@ -44,10 +44,11 @@ class AnswerAdmin(ReadOnlyAdmin):
     list_display = ("asked", "said", "shown_grounded", "model", "ratings", "created_at")
     list_filter = ("feedback__rating", GroundedFilter, "abstained", "model", "created_at")
     search_fields = ("question", "answer")
-    search_help_text = "Words of a question or an answer, or an answer's id"
+    search_help_text = "Words of a question or an answer, or the id of an answer or a conversation"
     ordering = ("-created_at",)
     fields = (
-        *("question", "answer", ("shown_grounded", "model", "prompt_version"), "parameters", "client"),
+        *("question", "understood", "conversation_turns", "answer"),
+        *(("shown_grounded", "model", "prompt_version"), "parameters", "client"),
         *(("created_at", "replay", "id"), "difference"),
     )
 
@@ -68,8 +69,22 @@ class AnswerAdmin(ReadOnlyAdmin):
     ) -> tuple[QuerySet[Answer], bool]:
         wanted = as_uuid(search_term)
         if wanted is not None:
-            return queryset.filter(id=wanted), False
+            return queryset.filter(Q(id=wanted) | Q(conversation=wanted)), False
         return super().get_search_results(request, queryset, search_term)
+
+    @display(description="Understood as", empty_value="–")
+    def understood(self, answer: Answer) -> str | None:
+        """The question as it was searched for, in the light of what was said before."""
+        question = answer.result.get("standalone_question")
+        return None if question == answer.question else question
+
+    @display(description="Conversation", empty_value="–")
+    def conversation_turns(self, answer: Answer) -> str | None:
+        if answer.conversation_id is None:
+            return None
+        turns = Answer.objects.filter(conversation=answer.conversation_id).count()
+        said = "1 turn" if turns == 1 else f"{turns} turns"
+        return link("generation_answer_changelist", said, query=f"?q={answer.conversation_id}")
 
     @display(description="Question", ordering="question")
     def asked(self, answer: Answer) -> str:

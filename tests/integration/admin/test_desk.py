@@ -20,7 +20,8 @@ from apps.documents.admin.dashboard import dashboard
 from apps.documents.models import Collection, Document, EmbeddingSpace, IngestionJob, Reindex, Source, SyncRun
 from apps.evaluation.models import EvaluationRun, EvaluationSet
 from apps.generation import answers, queries
-from apps.generation.models import Answer, Query, WeeklyReport
+from apps.generation.models import Answer, Conversation, Query, WeeklyReport
+from apps.generation.types import AnswerRequest
 from tests.support.desk import MODELS, PASSWORD, in_tenant, make_curator, sign_in, text_of, url
 
 SOURCE_ACTIONS = ("sync_now", "sync_empty", "cancel", "remove")
@@ -171,6 +172,22 @@ def test_curators_see_answers_with_their_feedback(desk: Client, tenant: Tenant, 
         assert page.status_code == 200 and len(shown) == count, query
     assert desk.post(url("change", Answer, answered.pk), {"question": "x"}).status_code == 403
     assert desk.post(url("delete", Answer, answered.pk), {"post": "yes"}).status_code == 403
+
+
+def test_curators_see_the_turns_of_a_conversation(desk: Client, tenant: Tenant, answered: Answer) -> None:
+    with tenancy.scope(tenant.id):
+        talk = Conversation.objects.create(tenant_id=tenant.id)
+    turns = [
+        answers.answer(tenant_id=tenant.id, request=AnswerRequest(question, model="extractive", conversation=talk.id))
+        for question in ("Who counts ships at the harbour?", "And since when does she do that?")
+    ]
+    shown = text_of(desk.get(url("change", Answer, turns[1]["id"])))
+    assert "2 turns" in shown and f"?q={talk.pk}" in shown
+    assert turns[1]["standalone_question"] in shown
+    listed = text_of(desk.get(f"{url('changelist', Answer)}?q={talk.pk}"))
+    assert all(url("change", Answer, turn["id"]) in listed for turn in turns)
+    assert url("change", Answer, answered.pk) not in listed
+    assert "turns" not in text_of(desk.get(url("change", Answer, answered.pk)))
 
 
 def test_queries_are_retried_and_cancelled(desk: Client, tenant: Tenant, asked: Query) -> None:
