@@ -30,9 +30,9 @@ logger = logging.getLogger(__name__)
 #: with exp(SHARPNESS * score). Fitted on one half of the questions of nine sets (benchmarks/RESULTS.md).
 SIMILARITY, WORDS, CONTEXT, RANK, NUMBER, LENGTH = 1.0, 0.5, 0.8, 0.4, 0.25, 0.2
 SHARPNESS = 6.2
-#: So many candidates are embedded, the best by the rest: three or eight times as many find hardly more answers, and it is
-#: what takes the time. Of the others, and where no model can be had, a similarity is taken to be so much, and so much
-#: of the share of words.
+#: So many candidates are embedded, the best by the rest: three or eight times as many find hardly more answers, and
+#: it is what takes the time. Of the others, and where no model can be had, a similarity is taken to be so much, and so
+#: much of the share of words.
 EMBEDDED, UNSEEN = 5, 0.45
 #: As many sentences are quoted as hold the answer with this probability, but not more than so many.
 ENOUGH, MOST = 0.95, 6
