@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Any
 
-from django.core.cache import cache
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 from django.http import HttpRequest, HttpResponse, JsonResponse
@@ -22,6 +21,7 @@ from apps.access import replicas
 from apps.access.authentication import ApiKeyAuthentication
 from apps.access.metrics import ReplicaCollector
 from apps.access.problems import Problem, page
+from apps.access.redis import redis_client
 from apps.documents.metrics import LedgerCollector
 from apps.generation import llm, queries
 from apps.generation.metrics import QueryCollector
@@ -120,4 +120,4 @@ def _migrations() -> None:
 
 
 def _redis() -> None:
-    cache.get("ready")
+    redis_client().ping()

@@ -164,14 +164,6 @@ PARTITIONS = env.integer("PARTITIONS", 1, at_least=1)
 
 # --- Redis: wakes workers and caches; losing all of it loses nothing -------------------------------------------
 REDIS_URL = env.text("REDIS_URL") or embedded.redis_url(DATA_DIR)
-CACHES = {
-    "default": {
-        "BACKEND": "django.core.cache.backends.redis.RedisCache",
-        "LOCATION": REDIS_URL,
-        "KEY_PREFIX": "rs",
-        "OPTIONS": {"socket_timeout": 1, "socket_connect_timeout": 1},  # it is to save time; the client's own is 5
-    }
-}
 CELERY_BROKER_URL = REDIS_URL.replace("unix://", "redis+socket://").replace("?db=", "?virtual_host=")
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_DEFAULT_QUEUE = "default"

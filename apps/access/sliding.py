@@ -11,9 +11,12 @@ import math
 from functools import cache
 
 from limits import RateLimitItem, RateLimitItemPerMinute
-from limits.storage import RedisStorage, storage_from_string
+from limits.storage import RedisStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
+from redis import Redis
 from redis.exceptions import RedisError
+
+from .redis import redis_client
 
 logger = logging.getLogger(__name__)
 
@@ -23,15 +26,15 @@ MINUTE = 60  # seconds
 class Window:
     """amount: so much in any minute. kind, name: of what and whose, the same in all processes."""
 
-    def __init__(self, kind: str, name: str, redis_url: str, *, amount: int) -> None:
+    def __init__(self, kind: str, name: str, *, amount: int) -> None:
         self._limit: RateLimitItem = RateLimitItemPerMinute(amount, namespace=kind)
-        self._name, self._redis_url = name, redis_url
+        self._name = name
 
     def take(self, cost: int) -> bool:
         """Use so much, or nothing where there is no room for it. More than a whole minute's counts as that, or it could
         never be had."""
         try:
-            return _limiter(self._redis_url).hit(self._limit, self._name, cost=min(cost, self._limit.amount))
+            return _limiter(redis_client()).hit(self._limit, self._name, cost=min(cost, self._limit.amount))
         except (RedisError, OSError) as error:
             logger.warning("what %s uses is not counted: %s", self._name, error)
             return True
@@ -39,7 +42,7 @@ class Window:
     def add(self, cost: int) -> None:
         """So much has been used, whether there was room for it or not: the window is full then."""
         try:
-            limiter = _limiter(self._redis_url)
+            limiter = _limiter(redis_client())
             room = limiter.get_window_stats(self._limit, self._name).remaining
             limiter.hit(self._limit, self._name, cost=min(cost, room))
         except (RedisError, OSError) as error:
@@ -48,7 +51,7 @@ class Window:
     def wait(self, cost: int) -> int:
         """Whole seconds until there is room for so much: 0 now, at most 120."""
         try:
-            storage, key = _limiter(self._redis_url).storage, self._limit.key_for(self._name)
+            storage, key = _limiter(redis_client()).storage, self._limit.key_for(self._name)
             assert isinstance(storage, RedisStorage)
             before, before_ends, now, now_ends = storage.get_sliding_window(key, MINUTE)
         except (RedisError, OSError):
@@ -65,6 +68,6 @@ class Window:
 
 
 @cache
-def _limiter(redis_url: str) -> SlidingWindowCounterRateLimiter:
-    named = redis_url.replace("unix://", "redis+unix://", 1)  # as the library calls it
-    return SlidingWindowCounterRateLimiter(storage_from_string(named, key_prefix="rs:limits", socket_timeout=1))
+def _limiter(redis: Redis) -> SlidingWindowCounterRateLimiter:
+    storage = RedisStorage("redis://", connection_pool=redis.connection_pool, key_prefix="rs:limits")
+    return SlidingWindowCounterRateLimiter(storage)

@@ -7,8 +7,6 @@ import time
 from typing import Any
 from uuid import UUID
 
-from django.conf import settings
-from django.core.cache import cache
 from redis.exceptions import RedisError
 from rest_framework.exceptions import Throttled
 from rest_framework.request import Request
@@ -16,6 +14,7 @@ from rest_framework.throttling import BaseThrottle
 
 from .keys import Caller
 from .problems import Problem
+from .redis import redis_client
 from .sliding import Window
 
 
@@ -40,11 +39,14 @@ def _count(caller: Caller, requests: int) -> bool:
     """May the caller make so many requests more in this minute?"""
     if caller.requests_per_minute is None:
         return True
-    name = f"requests:{caller.key_id}:{time.time() // 60:.0f}"
+    name = f"rs:requests:{caller.key_id}:{time.time() // 60:.0f}"
     try:
-        cache.add(name, 0, timeout=120)
-        return cache.incr(name, requests) <= caller.requests_per_minute
-    except (RedisError, OSError, ValueError):  # ValueError: forgotten between the two
+        counting = redis_client().pipeline()
+        counting.set(name, 0, nx=True, ex=120)
+        counting.incrby(name, requests)
+        _, counted = counting.execute()
+        return int(counted) <= caller.requests_per_minute
+    except (RedisError, OSError):
         return True
 
 
@@ -53,7 +55,7 @@ class TokenMeter:
     that is known: requests at the same time may together go over the limit once."""
 
     def __init__(self, *, key_id: UUID, tokens_per_minute: int) -> None:
-        self._window = Window("key-tokens", str(key_id), settings.REDIS_URL, amount=tokens_per_minute)
+        self._window = Window("key-tokens", str(key_id), amount=tokens_per_minute)
 
     def check(self, tokens: int) -> None:
         """Raises Problem 429 too_many_tokens where there is no room for so many."""

@@ -27,14 +27,11 @@ from itertools import count, groupby
 from typing import Any
 from uuid import UUID, uuid4
 
-from celery import current_app
 from django.conf import settings
 from django.db import close_old_connections, connection, transaction
 from django.utils import timezone
-from kombu.exceptions import OperationalError as BrokerError
-from redis.exceptions import RedisError
 
-from apps.access import tenancy
+from apps.access import redis, tenancy
 from apps.access.problems import Problem
 
 from . import db, metrics
@@ -453,13 +450,8 @@ def forget() -> int:
 
 
 def wake(stage: str, *, times: int = 1) -> None:
-    """Tell a worker that there is work: of a stage, or `sweep` for the sweeper. A broker that cannot be reached is no
-    error: the sweeper wakes again."""
-    try:
-        for _ in range(times):
-            current_app.send_task(f"documents.{stage}", retry=False)
-    except (BrokerError, RedisError, OSError) as error:
-        logger.warning("no wake-up for %s, the sweeper will do it: %s", stage, error)
+    """Tell a worker that there is work: of a stage, or `sweep` for the sweeper."""
+    redis.wake(f"documents.{stage}", times=times)
 
 
 def _lock_document_of(job_id: UUID) -> None:

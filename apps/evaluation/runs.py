@@ -15,15 +15,12 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from celery import current_app
 from django.conf import settings
 from django.db import connection
 from django.db.models import F, Q
 from django.db.models.functions import Now
-from kombu.exceptions import OperationalError as BrokerError
-from redis.exceptions import RedisError
 
-from apps.access import tenancy
+from apps.access import redis, tenancy
 from apps.access.problems import Problem
 from apps.documents.embedding import EmbeddingError
 from apps.documents.errors import LostLease
@@ -58,10 +55,7 @@ def start(run: EvaluationRun) -> None:
     if searches <= INLINE_SEARCHES:
         work(tenant_id=run.tenant_id, run_id=run.id)
         return
-    try:
-        current_app.send_task("evaluation.drain", retry=False)
-    except (BrokerError, RedisError, OSError) as error:
-        logger.warning("no wake-up for a run, beat will do it: %s", error)
+    redis.wake("evaluation.drain")
 
 
 def drain() -> None:

@@ -14,14 +14,14 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
-from django.core.cache import cache
 from django.core.serializers.json import DjangoJSONEncoder
 from redis.exceptions import RedisError
 
 from apps.access import tenancy
+from apps.access.redis import redis_client
 from apps.retrieval.metrics import CACHE
 
 from . import prompts
@@ -41,7 +41,7 @@ def key_of(*, tenant_id: UUID, request: AnswerRequest, task: Task, model: str) -
     asked = replace(request, user="", metadata=None).as_json()
     said = [asked, prompts.VERSION, model, _before(task), sorted(map(_told, task.passages))]
     digest = hashlib.sha256(json.dumps(said, cls=DjangoJSONEncoder).encode()).hexdigest()
-    return f"answer:{tenant_id}:{digest}"
+    return f"rs:answer:{tenant_id}:{digest}"
 
 
 def key_of_any(*, tenant_id: UUID, task: Task) -> str:
@@ -49,7 +49,7 @@ def key_of_any(*, tenant_id: UUID, task: Task) -> str:
     asked."""
     said = [task.question, task.response_format, _before(task), sorted(map(_told, task.passages))]
     digest = hashlib.sha256(json.dumps(said, cls=DjangoJSONEncoder).encode()).hexdigest()
-    return f"answer-of-any:{tenant_id}:{digest}"
+    return f"rs:answer-of-any:{tenant_id}:{digest}"
 
 
 def _before(task: Task) -> list[tuple[str, str]]:
@@ -77,22 +77,23 @@ def lookup(
 
 def _stored(tenant_id: UUID, key: str, question: str, task: Task) -> dict[str, Any] | None:
     try:
-        answer_id = cache.get(key)
+        found = cast(bytes | None, redis_client().get(key))
     except (RedisError, OSError) as error:
         logger.warning("answer cache unavailable: %s", error)
         return None
-    if answer_id is None:
+    if found is None:
         return None
+    answer_id = found.decode()
     with tenancy.scope(tenant_id):
-        found = Answer.objects.filter(id=answer_id, question=question).values_list("result", flat=True)
-        result = found.first()  # and not the row, whose context may be large
+        kept = Answer.objects.filter(id=answer_id, question=question).values_list("result", flat=True)
+        result = kept.first()  # and not the row, whose context may be large
         if result is None:
             return None
         try:
             reprove(task.passages, result["citations"])
         except SourcesChanged:
             return None
-        return {"id": str(answer_id)} | result
+        return {"id": answer_id} | result
 
 
 def keep(keys: Sequence[str], final: dict[str, Any]) -> None:
@@ -102,6 +103,9 @@ def keep(keys: Sequence[str], final: dict[str, Any]) -> None:
     if makeshift or not final["citations"]:
         return
     try:
-        cache.set_many(dict.fromkeys(keys, final["id"]), timeout=SECONDS)
+        keeping = redis_client().pipeline(transaction=False)
+        for key in keys:
+            keeping.set(key, final["id"], ex=SECONDS)
+        keeping.execute()
     except (RedisError, OSError) as error:
         logger.warning("answer cache unavailable: %s", error)

@@ -30,7 +30,7 @@ from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import RedisError, ResponseError
 
 from apps.access.problems import Problem
-from apps.retrieval.query_vectors import redis_client
+from apps.access.redis import redis_client
 
 from . import sse
 from .types import Event

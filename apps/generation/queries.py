@@ -25,16 +25,13 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from asgiref.sync import async_to_sync, sync_to_async
-from celery import current_app
 from django.conf import settings
 from django.db import DatabaseError, connection, transaction
 from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Now
 from django.utils import timezone
-from kombu.exceptions import OperationalError as BrokerError
-from redis.exceptions import RedisError
 
-from apps.access import correlation, tenancy
+from apps.access import correlation, redis, tenancy
 from apps.access.problems import Problem, as_problem, document
 from apps.access.throttling import TokenMeter
 from apps.documents.errors import LostLease
@@ -125,14 +122,10 @@ def accept(*, tenant_id: UUID, request: AnswerRequest, priority: str, key_id: UU
 
 
 def wake(message_id: str | None = None, *, times: int = 1) -> None:
-    """Tell workers that there is something to answer; the message of a new query has its id. A broker that cannot be
-    reached is no error: the sweeper wakes again. What it sends is no use any more when it sends the next."""
+    """Tell workers that there is something to answer; the message of a new query has its id. What the sweeper sends
+    is no use any more when it sends the next."""
     expires = None if message_id else settings.SWEEP_SECONDS
-    try:
-        for _ in range(times):
-            current_app.send_task("generation.answer", task_id=message_id, expires=expires, retry=False)
-    except (BrokerError, RedisError, OSError) as error:
-        logger.warning("no wake-up for a query, the sweeper will do it: %s", error)
+    redis.wake("generation.answer", times=times, task_id=message_id, expires=expires)
 
 
 def show(row: Query) -> dict[str, Any]:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import logging
 from collections.abc import Sequence
 from uuid import UUID
 
 import numpy as np
-from django.conf import settings
-from redis import Redis
 from redis.exceptions import RedisError
 
 from apps.access.recent import Recent
+from apps.access.redis import redis_client
 from apps.documents.embedding import Embedder
 from apps.documents.models import EmbeddingSpace
 from apps.documents.spaces import embedder_for
@@ -95,12 +93,6 @@ def _batcher(space: EmbeddingSpace) -> Batcher:
         calls = 1 if space.backend == "local" else SERVED_CALLS
         _batchers.setdefault(embedder, Batcher(embedder.embed, calls=calls))
     return _batchers[embedder]
-
-
-@functools.cache
-def redis_client() -> Redis:
-    """One client per process. Django's cache makes one for each call, which takes longer than the call."""
-    return Redis.from_url(settings.REDIS_URL, socket_timeout=1, socket_connect_timeout=1)
 
 
 def _key(tenant_id: UUID, space: EmbeddingSpace, query: str) -> str:

@@ -26,10 +26,10 @@ from redis.exceptions import RedisError
 
 from apps.access import tenancy
 from apps.access.problems import Problem
+from apps.access.redis import redis_client
 from apps.access.sql import execute
 
 from . import metrics, policy
-from .query_vectors import redis_client
 from .scopes import scopes_of
 from .statement import QUERIES, Choice, again, choose, index_settings, legs_of
 from .types import Scope, SearchQuery, Vector

@@ -57,7 +57,7 @@ class Redis:
         """Start the server and wait until it answers."""
         user = system.service_user(self.data_dir / "postgres")
         system.make_dir(self.home, user, 0o700)
-        binary = _binary()
+        binary = server_binary()
         system.let_through(binary, user)
         # A cache may fill the memory, wake-ups may not be evicted: only keys with an expiry are.
         limit_mb = min(max(system.memory_bytes() // 16 // 2**20, 64), 512)
@@ -104,7 +104,7 @@ class Redis:
             return None
 
 
-def _binary() -> Path:
+def server_binary() -> Path:
     """redis-server on the PATH, else the wheel's."""
     installed = shutil.which("redis-server")
     if installed:

@@ -9,18 +9,19 @@ from uuid import uuid4
 import httpx
 import psycopg
 import pytest
+from django.conf import settings
 from django.db import connection, connections
 
+from apps.access.redis import redis_client
 from apps.documents.engines import engine_for
 from apps.documents.models import Collection
-from apps.retrieval.query_vectors import redis_client
 from ragsite.embedded import paths
 from ragsite.embedded.bootstrap import bootstrap
 from tests.conftest import DATA
 from tests.support.asking import GUIDE
 from tests.support.fake_llm import FakeServer, fake_llm
 from tests.support.moving import CLUSTER, SOURCE, WRITING, Target, empty
-from tests.support.processes import Server
+from tests.support.processes import Server, free_port
 
 
 @pytest.fixture(
@@ -59,6 +60,15 @@ def target(request: pytest.FixtureRequest, database: None) -> Iterator[Target]:
             session.execute("SET citus.enable_ddl_propagation = off")
             session.execute(f"ALTER DATABASE {session.info.dbname} RESET default_transaction_read_only")  # type: ignore[arg-type]
     connections.close_all()
+
+
+@pytest.fixture
+def no_redis(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """This process does not reach Redis."""
+    monkeypatch.setattr(settings, "REDIS_URL", f"redis://127.0.0.1:{free_port()}/0")
+    redis_client.cache_clear()
+    yield
+    redis_client.cache_clear()
 
 
 @pytest.fixture

@@ -15,11 +15,11 @@ import pytest
 
 from apps.access import tenancy
 from apps.access.models import Tenant
+from apps.access.redis import redis_client
 from apps.documents import erasure, remove
 from apps.documents.models import Collection, Document
 from apps.generation.models import Answer
 from apps.generation.types import Usage
-from apps.retrieval.query_vectors import redis_client
 from tests.conftest import DATA
 from tests.support.asking import ask, events
 from tests.support.fake_llm import FakeServer

@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
+from apps.access.redis import redis_client
 from apps.documents.models import Collection
-from apps.retrieval.query_vectors import redis_client
 from tests.conftest import DATA
 from tests.support.asking import ask, events
 from tests.support.fake_llm import FakeServer, fake_llm

@@ -10,9 +10,9 @@ import openai
 import pytest
 
 from apps.access import tenancy
+from apps.access.redis import redis_client
 from apps.documents.models import Collection
 from apps.generation.models import Answer
-from apps.retrieval.query_vectors import redis_client
 from tests.support.asking import GUIDE, ask
 from tests.support.fake_llm import FakeServer
 from tests.support.processes import Server

@@ -12,10 +12,10 @@ import pytest
 
 from apps.access import tenancy
 from apps.access.models import Tenant
+from apps.access.redis import redis_client
 from apps.documents import erasure
 from apps.documents.models import Collection, Document
 from apps.generation.models import Query
-from apps.retrieval.query_vectors import redis_client
 from tests.conftest import DATA, make_collection
 from tests.support.fake_llm import FakeServer
 from tests.support.processes import Process, Server, wait_for, worker

@@ -21,11 +21,11 @@ from django.utils import timezone
 from apps.access import tenancy
 from apps.access.models import Tenant
 from apps.access.problems import Problem
+from apps.access.redis import redis_client
 from apps.documents.models import Collection
 from apps.generation import queries
 from apps.generation.models import Answer, Query
 from apps.generation.types import AnswerRequest
-from apps.retrieval.query_vectors import redis_client
 from tests.conftest import DATA
 from tests.support.fake_llm import FakeServer
 from tests.support.processes import Process, Server, free_port, wait_for, worker

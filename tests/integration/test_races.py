@@ -13,11 +13,11 @@ from typing import Any
 
 import httpx
 import pytest
-from django.core.cache import cache
 from django.db import connection
 
 from apps.access import tenancy
 from apps.access.models import Tenant
+from apps.access.redis import redis_client
 from apps.documents.accept import Accepted
 from apps.documents.models import Chunk, Collection, Document, DocumentVersion, IngestionJob, StagedChunk
 from tests.conftest import DATA, make_collection
@@ -132,7 +132,7 @@ def test_redis_loses_everything_in_the_middle_and_nothing_is_lost(
         }
         assert client.post("/api/v1/documents", json=body).status_code == 202
         if number % 20 == 10:
-            cache._cache.get_client().flushall()
+            redis_client().flushall()
 
     def settled() -> bool:
         with tenancy.scope(collection.tenant_id):

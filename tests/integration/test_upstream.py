@@ -15,7 +15,6 @@ from uuid import uuid4
 
 import pytest
 from django.conf import settings
-from redis import Redis
 
 from apps.documents.embedding.openai_compatible import estimate_tokens
 from apps.generation.llm import FakeLLM, LLMError, OpenAICompatibleLLM, Patience, Upstream
@@ -24,7 +23,6 @@ from apps.generation.llm.allowance import Allowance
 from apps.generation.llm.breaker import Breaker
 from apps.generation.prompts import messages
 from apps.generation.types import Delta, Task
-from apps.retrieval.query_vectors import redis_client
 from tests.support.fake_llm import NORMAL, FakeServer, fake_llm
 from tests.support.hits import passages
 
@@ -40,7 +38,7 @@ def served() -> Iterator[FakeServer]:
 
 def upstream(served: FakeServer, script: str, name: str, *, places: int = 10, seconds: float = 15.0) -> Upstream:
     llm = OpenAICompatibleLLM(url=served.url, model=script, patience=Patience(first=5, next=5))
-    return Upstream(llm, Breaker(name, redis_client, seconds=seconds), places=places, first_seconds=3)
+    return Upstream(llm, Breaker(name, seconds=seconds), places=places, first_seconds=3)
 
 
 def read(llm: Upstream) -> list[Delta]:
@@ -102,9 +100,9 @@ def test_the_breaker_opens_in_all_processes_and_one_request_finds_out_that_it_ma
 import django, sys; django.setup()
 from apps.generation.llm import LLMError
 from apps.generation.llm.breaker import Breaker
-from apps.retrieval.query_vectors import redis_client
+from apps.access.redis import redis_client
 import asyncio
-try: asyncio.run(Breaker({name!r}, redis_client, seconds=60).admit()); print("admitted")
+try: asyncio.run(Breaker({name!r}, seconds=60).admit()); print("admitted")
 except LLMError as error: print(error.code)
 """
     told = subprocess.run(
@@ -118,9 +116,7 @@ except LLMError as error: print(error.code)
     assert told.stdout.strip() == "open", (settings.REDIS_URL, told.stderr)
 
     time.sleep(3.2)
-    slow = Upstream(
-        FakeLLM(lambda task: [0.5, "Yes.", 0.5]), Breaker(name, redis_client, seconds=3), places=10, first_seconds=3
-    )
+    slow = Upstream(FakeLLM(lambda task: [0.5, "Yes.", 0.5]), Breaker(name, seconds=3), places=10, first_seconds=3)
 
     async def many() -> list[str]:
         async def one() -> str:
@@ -168,8 +164,8 @@ def test_what_is_not_asked_uses_up_no_allowance(database: None, served: FakeServ
     for _ in range(breakers.FAILURES):
         refused(upstream(served, "401", name))
     llm = OpenAICompatibleLLM(url=served.url, model="normal")
-    allowance = Allowance(name, settings.REDIS_URL, requests=1, tokens=0)
-    limited = Upstream(llm, Breaker(name, redis_client, seconds=1), places=9, first_seconds=5, allowance=allowance)
+    allowance = Allowance(name, requests=1, tokens=0)
+    limited = Upstream(llm, Breaker(name, seconds=1), places=9, first_seconds=5, allowance=allowance)
     assert [refused(limited) for _ in range(3)] == ["open"] * 3
     time.sleep(2.1)
     read(limited)
@@ -182,9 +178,9 @@ def test_a_probe_without_allowance_lets_another_ask(database: None, served: Fake
         refused(upstream(served, "401", name))
     time.sleep(2.1)
     llm = OpenAICompatibleLLM(url=served.url, model="normal")
-    used = Allowance(name, settings.REDIS_URL, requests=1, tokens=0)
+    used = Allowance(name, requests=1, tokens=0)
     used.take(1)
-    limited = Upstream(llm, Breaker(name, redis_client, seconds=1), places=9, first_seconds=5, allowance=used)
+    limited = Upstream(llm, Breaker(name, seconds=1), places=9, first_seconds=5, allowance=used)
     assert refused(limited) == "limited"
     read(upstream(served, "normal", name, seconds=1))
 
@@ -192,17 +188,17 @@ def test_a_probe_without_allowance_lets_another_ask(database: None, served: Fake
 def test_each_try_is_a_request(database: None, served: FakeServer) -> None:
     name, before = uuid4().hex, asked(served, "500")
     llm = OpenAICompatibleLLM(url=served.url, model="500")
-    allowance = Allowance(name, settings.REDIS_URL, requests=4, tokens=0)
-    limited = Upstream(llm, Breaker(name, redis_client), places=9, first_seconds=5, allowance=allowance)
+    allowance = Allowance(name, requests=4, tokens=0)
+    limited = Upstream(llm, Breaker(name), places=9, first_seconds=5, allowance=allowance)
     assert [refused(limited) for _ in range(3)] == ["server_error", "server_error", "limited"]
     assert asked(served, "500") == before + 4
 
 
 def test_what_was_written_for_a_reader_who_left_counts(database: None, served: FakeServer) -> None:
     name, prompt = uuid4().hex, sum(estimate_tokens(each["content"]) for each in TASK.messages)
-    allowance = Allowance(name, settings.REDIS_URL, requests=0, tokens=2 * prompt + 3)
+    allowance = Allowance(name, requests=0, tokens=2 * prompt + 3)
     llm = OpenAICompatibleLLM(url=served.url, model="slow")
-    limited = Upstream(llm, Breaker(name, redis_client), places=9, first_seconds=5, allowance=allowance)
+    limited = Upstream(llm, Breaker(name), places=9, first_seconds=5, allowance=allowance)
 
     async def leave() -> None:
         async with aclosing(limited.stream(TASK)) as deltas:
@@ -211,7 +207,7 @@ def test_what_was_written_for_a_reader_who_left_counts(database: None, served: F
 
     asyncio.run(leave())
     again = OpenAICompatibleLLM(url=served.url, model="normal")
-    limited = Upstream(again, Breaker(name, redis_client), places=9, first_seconds=5, allowance=allowance)
+    limited = Upstream(again, Breaker(name), places=9, first_seconds=5, allowance=allowance)
     assert refused(limited) == "limited"
 
 
@@ -219,7 +215,7 @@ def test_the_name_of_a_servers_model_is_asked_for_while_the_server_is_worth_aski
     with socket.create_server(("127.0.0.1", 0)) as deaf:  # accepts, and says nothing
         url = f"http://127.0.0.1:{deaf.getsockname()[1]}/v1"
         nameless = OpenAICompatibleLLM(url=url, patience=Patience(first=0.2))
-        llm = Upstream(nameless, Breaker(uuid4().hex, redis_client), places=9, first_seconds=0.2)
+        llm = Upstream(nameless, Breaker(uuid4().hex), places=9, first_seconds=0.2)
         codes = []
         for _ in range(breakers.FAILURES + 1):
             with pytest.raises(LLMError) as raised:
@@ -258,9 +254,9 @@ def test_more_than_may_are_refused_at_once_and_a_place_is_free_when_its_reader_l
 
 def test_no_more_is_asked_in_a_minute_than_may_be(database: None, served: FakeServer) -> None:
     def limited(name: str, **of: int) -> Upstream:
-        allowance = Allowance(name, settings.REDIS_URL, **({"requests": 0, "tokens": 0} | of))
+        allowance = Allowance(name, **({"requests": 0, "tokens": 0} | of))
         llm = OpenAICompatibleLLM(url=served.url, model="normal")
-        return Upstream(llm, Breaker(name, redis_client), places=9, first_seconds=5, allowance=allowance)
+        return Upstream(llm, Breaker(name), places=9, first_seconds=5, allowance=allowance)
 
     name = uuid4().hex
     read(limited(name, requests=2))
@@ -276,9 +272,8 @@ def test_no_more_is_asked_in_a_minute_than_may_be(database: None, served: FakeSe
     read(limited(uuid4().hex, tokens=prompt // 2))  # more than a whole minute's waits for an empty one
 
 
-def test_without_redis_the_server_is_asked(served: FakeServer) -> None:
+def test_without_redis_the_server_is_asked(served: FakeServer, no_redis: None) -> None:
     llm = OpenAICompatibleLLM(url=served.url, model="normal")
-    nowhere = Breaker("x", lambda: Redis(port=9, socket_connect_timeout=0.2))
-    allowance = Allowance("x", "redis://127.0.0.1:9/0", requests=1, tokens=1)
-    found = read(Upstream(llm, nowhere, places=1, first_seconds=5, allowance=allowance))
+    allowance = Allowance("x", requests=1, tokens=1)
+    found = read(Upstream(llm, Breaker("x"), places=1, first_seconds=5, allowance=allowance))
     assert "".join(delta.text for delta in found) == "".join(NORMAL)

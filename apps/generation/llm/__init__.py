@@ -8,8 +8,6 @@ from functools import cache
 from asgiref.sync import async_to_sync
 from django.conf import settings
 
-from apps.retrieval.query_vectors import redis_client
-
 from .allowance import Allowance
 from .base import LLM, LLMError
 from .breaker import Breaker
@@ -70,8 +68,8 @@ def _upstream(url: str, model: str, api_key: str) -> Upstream:
     asked, written = settings.LLM_REQUESTS_PER_MINUTE, settings.LLM_TOKENS_PER_MINUTE
     return Upstream(
         llm,
-        Breaker(name, redis_client),
+        Breaker(name),
         places=settings.LLM_MAX_CONCURRENT,
         first_seconds=patience.first,
-        allowance=Allowance(name, settings.REDIS_URL, requests=asked, tokens=written) if asked or written else None,
+        allowance=Allowance(name, requests=asked, tokens=written) if asked or written else None,
     )

@@ -10,9 +10,9 @@ from .base import LLMError
 class Allowance:
     """Requests and tokens a minute, a sliding one; 0 for any number. name: the same in all processes."""
 
-    def __init__(self, name: str, redis_url: str, *, requests: int, tokens: int) -> None:
-        self._requests = Window("requests", name, redis_url, amount=requests) if requests else None
-        self._tokens = Window("tokens", name, redis_url, amount=tokens) if tokens else None
+    def __init__(self, name: str, *, requests: int, tokens: int) -> None:
+        self._requests = Window("requests", name, amount=requests) if requests else None
+        self._tokens = Window("tokens", name, amount=tokens) if tokens else None
 
     def take(self, tokens: int) -> None:
         """For a request with so many tokens, 0 for another try of it. Raises LLMError `limited`; without Redis all may

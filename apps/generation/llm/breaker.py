@@ -16,8 +16,9 @@ from datetime import UTC, datetime, timedelta
 from typing import NoReturn
 
 from pybreaker import STATE_CLOSED, STATE_OPEN, CircuitBreaker, CircuitBreakerError, CircuitRedisStorage
-from redis import Redis
 from redis.exceptions import RedisError
+
+from apps.access.redis import redis_client
 
 from .base import LLMError
 
@@ -33,8 +34,8 @@ CLOSED_SECONDS = 0.5  # that it was closed is believed for as long without askin
 class Breaker:
     """Of one upstream; name: the same in all processes."""
 
-    def __init__(self, name: str, redis: Callable[[], Redis], *, seconds: float = SECONDS) -> None:
-        self._name, self._redis, self._seconds = name, redis, seconds
+    def __init__(self, name: str, *, seconds: float = SECONDS) -> None:
+        self._name, self._seconds = name, seconds
         self._probe = f"breaker:{name}:probe"
         self._made: tuple[CircuitBreaker, CircuitRedisStorage] | None = None
         self._lock = threading.Lock()
@@ -74,7 +75,7 @@ class Breaker:
             until = opened + timedelta(seconds=self._seconds) if opened else datetime.now(UTC)
             if state == STATE_OPEN and datetime.now(UTC) < until:
                 raise LLMError("open", "The language model has failed lately and is not asked now.")
-            if not self._redis().set(self._probe, 1, nx=True, ex=PROBE_SECONDS):
+            if not redis_client().set(self._probe, 1, nx=True, ex=PROBE_SECONDS):
                 raise LLMError("open", "The language model has failed lately; another request tries it now.")
             return True
         except (RedisError, OSError) as error:
@@ -99,12 +100,12 @@ class Breaker:
 
     def _let_go(self) -> None:
         with suppress(RedisError, OSError):
-            self._redis().delete(self._probe)
+            redis_client().delete(self._probe)
 
     def _breaker(self) -> tuple[CircuitBreaker, CircuitRedisStorage]:
         with self._lock:
             if self._made is None:
-                storage = CircuitRedisStorage(STATE_CLOSED, self._redis(), namespace=f"breaker:{self._name}")
+                storage = CircuitRedisStorage(STATE_CLOSED, redis_client(), namespace=f"breaker:{self._name}")
                 breaker = CircuitBreaker(FAILURES, self._seconds, state_storage=storage, name=self._name)
                 self._made = breaker, storage
             return self._made
