@@ -14,8 +14,8 @@ from django.db import connection, connections
 from apps.access import keys
 from apps.documents.models import Collection
 from apps.documents.prewarm import prewarm
-from apps.retrieval import warm
-from ragsite import embedded
+from apps.generation import llm
+from ragsite import embedded, warm
 from tests.conftest import DATA, make_collection
 
 
@@ -75,14 +75,16 @@ def test_a_process_asks_itself_and_leaves_nothing_open(
     tenant = keys.ensure_tenant(slug="default")
     ingest(make_collection(tenant, slug="warm"), "Pangolins have scales.", title="Pangolins")
     asked: list[str] = []
+    llm.configured.cache_clear()
     with (
-        caplog.at_level("INFO", logger="apps.retrieval.warm"),
+        caplog.at_level("INFO", logger="ragsite.warm"),
         connection.execute_wrapper(
             lambda run, sql, params, many, context: asked.append(sql) or run(sql, params, many, context)
         ),
     ):
         warm.warm_up()
     assert "warm after" in caplog.text
+    assert llm.configured.cache_info().currsize == 1, "a model's client takes a second or two to import"
     assert connection.connection is None
 
 
@@ -91,7 +93,7 @@ def test_a_failure_is_not_the_process_end(monkeypatch: pytest.MonkeyPatch, caplo
         raise RuntimeError("no model")
 
     monkeypatch.setattr(warm, "embedder_for", fail)
-    with caplog.at_level("INFO", logger="apps.retrieval.warm"):
+    with caplog.at_level("INFO", logger="ragsite.warm"):
         warm.warm_up()
     assert "not warmed up: no model" in caplog.text
     assert connections["default"].connection is None

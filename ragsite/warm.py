@@ -1,4 +1,4 @@
-"""A process' first questions, asked by itself: they load the model, open a connection and plan the statements."""
+"""A process' first questions, asked by itself: they load models and clients, open a connection, plan statements."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from django.db import connection
 from apps.access import tenancy
 from apps.documents.models import Document, EmbeddingSpace
 from apps.documents.spaces import embedder_for
-
-from .search import search
-from .types import SearchQuery
+from apps.generation import llm
+from apps.retrieval.search import search
+from apps.retrieval.types import SearchQuery
 
 logger = logging.getLogger(__name__)
 
@@ -26,8 +26,8 @@ def in_background() -> None:
 
 
 def warm_up() -> None:
-    """Load the first live space's model, and search the default tenant's documents for some of their titles. Whatever
-    fails here will tell who asks first."""
+    """Load the first live space's model, search the default tenant's documents for some of their titles, and make the
+    language models' clients. Whatever fails here will tell who asks first."""
     started = time.monotonic()
     tenant_id = tenancy.tenant_id_for(tenancy.DEFAULT_TENANT)
     try:
@@ -37,6 +37,7 @@ def warm_up() -> None:
         for title in _titles(tenant_id):
             for mode in ("dense", "lexical", "hybrid"):
                 search(tenant_id=tenant_id, query=SearchQuery(title, mode=mode), reuse=False)
+        llm.configured()
     except Exception as error:
         logger.info("not warmed up: %s", error)
     else:
