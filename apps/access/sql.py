@@ -73,8 +73,10 @@ class _Patient(psycopg.Pipeline):
 @contextmanager
 def pipeline(session: psycopg.Connection) -> Iterator[None]:
     """What is executed in the block is sent, all together, when the rows of something are fetched; the rest at the
-    end. Not one inside another."""
-    assert session._pipeline is None
+    end. One inside another is the same."""
+    if session._pipeline is not None:
+        yield
+        return
     session._pipeline = _Patient(session)  # where `pipeline` puts its own
     with session.pipeline():
         yield

@@ -18,7 +18,7 @@ from django.db import connection
 from psycopg.adapt import Dumper
 from psycopg.pq import Format
 
-from apps.access.sql import execute, load
+from apps.access.sql import database, execute, load, pipeline
 
 from .engines import engine_for
 
@@ -53,6 +53,16 @@ _OF_ONE = {
 def rows(name: str, *, table: str = "", type: str = "", **parameters: Any) -> list[tuple[Any, ...]]:
     """The rows of a named query. `table` and `type` fill {table} and {type}: names made by spaces.py, never input."""
     return _execute(name, parameters, table=table, type=type).fetchall()
+
+
+def rows_of_each(name: str, several: Sequence[dict[str, Any]]) -> list[list[tuple[Any, ...]]]:
+    """Inside a scope: the rows of a named query for each of several sets of parameters, by a statement each, which
+    touches one shard where one for all would be sent to all of them; in one round trip."""
+    if not several:
+        return []
+    with database().wrap_database_errors, pipeline(database().connection):
+        asked = [_execute(name, parameters) for parameters in several]
+        return [each.fetchall() for each in asked]
 
 
 def rows_of(name: str, **columns: Sequence[Any]) -> list[tuple[Any, ...]]:

@@ -8,7 +8,7 @@ the erased document stay stale.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -85,9 +85,11 @@ def traces(document_id: UUID) -> dict[str, int]:
     return {keeper.table: keeper.count(document_id) for keeper in keepers()}
 
 
-def hold(document_id: UUID) -> bool:
-    """Inside a scope: keep a document from being erased before this transaction ends. False when it has been."""
-    return bool(db.rows("hold_document", document=document_id))
+def hold(document_ids: Iterable[UUID]) -> list[UUID]:
+    """Inside a scope: keep documents from being erased before this transaction ends. Those that have been."""
+    wanted = sorted(set(document_ids))  # always in this order, or two could wait for each other
+    held = db.rows_of_each("hold_document", [{"document": document_id} for document_id in wanted])
+    return [document_id for document_id, found in zip(wanted, held, strict=True) if not found]
 
 
 def is_erased(document: Document) -> bool:

@@ -6,7 +6,8 @@ import hashlib
 import json
 import math
 import re
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.db.models import F, Func, IntegerField, QuerySet
@@ -125,18 +126,39 @@ def text(
         revision, characters = with_it[0]
     first, last = min(first, characters), min(last, characters)
     revision = found.revision if revision is None else revision
-    there = span(document_id, number, revision=revision, start=first, end=last)
+    there = spans([Span(document_id, number, revision, first, last)])[0]
     content = there[0] if there else ""
     digest = hashlib.sha256(content.encode()).hexdigest()
     return {"text": content, "revision": revision, "start": first, "end": last, "sha256": digest}
 
 
-def span(document_id: UUID, number: int, *, revision: int, start: int, end: int) -> tuple[str, bool] | None:
-    """(characters start..end of a version's text as it was in a revision, is the document deleted?), or None where
-    there is no such version or revision."""
-    place: dict[str, Any] = {"document": document_id, "version": number, "revision": revision}
-    found = db.rows("version_text", **place, start=start, length=end - start)
-    return found[0] if found else None
+class Span(NamedTuple):
+    """Characters start..end of a version's text as it was in a revision."""
+
+    document_id: UUID
+    version: int
+    revision: int
+    start: int
+    end: int
+
+
+def spans(wanted: Sequence[Span]) -> list[tuple[str, bool] | None]:
+    """Inside a scope: of each (its text, is the document deleted?), or None where there is no such version or
+    revision."""
+    found = db.rows_of_each(
+        "version_text",
+        [
+            {
+                "document": span.document_id,
+                "version": span.version,
+                "revision": span.revision,
+                "start": span.start,
+                "length": span.end - span.start,
+            }
+            for span in wanted
+        ],
+    )
+    return [rows[0] if rows else None for rows in found]
 
 
 def chunks(document_id: UUID, number: int | None, *, after: int, limit: int) -> tuple[list[dict[str, Any]], int | None]:

@@ -17,21 +17,23 @@ from dataclasses import replace
 from typing import Any, cast
 from uuid import UUID
 
+import orjson
 from django.core.serializers.json import DjangoJSONEncoder
 from redis.exceptions import RedisError
 
 from apps.access import tenancy
 from apps.access.redis import redis_client
+from apps.access.sql import execute
 from apps.retrieval.metrics import CACHE
 
 from . import prompts
-from .models import Answer
-from .records import SourcesChanged, reprove
+from .records import SourcesChanged, prove
 from .types import AnswerRequest, Passage, Task
 
 logger = logging.getLogger(__name__)
 
 SECONDS = 24 * 3600
+_KEPT = "SELECT result::text FROM generation_answer WHERE id = %(id)s AND question = %(question)s"
 
 
 def key_of(*, tenant_id: UUID, request: AnswerRequest, task: Task, model: str) -> str | None:
@@ -63,11 +65,11 @@ def _told(passage: Passage) -> tuple[Any, ...]:
 
 
 def lookup(
-    *, tenant_id: UUID, key: str, question: str, task: Task, timings: dict[str, float], started: float
+    *, tenant_id: UUID, key: str, question: str, timings: dict[str, float], started: float
 ) -> dict[str, Any] | None:
     """The body of an answer to this question that still holds, with `cached` and timings of its own. started:
     time.perf_counter()."""
-    found = _stored(tenant_id, key, question, task)
+    found = _stored(tenant_id, key, question)
     CACHE.labels(cache="answer", outcome="hit" if found else "miss").inc()
     if found is None:
         return None
@@ -75,7 +77,7 @@ def lookup(
     return found | {"cached": True, "timings": timings | {"total_ms": took}}
 
 
-def _stored(tenant_id: UUID, key: str, question: str, task: Task) -> dict[str, Any] | None:
+def _stored(tenant_id: UUID, key: str, question: str) -> dict[str, Any] | None:
     try:
         found = cast(bytes | None, redis_client().get(key))
     except (RedisError, OSError) as error:
@@ -84,16 +86,18 @@ def _stored(tenant_id: UUID, key: str, question: str, task: Task) -> dict[str, A
     if found is None:
         return None
     answer_id = found.decode()
-    with tenancy.scope(tenant_id):
-        kept = Answer.objects.filter(id=answer_id, question=question).values_list("result", flat=True)
-        result = kept.first()  # and not the row, whose context may be large
-        if result is None:
+    # The search has found the passages live a moment ago, and an erasure of any removes the answer with it: in one
+    # snapshot nothing need be held.
+    with tenancy.snapshot(tenant_id):
+        kept = execute(_KEPT, {"id": answer_id, "question": question}).fetchone()
+        if kept is None:
             return None
+        result = orjson.loads(kept[0])
         try:
-            reprove(task.passages, result["citations"])
+            prove(result["citations"])
         except SourcesChanged:
             return None
-        return {"id": answer_id} | result
+    return {"id": answer_id} | result
 
 
 def keep(keys: Sequence[str], final: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ from .citations import cite, ground
 from .llm import ExtractiveLLM
 from .models import Answer, AnswerSource, Conversation, Feedback, LowAnswer, Query
 from .replays import difference, passage_json
-from .types import AnswerRequest, Passage, Task
+from .types import AnswerRequest, Task
 from .verify import verify
 from .writing import Draft
 
@@ -76,12 +76,13 @@ def finish(
         "standalone_question": task.question if task.before else None,
         "prompt_version": prompts.VERSION,
     }
-    sources = sorted({*_sources(passages), *(document for turn in task.before for document in turn.documents)})
+    sources = {passage.hit.document_id for passage in passages}
+    sources |= {document for turn in task.before for document in turn.documents}
     with tenancy.scope(tenant_id):
         if request.conversation is not None and not _held(request.conversation):
             raise Problem(404, "not_found", "The conversation has been removed.")
         _hold(sources)
-        _prove(citations)
+        prove(citations)
         if replay_of is not None:
             result |= _compared(replay_of, result)
         took = round((time.perf_counter() - began) * 1000, 3)
@@ -109,7 +110,7 @@ def finish(
             conversation_id=request.conversation,
         )
         AnswerSource.objects.bulk_create(
-            AnswerSource(answer=row, tenant_id=tenant_id, document_id=document_id) for document_id in sources
+            AnswerSource(answer=row, tenant_id=tenant_id, document_id=document_id) for document_id in sorted(sources)
         )
     outcome = "abstained" if abstained else "degraded" if result["degraded"] else "answered"
     metrics.ANSWERS.labels(outcome=outcome).inc()
@@ -142,7 +143,7 @@ def finish_calls(
     citations = cite(draft.text, task.passages)
     if citations:
         with tenancy.scope(tenant_id):
-            _prove(citations)
+            prove(citations)
     metrics.ANSWERS.labels(outcome="called").inc()
     return {
         "id": str(answer_id),
@@ -157,26 +158,16 @@ def finish_calls(
     }
 
 
-def reprove(passages: Iterable[Passage], citations: list[dict[str, Any]]) -> None:
-    """Inside a scope: may a stored answer be given again to who was shown these passages? Raises SourcesChanged."""
-    _hold(_sources(passages))
-    _prove(citations)
-
-
 def _hold(document_ids: Iterable[UUID]) -> None:
     """What the model was shown is stored with the answer: none of it may be erased before that is committed, when the
     erasure finds it. Raises SourcesChanged."""
-    for document_id in document_ids:  # one by one, for Citus' sake
-        if not erasure.hold(document_id):
-            raise SourcesChanged({str(document_id)})
+    if gone := erasure.hold(document_ids):
+        raise SourcesChanged({str(document_id) for document_id in gone})
 
 
-def _sources(passages: Iterable[Passage]) -> list[UUID]:
-    return sorted({passage.hit.document_id for passage in passages})
-
-
-def _prove(citations: list[dict[str, Any]]) -> None:
-    """Every citation, or none: text that cites what is gone must not leave, with or without its markers."""
+def prove(citations: list[dict[str, Any]]) -> None:
+    """Inside a scope: every citation, or none: text that cites what is gone must not leave, with or without its
+    markers. Raises SourcesChanged."""
     failed: set[str] = set()
     for citation, judged in zip(citations, verify(citations), strict=True):
         if not judged["verified"]:
@@ -262,7 +253,7 @@ def check(*, tenant_id: UUID, answer_id: UUID) -> dict[str, Any]:
     An answer without citations is verified: it claims no source. Raises Problem 404.
     """
     row = row_of(tenant_id, answer_id)
-    with tenancy.scope(tenant_id):
+    with tenancy.snapshot(tenant_id):
         judged = verify(row.result["citations"])
     return {"verified": all(found["verified"] for found in judged), "citations": judged}
 

@@ -48,12 +48,15 @@ def passage_json(passage: Passage) -> dict[str, Any]:
 def passages_of(row: Answer) -> tuple[Passage, ...]:
     """Inside a scope: the passages of a stored answer as they were, whatever is live now. Raises Problem 409
     sources_gone where one cannot be had any more, in words that tell nothing of it."""
-    return tuple(_passage(said) for said in row.context["passages"])
+    told = row.context["passages"]
+    wanted = [
+        queries.Span(UUID(said["document_id"]), said["version"], said["revision"], said["start"], said["end"])
+        for said in told
+    ]
+    return tuple(map(_passage, told, queries.spans(wanted)))
 
 
-def _passage(said: Mapping[str, Any]) -> Passage:
-    document_id, start, end = UUID(said["document_id"]), said["start"], said["end"]
-    found = queries.span(document_id, said["version"], revision=said["revision"], start=start, end=end)
+def _passage(said: Mapping[str, Any], found: tuple[str, bool] | None) -> Passage:
     if found is None:
         raise sources_gone()
     text, deleted = found[0] or "", found[1]
@@ -62,15 +65,15 @@ def _passage(said: Mapping[str, Any]) -> Passage:
     numbers = tuple(said["page_numbers"])
     hit = Hit(
         chunk_id=UUID(said["chunk_id"]),
-        document_id=document_id,
+        document_id=UUID(said["document_id"]),
         version=said["version"],
         revision=said["revision"],
         collection=said["collection"],
         source_uri=said["source_uri"],
         title=said["title"],
         heading_path=tuple(said["heading_path"]),
-        start=start,
-        end=end,
+        start=said["start"],
+        end=said["end"],
         page=numbers[0] if numbers else None,
         page_starts=tuple(said["page_starts"]),
         page_numbers=numbers,
