@@ -1,10 +1,10 @@
 """Streams of answers beside the model's own server: the first token, tokens a second, many streams at once.
 
 The model's server is scripted (tests/support/fake_llm.py, script `paced`): 50 ms to its first token, then one every
-10 ms, 100 in all; it and the clients have a process each. Direct and through us by turns, with 1, 16 and 64 readers
-that begin at the same moment, and that are spread over the time of an answer; by one web process and by two. What is
-asked of the first token is the direct one's, and the retrieval that the answer itself tells, and 10 ms (p50) or 25 ms
-(p95).
+10 ms (FAKE_EACH_MS), 100 in all; it and the clients have a process each. Direct and through us by turns, with 1, 16 and
+64 readers that begin at the same moment, and that are spread over the time of an answer; by one web process and by two.
+What is asked of the first token is the direct one's, and the retrieval that the answer itself tells, and 10 ms (p50) or
+25 ms (p95).
 
 Then, of one web process: answers that are given again (cached); answers by a model that cites wrongly in every third,
 each verified; quotes while the breaker is open, because the model's server has failed five times; and as many slow
@@ -34,6 +34,7 @@ import psutil
 
 from apps.documents import merge
 from apps.documents.accept import Submission
+from tests.support import fake_llm
 from tests.support.processes import Server
 
 from .corpus import passages, queries
@@ -41,8 +42,8 @@ from .stack import house
 
 READERS = (1, 16, 64)
 TURNS = 4  # of each, by turns
-SECONDS = 4.0
-ANSWER_SECONDS = 1.1
+ANSWER_SECONDS = 0.1 + fake_llm.TOKENS * fake_llm.EACH_MS / 1000
+SECONDS = max(4.0, 2 * ANSWER_SECONDS)
 WEBS = int(os.environ.get("BENCH_WEBS", "1"))
 PARTS = os.environ.get("BENCH_PARTS", "streams,again,wrongly,open,many").split(",")
 STREAMS = [int(count) for count in os.environ.get("BENCH_STREAMS", "500,2000").split(",")]

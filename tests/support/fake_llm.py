@@ -47,7 +47,8 @@ JSON = {
     "json-unguided": ("```json\n", _SAID, "\n```"),
     "json-cut": (_SAID[:60],),
 }
-FIRST_MS, EACH_MS, TOKENS = 50, 10, 100
+FIRST_MS, TOKENS = 50, 100
+EACH_MS = float(os.environ.get("FAKE_EACH_MS", "10"))
 DRIP_SECONDS = float(os.environ.get("FAKE_DRIP_SECONDS", "1"))
 USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
 #: Calls of two tools, as a server streams them: who is called first, then what it is given, piece by piece.
