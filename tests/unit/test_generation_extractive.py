@@ -73,6 +73,12 @@ def test_without_an_embedder_words_decide() -> None:
         assert "The office opens at nine. [1]" in answer("When does the office open?", OFFICE, embed=embed)
 
 
+def test_a_word_of_all_passages_is_known_in_each_of_its_forms(embed: Embed) -> None:
+    texts = [f"Backup {number} runs every night at a time of its own." for number in range(40)]
+    for embedder in (embed, None):
+        assert "runs every night" in answer("When do backups run?", *texts, embed=embedder)
+
+
 def test_the_same_sentence_is_quoted_once() -> None:
     assert answer("Is parking free on Sundays?", OFFICE, OFFICE, f"Note. {OFFICE}").count("Parking is free") == 1
 
