@@ -26,18 +26,18 @@ def in_background() -> None:
 
 
 def warm_up() -> None:
-    """Load the first live space's model, search the default tenant's documents for some of their titles, and make the
-    language models' clients. Whatever fails here will tell who asks first."""
+    """Make the language models' clients, load the first live space's model, and search the default tenant's documents
+    for some of their titles. Whatever fails here will tell who asks first."""
     started = time.monotonic()
     tenant_id = tenancy.tenant_id_for(tenancy.DEFAULT_TENANT)
     try:
+        llm.configured()
         space = EmbeddingSpace.objects.filter(state=EmbeddingSpace.State.LIVE).order_by("created_at").first()
         if space is not None:
             embedder_for(space).embed(["warm"])
         for title in _titles(tenant_id):
             for mode in ("dense", "lexical", "hybrid"):
                 search(tenant_id=tenant_id, query=SearchQuery(title, mode=mode), reuse=False)
-        llm.configured()
     except Exception as error:
         logger.info("not warmed up: %s", error)
     else:

@@ -49,9 +49,11 @@ class _Once(Retry):
 
 
 @functools.cache
-def redis_client() -> Redis:
-    """One client per process, for all its threads. Its calls raise RedisError or OSError."""
-    return Redis.from_url(settings.REDIS_URL, socket_timeout=SECONDS, socket_connect_timeout=SECONDS, retry=_Once())
+def redis_client(*, insists: bool = False) -> Redis:
+    """One client per process, for all its threads. Its calls raise RedisError or OSError. insists: another one, which
+    does not leave Redis alone, for what is tried once and should not be missed."""
+    retry = Retry(NoBackoff(), 0) if insists else _Once()
+    return Redis.from_url(settings.REDIS_URL, socket_timeout=SECONDS, socket_connect_timeout=SECONDS, retry=retry)
 
 
 def wake(task: str, *, times: int = 1, **options: Any) -> None:

@@ -87,9 +87,18 @@ def traces(document_id: UUID) -> dict[str, int]:
 
 def hold(document_ids: Iterable[UUID]) -> list[UUID]:
     """Inside a scope: keep documents from being erased before this transaction ends. Those that have been."""
-    wanted = sorted(set(document_ids))  # always in this order, or two could wait for each other
-    held = db.rows_of_each("hold_document", [{"document": document_id} for document_id in wanted])
-    return [document_id for document_id, found in zip(wanted, held, strict=True) if not found]
+    return _missed(document_ids, by="hold_document")
+
+
+def gone(document_ids: Iterable[UUID]) -> list[UUID]:
+    """Inside a scope: those of the documents that have been erased, or removed with their collection."""
+    return _missed(document_ids, by="known_document")
+
+
+def _missed(document_ids: Iterable[UUID], *, by: str) -> list[UUID]:
+    wanted = sorted(set(document_ids))  # always in this order, or two that hold could wait for each other
+    found = db.rows_of_each(by, [{"document": document_id} for document_id in wanted])
+    return [document_id for document_id, rows in zip(wanted, found, strict=True) if not rows]
 
 
 def is_erased(document: Document) -> bool:

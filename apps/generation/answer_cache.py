@@ -24,6 +24,7 @@ from redis.exceptions import RedisError
 from apps.access import tenancy
 from apps.access.redis import redis_client
 from apps.access.sql import execute
+from apps.documents import erasure
 from apps.retrieval.metrics import CACHE
 
 from . import prompts
@@ -65,11 +66,11 @@ def _told(passage: Passage) -> tuple[Any, ...]:
 
 
 def lookup(
-    *, tenant_id: UUID, key: str, question: str, timings: dict[str, float], started: float
+    *, tenant_id: UUID, key: str, question: str, task: Task, timings: dict[str, float], started: float
 ) -> dict[str, Any] | None:
     """The body of an answer to this question that still holds, with `cached` and timings of its own. started:
     time.perf_counter()."""
-    found = _stored(tenant_id, key, question)
+    found = _stored(tenant_id, key, question, task)
     CACHE.labels(cache="answer", outcome="hit" if found else "miss").inc()
     if found is None:
         return None
@@ -77,7 +78,7 @@ def lookup(
     return found | {"cached": True, "timings": timings | {"total_ms": took}}
 
 
-def _stored(tenant_id: UUID, key: str, question: str) -> dict[str, Any] | None:
+def _stored(tenant_id: UUID, key: str, question: str, task: Task) -> dict[str, Any] | None:
     try:
         found = cast(bytes | None, redis_client().get(key))
     except (RedisError, OSError) as error:
@@ -86,11 +87,12 @@ def _stored(tenant_id: UUID, key: str, question: str) -> dict[str, Any] | None:
     if found is None:
         return None
     answer_id = found.decode()
-    # The search has found the passages live a moment ago, and an erasure of any removes the answer with it: in one
-    # snapshot nothing need be held.
+    # Nothing is stored with them, so in one snapshot the documents need not be held.
     with tenancy.snapshot(tenant_id):
         kept = execute(_KEPT, {"id": answer_id, "question": question}).fetchone()
         if kept is None:
+            return None
+        if erasure.gone(passage.hit.document_id for passage in task.passages):
             return None
         result = orjson.loads(kept[0])
         try:

@@ -357,6 +357,7 @@ def _kept(prepared: Prepared, key: str) -> dict[str, Any] | None:
         tenant_id=prepared.tenant_id,
         key=key,
         question=prepared.request.question,
+        task=prepared.task,
         timings=prepared.found.timings,
         started=prepared.started,
     )

@@ -97,15 +97,14 @@ class Writer:
             return
         try:
             for _ in range(3):
-                if self._send():
+                if self._send(redis_client(insists=event.name in ENDS)):
                     return
         except (RedisError, OSError) as error:
             logger.warning("progress is not told for now: %s", error)
             self._away_until, self._sent = time.monotonic() + AWAY_SECONDS, None
 
-    def _send(self) -> bool:
+    def _send(self, redis: Redis) -> bool:
         """Is there nothing left to send? If not, what Redis has is found out anew."""
-        redis = redis_client()
         if self._sent is None:
             last = _last(redis, self._key)
             if last > self._told[-1][0]:
@@ -150,7 +149,7 @@ def forget(queries: Iterable[tuple[UUID, UUID]]) -> None:
     keys = [_key(*each) for each in queries]
     with contextlib.suppress(RedisError, OSError):  # then they go when their time has come
         if keys:
-            redis_client().delete(*keys)
+            redis_client(insists=True).delete(*keys)
 
 
 _clients: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncRedis] = WeakKeyDictionary()

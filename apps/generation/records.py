@@ -253,7 +253,7 @@ def check(*, tenant_id: UUID, answer_id: UUID) -> dict[str, Any]:
     An answer without citations is verified: it claims no source. Raises Problem 404.
     """
     row = row_of(tenant_id, answer_id)
-    with tenancy.snapshot(tenant_id):
+    with tenancy.scope(tenant_id):
         judged = verify(row.result["citations"])
     return {"verified": all(found["verified"] for found in judged), "citations": judged}
 

@@ -63,15 +63,15 @@ def words(text: str) -> list[str]:
 
 
 def roots(text: str) -> list[str]:
-    """The first five letters of each stem but stop words, in order; of scripts without spaces each character and each
-    pair. What one word's forms share, in more languages than have a stemmer here; too little to prove that a text says
-    the same."""
+    """The stems of the first five letters of each word but stop words, in order; of scripts without spaces each
+    character and each pair. What one word's forms share, in more languages than have a stemmer here; too little to
+    prove that a text says the same."""
     found: list[str] = []
     for word in _tokens(text):
         if _IS_UNSPACED.match(word):
             found.extend([*word, *(word[i : i + 2] for i in range(len(word) - 1))])
         elif word not in STOP_WORDS:
-            found.append(stem(word)[:ROOT])
+            found.append(stem(word[:ROOT]))
     return found
 
 

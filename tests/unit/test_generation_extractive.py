@@ -74,9 +74,11 @@ def test_without_an_embedder_words_decide() -> None:
 
 
 def test_a_word_of_all_passages_is_known_in_each_of_its_forms(embed: Embed) -> None:
-    texts = [f"Backup {number} runs every night at a time of its own." for number in range(40)]
-    for embedder in (embed, None):
-        assert "runs every night" in answer("When do backups run?", *texts, embed=embedder)
+    told = {"When do backups run?": "Backup {} runs every night.", "When are orders paid?": "Order {} is paid at noon."}
+    for question, text in told.items():
+        for embedder in (embed, None):
+            said = answer(question, *map(text.format, range(40)), embed=embedder)
+            assert text.split("{} ")[1] in said
 
 
 def test_the_same_sentence_is_quoted_once() -> None:

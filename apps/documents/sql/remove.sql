@@ -8,6 +8,9 @@ UPDATE documents_document d SET
 FROM {held}
 WHERE d.id = held.document_id
 
+-- name: known_document
+SELECT 1 FROM documents_document WHERE id = %(document)s AND erased_at IS NULL
+
 -- name: hold_document
 SELECT 1 FROM documents_document WHERE id = %(document)s AND erased_at IS NULL FOR KEY SHARE
 
