@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 import pytest
 
+from apps.access import tenancy
+from apps.access.models import Tenant
 from apps.access.redis import redis_client
+from apps.documents import collections
 from apps.documents.models import Collection
-from tests.conftest import DATA
+from tests.conftest import DATA, make_collection
 from tests.support.asking import ask, events
 from tests.support.fake_llm import FakeServer, fake_llm
-from tests.support.processes import Server
+from tests.support.processes import Server, wait_for
 
 QUESTION = "When do backups run every night?"
 
@@ -85,6 +89,29 @@ def test_where_both_fail_the_answer_that_was_given_before_and_then_quotes(
     ingest(guide, "Backups of the harbour run every night at four.", source_uri="other.md", title="Harbour")
     other = ask(reader, QUESTION, temperature=0.3)
     assert (other["degraded"], other["model"]) == ("extractive", "extractive"), "from other sources"
+
+
+def test_a_kept_answer_is_not_given_again_when_a_source_went_meanwhile(
+    reader: httpx.Client,
+    tenant: Tenant,
+    guide: Collection,
+    fast: FakeServer,
+    large: FakeServer,
+    ingest: Callable[..., Any],
+) -> None:
+    other = make_collection(tenant, slug="other")
+    ingest(other, "The harbour has backups of its own.", source_uri="harbour.md", title="Harbour")
+    first = ask(reader, QUESTION, temperature=0.3)
+    assert {cited["source_uri"] for cited in first["citations"]} == {"guide.md"}
+    fast.fails, large.fails = "silent", "500"
+    before = len(fast.requests)
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(ask, reader, QUESTION, temperature=0.3)
+        wait_for(lambda: len(fast.requests) > before, what="the model to be asked")
+        with tenancy.scope(tenant.id):
+            collections.remove(collection=other)
+        body = asking.result()
+    assert (body["degraded"], body["cached"]) == ("extractive", False)
 
 
 def test_with_open_breakers_the_answer_does_not_wait(

@@ -10,13 +10,19 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic
+from typing import Any
+from uuid import uuid4
 
 import pytest
+from django.conf import settings
 from redis import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import ConnectionError, RedisError, TimeoutError
 
 from apps.access.models import Tenant
+from apps.access.redis import redis_client
 from apps.documents.models import Collection
+from apps.generation import progress
+from apps.generation.types import Event
 from ragsite.embedded.redis import server_binary
 from tests.conftest import DATA
 from tests.support.fake_llm import fake_llm
@@ -63,6 +69,25 @@ def test_a_redis_that_says_nothing_costs_one_request_a_second(
             assert monotonic() - started < 5, "a second for the first of ten, which are answered in 0.4 s without it"
             redis.send_signal(signal.SIGCONT)
             wait_for(lambda: client.post(ANSWERS, json=asked).json()["cached"], seconds=10, what="Redis to be used")
+
+
+def test_what_is_erased_is_forgotten_by_a_redis_that_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    query: Any = {"tenant_id": uuid4(), "query_id": uuid4()}
+    with own_redis() as (redis, url):
+        monkeypatch.setattr(settings, "REDIS_URL", url)
+        redis_client.cache_clear()
+        try:
+            progress.Writer(**query, attempt=1).add(Event("message", {"delta": "Otters"}))
+            assert Redis.from_url(url).keys("rs:progress:*")
+            redis.send_signal(signal.SIGSTOP)
+            for error in (TimeoutError, ConnectionError):  # it is waited for once
+                with pytest.raises(error):
+                    redis_client().ping()
+            redis.send_signal(signal.SIGCONT)
+            progress.forget([(query["tenant_id"], query["query_id"])])
+            assert not Redis.from_url(url).keys("rs:progress:*")
+        finally:
+            redis_client.cache_clear()
 
 
 @contextlib.contextmanager
