@@ -1,14 +1,15 @@
 """Citing after writing: which passages each sentence of an answer goes back to.
 
 A model that need not cite while it writes writes better, and cites nothing that it only guesses at: here a sentence is
-given the passages whose words it has (citations.py), or else the one that means the same, by the embedding model. One
-that goes back to none is left without a marker, and so is judged unsupported.
+given the passages whose words it has (citations.py), or else the one that means the same, by the embedding model, or
+else those in which a language model finds it. One that goes back to none is left without a marker, and so is judged
+unsupported.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -16,7 +17,8 @@ import numpy.typing as npt
 
 from apps.documents.embedding import EmbeddingError
 
-from .citations import numbers, quotable, split, support, supported
+from . import structured
+from .citations import Sentence, Span, leads, letters, numbers, quotable, split, standing, support, supported
 from .types import Embed, Passage
 from .units import CODE, ROW
 from .words import coverage, words
@@ -29,40 +31,75 @@ ALIKE, SHARED = 0.7, 0.25
 AS_GOOD = 0.05
 #: Sentences of the passages that are embedded, in their order; 100 take about 0.3 s on two cores.
 EMBEDDED = 100
+#: Passages that one sentence cites.
+MOST = 2
+#: How a model is to say where sentences are from.
+FORMAT: structured.Format = {
+    "type": "json_schema",
+    "json_schema": {
+        "name": "sources",
+        "strict": True,
+        "schema": {
+            "type": "object",
+            "properties": {
+                "sources": {
+                    "type": "array",
+                    "items": {
+                        "type": "object",
+                        "properties": {
+                            "sentence": {"type": "integer"},
+                            "passage": {"type": "integer"},
+                            "quote": {"type": "string"},
+                        },
+                        "required": ["sentence", "passage", "quote"],
+                        "additionalProperties": False,
+                    },
+                }
+            },
+            "required": ["sources"],
+            "additionalProperties": False,
+        },
+    },
+}
 _STOPS = ".!?…。！？"
 
 
 class Attributor:
-    """Turns what a model writes into the same with markers, sentence by sentence. The text has none of its own."""
+    """Turns what a model writes into the same with markers, sentence by sentence. The text has none of its own.
 
-    def __init__(self, passages: Sequence[Passage], embed: Embed | None) -> None:
-        self._passages, self._embed = passages, embed
-        self._by_marker = {passage.marker: passage.hit for passage in passages}
-        self._text = ""
+    waits: what comes from the first sentence on that goes back to nothing is kept until the end, when more may be known
+    of it.
+    """
+
+    def __init__(self, sources: Sources, *, waits: bool = False) -> None:
+        self._sources, self._waits = sources, waits
+        self.text = ""
         self._at = 0
 
     def add(self, piece: str) -> bool:
         """More text; may a sentence have ended, so that `take` is worth its time?"""
-        self._text += piece
+        self.text += piece
         return "\n" in piece or any(stop in piece for stop in _STOPS)
 
     def take(self, *, final: bool = False) -> str:
         """The sentences that are whole by now, cited; with `final` all that is left."""
         out: list[str] = []
-        claims = split(self._text)
+        claims = split(self.text)
         for claim in claims if final else claims[:-1]:
             if claim.end <= self._at:
                 continue
-            cited = "" if claim.kind == CODE else "".join(f"[{n}]" for n in self.sources(claim.text))
-            out.append(self._marked(claim.end, claim.kind, cited))
+            found = [] if claim.kind == CODE else self._sources.of(claim.text)
+            if self._waits and not (final or found) and says(claim):
+                break
+            out.append(self._marked(claim.end, claim.kind, "".join(f"[{n}]" for n in found)))
             self._at = claim.end
         if final:
-            out.append(self._text[self._at :])
-            self._at = len(self._text)
+            out.append(self.text[self._at :])
+            self._at = len(self.text)
         return "".join(out)
 
     def _marked(self, end: int, kind: str, cited: str) -> str:
-        said = self._text[self._at : end]
+        said = self.text[self._at : end]
         if not cited:
             return said
         if kind == ROW and said.endswith("|"):
@@ -72,8 +109,55 @@ class Attributor:
             return f"{said[:-1]}{space}{cited}{said[-1]}"
         return f"{said} {cited}"
 
-    def sources(self, sentence: str) -> list[int]:
+
+class Sources:
+    """Which passages sentences go back to. Each is looked up once.
+
+    quotes: by the letters of a sentence (citations.py), the words of a passage that say it where others share more
+    words with it.
+    """
+
+    def __init__(self, passages: Sequence[Passage], embed: Embed | None) -> None:
+        self._passages, self._embed = passages, embed
+        self._by_marker = {passage.marker: passage.hit for passage in passages}
+        self._found: dict[str, list[int]] = {}
+        self.quotes: dict[str, Mapping[int, Span]] = {}
+
+    def of(self, sentence: str) -> list[int]:
         """The numbers of the passages that a sentence goes back to: one or two, or none."""
+        if sentence not in self._found:
+            self._found[sentence] = self._looked_up(sentence)
+        return self._found[sentence]
+
+    def unknown(self, *texts: str) -> list[str]:
+        """The sentences of texts that say something and go back to nothing."""
+        claims = [claim for text in texts for claim in split(text)]
+        return list(dict.fromkeys(claim.text for claim in claims if says(claim) and not self.of(claim.text)))
+
+    def learn(self, sentences: Sequence[str], said: str) -> None:
+        """What a model says of sentences (FORMAT; they are numbered from 1), as far as it can be seen: the words that
+        it gives stand in the passage, and so does every figure of the sentence. Raises Malformed."""
+        told: dict[str, dict[int, Span]] = {}
+        for one in structured.read(said, FORMAT)["sources"]:
+            number, marker = one["sentence"], one["passage"]
+            if not (1 <= number <= len(sentences) and marker in self._by_marker):
+                continue
+            span = standing(one["quote"], self._by_marker[marker])
+            spans = told.setdefault(sentences[int(number) - 1], {})
+            if span is not None and len(spans) < MOST:
+                spans.setdefault(int(marker), span)
+        for sentence, spans in told.items():
+            if spans and self._knows(sentence, list(spans)):
+                self._found[sentence] = sorted(spans)
+                self.quotes[letters(sentence)] = spans
+
+    def cited(self, text: str) -> str:
+        """A whole text with its markers."""
+        attributor = Attributor(self)
+        attributor.add(text)
+        return attributor.take(final=True)
+
+    def _looked_up(self, sentence: str) -> list[int]:
         wanted = set(words(sentence))
         if not wanted:
             return []
@@ -81,7 +165,7 @@ class Attributor:
         ranked = sorted(scores, key=lambda marker: -scores[marker])
         holding = [marker for marker in ranked if supported(sentence, [marker], self._by_marker)]
         if holding:
-            return [marker for marker in holding if scores[marker] >= scores[holding[0]] - AS_GOOD][:2]
+            return [marker for marker in holding if scores[marker] >= scores[holding[0]] - AS_GOOD][:MOST]
         return self._of_two(wanted, sentence, ranked) or self._alike(wanted, sentence)
 
     def _of_two(self, wanted: set[str], sentence: str, ranked: Sequence[int]) -> list[int]:
@@ -104,12 +188,13 @@ class Attributor:
         except EmbeddingError as error:
             logger.warning("attributing by words alone: %s", error)
             return []
-        markers, texts, vectors = self._known
+        markers, spans, texts, vectors = self._known
         for index in np.argsort(-(vectors @ vector)):
             if vectors[index] @ vector < ALIKE:
                 break
             shares = coverage(wanted, set(words(texts[index]))) >= SHARED
             if shares and self._knows(sentence, [markers[index]]):
+                self.quotes[letters(sentence)] = {markers[index]: spans[index]}
                 return [markers[index]]
         return []
 
@@ -118,25 +203,25 @@ class Attributor:
         return numbers(sentence) <= {number for marker in cited for number in numbers(self._by_marker[marker].text)}
 
     @cached_property
-    def _known(self) -> tuple[list[int], list[str], npt.NDArray[np.float32]] | None:
-        """(marker, text, vector) of each sentence of the passages; None where there are none, or they cannot be had."""
+    def _known(self) -> tuple[list[int], list[Span], list[str], npt.NDArray[np.float32]] | None:
+        """(marker, place, text, vector) of each sentence of the passages; None where there are none, or they cannot be
+        had."""
         found = [
-            (passage.marker, passage.hit.text[unit.start : unit.end])
+            (passage.marker, Span(unit.start, unit.end, 0.0), passage.hit.text[unit.start : unit.end])
             for passage in self._passages
             for unit in quotable(passage.hit)
         ][:EMBEDDED]
         if not found or self._embed is None:
             return None
-        texts = [text for _, text in found]
+        markers, spans, texts = map(list, zip(*found, strict=True))
         try:
-            return [marker for marker, _ in found], texts, self._embed(texts)
+            return markers, spans, texts, self._embed(texts)
         except EmbeddingError as error:
             logger.warning("attributing by words alone: %s", error)
             return None
 
 
-def attributed(text: str, passages: Sequence[Passage], embed: Embed | None) -> str:
-    """A whole text with its markers."""
-    attributor = Attributor(passages, embed)
-    attributor.add(text)
-    return attributor.take(final=True)
+def says(claim: Sentence) -> bool:
+    """Is it worth asking where a claim is from? Not of code, of a word that says nothing alone ("Yes."), and of what
+    leads to a list."""
+    return claim.kind != CODE and len(set(words(claim.text))) > 1 and not leads(claim.text)

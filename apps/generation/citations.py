@@ -13,6 +13,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
+from types import MappingProxyType
 from typing import Any
 
 from apps.retrieval.types import Hit
@@ -167,14 +168,39 @@ def _is_cut(edge: str) -> bool:
     return edge.isalnum() and not is_unspaced(edge)
 
 
-def cite(answer: str, passages: Iterable[Passage]) -> list[dict[str, Any]]:
-    """One citation per marker in the answer, in order of first appearance."""
+def standing(quote: str, hit: Hit) -> Span | None:
+    """The sentences of a passage in which a quote stands, white space aside; None of one that does not stand there, or
+    is too short or too long to tell anything."""
+    wanted = letters(quote.strip(" \t\n\"'“”…"))
+    places = [at for at, character in enumerate(hit.text) if not character.isspace()]
+    first = "".join(hit.text[at] for at in places).find(wanted)
+    if len(wanted) < SHORT or first < 0:
+        return None
+    start, end = places[first], places[first + len(wanted) - 1] + 1
+    touched = [unit for unit in quotable(hit) if unit.start < end and unit.end > start]
+    for one, other in ((touched[0].start, touched[-1].end) if touched else (start, end), (start, end)):
+        if other - one <= MAX_QUOTE:
+            return Span(one, other, 0.0)
+    return None
+
+
+def letters(text: str) -> str:
+    """A text without its white space: a sentence is the same with markers taken out of it as without any."""
+    return "".join(text.split())
+
+
+def cite(
+    answer: str, passages: Iterable[Passage], quotes: Mapping[str, Mapping[int, Span]] = MappingProxyType({})
+) -> list[dict[str, Any]]:
+    """One citation per marker in the answer, in order of first appearance. quotes: the words of a passage that a
+    sentence goes back to, where that is known (attribution.py), by its `letters` and the marker."""
     by_marker = {passage.marker: passage.hit for passage in passages}
     spans: dict[int, list[Span]] = {}
     for sentence in split(answer):
         for marker in sentence.markers:
             if marker in by_marker:
-                spans.setdefault(marker, []).append(support(sentence.text, by_marker[marker]))
+                known = quotes.get(letters(sentence.text), {}).get(marker)
+                spans.setdefault(marker, []).append(known or support(sentence.text, by_marker[marker]))
     for found in MARKER.finditer(answer):
         # A marker under a heading belongs to no sentence, and is cited all the same.
         marker = int(found.group(1))
@@ -237,11 +263,16 @@ def ground(answer: str, passages: Iterable[Passage]) -> tuple[list[dict[str, Any
 
 
 def _led_to(claims: Sequence[Sentence], index: int) -> tuple[int, ...]:
-    """The markers of the list, table or code that a sentence ending in a colon leads to."""
-    if claims[index].kind in BLOCKS or not claims[index].text.rstrip("*_ \t").endswith((":", "：")):
+    """The markers of the list, table or code that a sentence leads to."""
+    if claims[index].kind in BLOCKS or not leads(claims[index].text):
         return ()
     block = takewhile(lambda claim: claim.kind in BLOCKS, claims[index + 1 :])
     return tuple(dict.fromkeys(marker for claim in block for marker in claim.markers))
+
+
+def leads(text: str) -> bool:
+    """Does a sentence end in a colon?"""
+    return text.rstrip("*_ \t").endswith((":", "："))
 
 
 def numbers(text: str) -> set[str]:

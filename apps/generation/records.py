@@ -57,7 +57,7 @@ def finish(
     began = time.perf_counter()
     passages = task.passages
     said = _prose(task, draft)
-    citations = cite(said, passages)
+    citations = cite(said, passages, draft.quotes)
     abstained = prompts.is_abstention(said)
     sentences, grounded = ([], 0.0) if abstained else ground(said, passages)
     usage = draft.usage
@@ -140,7 +140,7 @@ def finish_calls(
 ) -> dict[str, Any]:
     """What a model says that calls tools; no answer, and not stored. What it says beside the calls is cited all the
     same. Raises SourcesChanged."""
-    citations = cite(draft.text, task.passages)
+    citations = cite(draft.text, task.passages, draft.quotes)
     if citations:
         with tenancy.scope(tenant_id):
             prove(citations)

@@ -27,9 +27,10 @@ def slugs_field() -> serializers.ListField:
 
 def attribution_field() -> serializers.ChoiceField:
     return serializers.ChoiceField(
-        choices=["inline", "after"],
+        choices=["inline", "after", "model"],
         required=False,
-        help_text="whether the model cites while it writes (the default), or its sentences are cited when written",
+        help_text="whether the model cites while it writes (the default), or its sentences are cited when written: by "
+        "words and embedding, or also by the model itself where these find nothing",
     )
 
 

@@ -147,6 +147,14 @@ def settled(text: str, wanted: Format, markers: Sequence[int], cite: Callable[[s
     return json.dumps(value, ensure_ascii=False, indent=2)
 
 
+def read(text: str, wanted: Format) -> Any:
+    """What a model wrote for us, and for nobody else. Raises Malformed."""
+    value = _parsed(text)
+    _followed.set(count())
+    _validate(value, wanted)
+    return value
+
+
 def strings(text: str) -> list[str]:
     """The strings of an answer that `settled` made, in their order: what it says, and cites."""
     return [value for _, value in _pairs(json.loads(text)) if isinstance(value, str) and value.strip()]

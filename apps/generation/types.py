@@ -35,7 +35,8 @@ class AnswerRequest:
     """A question about some or (None) all collections of a tenant. k: passages to find, 1..200. rerank: None where a
     reranker is configured. filters as they were sent; these and the following are what a search takes.
     response_format: as structured.py's `asked` gives it; None for text. conversation: the id of the one it goes on.
-    attribution: `inline`, the model cites while it writes; `after`, its sentences are cited when they are written.
+    attribution: `inline`, the model cites while it writes; `after`, its sentences are cited when they are written;
+    `model`, it is also asked for the sources of those that words and embedding find none for.
     min_grounded: the share of supported sentences, 0..1, below which a model's answer is withheld.
     user, metadata: what a client says of itself, kept with the answer and not told to a model.
     """

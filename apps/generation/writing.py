@@ -3,29 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from bisect import bisect_right
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
+
+from django.conf import settings
 
 from apps.documents.embedding.openai_compatible import estimate_tokens
 
 from . import metrics, prompts, structured
-from .attribution import Attributor, attributed
+from .attribution import FORMAT, Attributor, Sources
+from .citations import Span
 from .llm import LLM, LLMError
 from .markers import MarkerFilter
 from .types import Options, Task, Usage
 
 logger = logging.getLogger(__name__)
 
+#: Of an answer, the sentences that a model is asked for the sources of, and how long it may take.
+MOST_ASKED = 20
+ASK_SECONDS = 15.0
+#: That it may write for each of them, and around them.
+SOURCE_TOKENS = 100
+
 
 @dataclass(slots=True)
 class Draft:
     """An answer being written: its text so far, by whom, at what cost, when its first words left; the tools that are
-    called instead."""
+    called instead; quotes, as `cite` takes them."""
 
     text: str = ""
     backend: LLM | None = None
@@ -34,6 +44,7 @@ class Draft:
     finish_reason: str = "stop"
     first: float | None = None
     calls: tuple[dict[str, Any], ...] = ()
+    quotes: Mapping[str, Mapping[int, Span]] = field(default_factory=dict)
 
 
 class Limits:
@@ -119,6 +130,7 @@ async def write(task: Task, backends: Sequence[LLM], draft: Draft, *, live: bool
     attempt = _attempt if task.response_format is None else _json
     for backend in backends:
         draft.text, draft.usage, draft.backend, draft.finish_reason, draft.calls = "", None, backend, "stop", ()
+        draft.quotes = {}
         try:
             async with aclosing(attempt(task, backend, draft)) as pieces:
                 async for piece in pieces:
@@ -137,11 +149,9 @@ async def write(task: Task, backends: Sequence[LLM], draft: Draft, *, live: bool
 
 
 async def _attempt(task: Task, backend: LLM, draft: Draft) -> AsyncGenerator[str, None]:
-    cites = (
-        None
-        if task.attribution == "inline" or backend.backend == "extractive"
-        else Attributor(task.passages, task.embed)
-    )
+    inline = task.attribution == "inline" or backend.backend == "extractive"
+    sources = Sources(task.passages, task.embed)
+    cites = None if inline else Attributor(sources, waits=task.attribution == "model")
     kept = MarkerFilter([] if cites else [passage.marker for passage in task.passages])
     limits = None if backend.keeps_limits else Limits(task.options)
     outcome = "cancelled"  # unless one of the two below is reached
@@ -163,7 +173,9 @@ async def _attempt(task: Task, backend: LLM, draft: Draft) -> AsyncGenerator[str
         piece = kept.feed(limits.close() if limits else "") + kept.close()
         if cites is not None:
             cites.add(piece)
+            await _ask(task, backend, draft, sources, cites.text)
             piece = await asyncio.to_thread(cites.take, final=True)
+            draft.quotes = sources.quotes
         if piece:
             draft.text += piece
             yield piece
@@ -185,9 +197,17 @@ async def _json(task: Task, backend: LLM, draft: Draft) -> AsyncGenerator[str, N
     assert task.response_format is not None
     inline = task.attribution == "inline"
     markers = [passage.marker for passage in task.passages] if inline else []
-    settled = partial(structured.settled, wanted=task.response_format, markers=markers)
-    if not inline:
-        settled = partial(settled, cite=lambda said: attributed(said, task.passages, task.embed))
+    valid = partial(structured.settled, wanted=task.response_format, markers=markers)
+    sources = Sources(task.passages, task.embed)
+
+    async def settled(said: str) -> str:
+        if inline:
+            return await asyncio.to_thread(valid, said)
+        plain = await asyncio.to_thread(valid, said)
+        await _ask(task, backend, draft, sources, plain, *structured.strings(plain))
+        draft.quotes = sources.quotes
+        return await asyncio.to_thread(valid, said, cite=sources.cited)
+
     outcome = "cancelled"
     try:
         draft.model = await backend.model()
@@ -197,14 +217,14 @@ async def _json(task: Task, backend: LLM, draft: Draft) -> AsyncGenerator[str, N
             return
         try:
             nothing = prompts.is_abstention(said)  # as the rules want it said
-            draft.text = prompts.ABSTENTION if nothing else await asyncio.to_thread(settled, said)
+            draft.text = prompts.ABSTENTION if nothing else await settled(said)
         except structured.Malformed as error:
             if draft.finish_reason == "length":
                 raise LLMError("cut_short", "The answer's JSON does not end within max_tokens.") from None
             logger.warning("asking a model for its JSON once more")
             again = replace(task, messages=(*task.messages, *prompts.repair(said, str(error))))
             try:
-                draft.text = await asyncio.to_thread(settled, await _said(again, backend, draft))
+                draft.text = await settled(await _said(again, backend, draft))
             except structured.Malformed:
                 raise LLMError("bad_format", "The language model does not write the JSON that was asked for.") from None
         outcome = "ok"
@@ -214,6 +234,45 @@ async def _json(task: Task, backend: LLM, draft: Draft) -> AsyncGenerator[str, N
         raise
     finally:
         metrics.LLM_REQUESTS.labels(backend=backend.backend, outcome=outcome).inc()
+
+
+async def _ask(task: Task, backend: LLM, draft: Draft, sources: Sources, answer: str, *texts: str) -> None:
+    """Where the task wants it: let the model find the sources of those sentences of an answer (or of its `texts`) that
+    words and embedding find none for. A model that fails leaves them without."""
+    if task.attribution != "model" or prompts.is_abstention(answer):
+        return
+    sentences = (await asyncio.to_thread(sources.unknown, *(texts or [answer])))[:MOST_ASKED]
+    written = min(SOURCE_TOKENS * (1 + len(sentences)), settings.LLM_CONTEXT_TOKENS // 4)
+    messages = prompts.sources(
+        task.question,
+        answer,
+        sentences,
+        task.passages,
+        schema=json.dumps(FORMAT["json_schema"]["schema"], separators=(",", ":")),
+        room=settings.LLM_CONTEXT_TOKENS - written,
+    )
+    if not sentences or not messages:
+        return
+    options = Options(max_tokens=written, temperature=0.0, seed=task.options.seed)
+    asking = replace(task, messages=messages, options=options, response_format=FORMAT, tools=None)
+    asked, outcome = Draft(), "error"
+    try:
+        async with asyncio.timeout(ASK_SECONDS):
+            said = await _said(asking, backend, asked)
+        sources.learn(sentences, said)
+        outcome = "ok"
+    except LLMError as error:
+        metrics.LLM_ERRORS.labels(backend=backend.backend, kind=error.code).inc()
+        logger.warning("the %s backend does not say where sentences are from: %s", backend.backend, error)
+    except (TimeoutError, structured.Malformed):
+        logger.warning("the %s backend does not say in time, or in JSON, where sentences are from", backend.backend)
+    except BaseException:
+        outcome = "cancelled"
+        raise
+    finally:
+        metrics.LLM_REQUESTS.labels(backend=backend.backend, outcome=outcome).inc()
+        if draft.usage and asked.usage:
+            draft.usage += asked.usage
 
 
 async def _said(task: Task, backend: LLM, draft: Draft) -> str:

@@ -8,15 +8,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import openai
 import pytest
 
 from apps.documents.models import Collection
+from apps.generation import prompts
+from apps.generation.attribution import FORMAT, Sources
 from tests.conftest import DATA, LLM_SERVER
 from tests.support.asking import GUIDE, ask, events
+from tests.support.hits import passages
 from tests.support.processes import Server, wait_for
 
 pytestmark = [
@@ -74,6 +77,27 @@ def test_its_stream_adds_up(reader: httpx.Client, served: str) -> None:
     assert name == "final_answer" and final["model"] == served
     assert "".join(data["delta"] for name, data in found if name == "message") == final["answer"]
     holds(final)
+
+
+@pytest.mark.parametrize("attribution", ["after", "model"])
+def test_what_it_writes_is_cited_afterwards(reader: httpx.Client, served: str, attribution: str) -> None:
+    answer = ask(reader, max_tokens=64, attribution=attribution)
+    assert (answer["model"], answer["degraded"]) == (served, None)
+    holds(answer)
+    assert reader.get(f"/api/v1/answers/{answer['id']}/verify").json()["verified"]
+
+
+def test_it_says_where_sentences_are_from_in_the_form_that_is_asked_for(served: str) -> None:
+    """Whatever it makes of them: a server that decodes by a schema writes nothing else."""
+    found = passages("Backups run every night at 02:30 UTC.", "Parking is free on Sundays.")
+    sentence = "Copies are made while you sleep."
+    schema = json.dumps(FORMAT["json_schema"]["schema"])
+    asked: Any = prompts.sources("When?", sentence, [sentence], found, schema=schema, room=CONTEXT - 512)
+    client, form = openai.OpenAI(base_url=LLM_SERVER, api_key="none"), cast(Any, FORMAT)
+    said = client.chat.completions.create(model=served, messages=asked, max_tokens=512, response_format=form)
+    if said.choices[0].finish_reason == "length":
+        pytest.skip("this model does not come to an end")
+    Sources(found, None).learn([sentence], said.choices[0].message.content or "")
 
 
 def test_the_official_client_reads_it(ai: openai.OpenAI) -> None:

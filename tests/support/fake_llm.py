@@ -5,11 +5,11 @@ The model's name, or `script:<name>` in the question, is the script: `normal`, `
 the middle), `cut-early` (before the first token), `unended` (no finish_reason), `bogus` (markers that name no passage),
 `length` (max_tokens ends it within a marker), `empty`, `garbage` (no JSON), `slow` (for ever), `drip` (a word a second,
 for ever), `held` (a few tokens, and the rest when `go` is set), `paced` (100 tokens, 10 ms each, after 50 ms), `json`,
-`json-late` (prose until it is told that this was not asked for), `plain` (no markers), `astray` (those of passages that
-say something else), `json-unguided` (refuses a response_format), `json-cut`, `json-none` (says that the sources do not
-answer), `reused` (4 tokens of the prompt were cached), `counting` (1e30 of it were read), `call` (two of the tools,
-where there are any and one may be called, once), `call-cut` (the connection breaks within a call), `tell-and-call` (a
-sentence before it).
+`json-late` (prose until it is told that this was not asked for), `plain` (no markers), `free` (none, and a sentence in
+its own words), `astray` (those of passages that say something else), `json-unguided` (refuses a response_format),
+`json-cut`, `json-none` (says that the sources do not answer), `reused` (4 tokens of the prompt were cached), `counting`
+(1e30 of it were read), `call` (two of the tools, where there are any and one may be called, once), `call-cut` (the
+connection breaks within a call), `tell-and-call` (a sentence before it).
 
 By itself (`python -m tests.support.fake_llm`) it prints its URL and serves until it is killed.
 """
@@ -40,12 +40,23 @@ BOGUS = (
 )
 _SAID = '{"when": "Backups run every night at 02:30 UTC [1, 97].", "days": [35], "kept": "For 35 days [1]."}'
 ASTRAY = ("Backups cost 99 euros a month ", "[2].", " They run at night [3][1].")
+FREE = (
+    "The backups run every ",
+    "night at 02:30 UTC. ",
+    "You can go back about a month",
+    ". They are kept for 35 days.",
+)
 PLAIN = ("The backups run every ", "night at 02:30 UTC. ", "They are kept for 35 days", ". They cost 99 euros", ".")
 JSON = {
     "json-none": ("The sources do not answer ", "this question."),
     "json": (_SAID[:40], _SAID[40:]),
     "json-unguided": ("```json\n", _SAID, "\n```"),
     "json-cut": (_SAID[:60],),
+    "json-free": (
+        json.dumps(
+            {"a": "Backups run every night at 02:30 UTC.", "b": [f"{FREE[2]}. Nobody knows more.", PLAIN[2] + "."]}
+        ),
+    ),
 }
 FIRST_MS, TOKENS = 50, 100
 EACH_MS = float(os.environ.get("FAKE_EACH_MS", "10"))
@@ -73,6 +84,7 @@ class FakeServer:
         self.go = threading.Event()
         self.condensed = "How long are| backups kept?"  # what it makes of a question in a conversation
         self.fails = ""  # the script of every request, whatever it asks for
+        self.sources: str | list[dict[str, Any]] = []  # where it finds sentences to be from, or the script of that
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -98,6 +110,8 @@ class FakeServer:
         script = self.fails or (asked.group(1) if asked else request["model"])
         if request["messages"][0]["content"].startswith("Rewrite the last question"):
             script = "500" if script == "condense-500" else "condense"
+        if request["messages"][0]["content"].startswith("You find where the sentences"):
+            script = self.sources if isinstance(self.sources, str) else "sources"
         self.scripts.append(script)
         first = self.scripts.count(script) == 1
         if script == "429-later":
@@ -134,7 +148,8 @@ class FakeServer:
         said = (
             JSON
             | silent
-            | {"astray": ASTRAY, "bogus": BOGUS, "plain": PLAIN, "condense": tuple(self.condensed.split("|"))}
+            | {"astray": ASTRAY, "bogus": BOGUS, "plain": PLAIN, "free": FREE}
+            | {"condense": tuple(self.condensed.split("|")), "sources": (json.dumps({"sources": self.sources}),)}
         )
         pieces = said.get(script, NORMAL)
         await _event(send, {"choices": [_choice({"role": "assistant", "content": ""})]})

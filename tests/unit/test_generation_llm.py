@@ -7,10 +7,12 @@ import json
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import aclosing
+from dataclasses import replace
 
 import pytest
+from prometheus_client import REGISTRY
 
-from apps.generation import sse
+from apps.generation import sse, writing
 from apps.generation.llm import ExtractiveLLM, FakeLLM, LLMError, OpenAICompatibleLLM, Patience
 from apps.generation.llm.base import LLM
 from apps.generation.llm.fake import Step
@@ -192,3 +194,22 @@ def test_an_error_in_the_frames_reaches_the_reader_of_the_stream() -> None:
 
     with pytest.raises(ValueError, match="scripted"):
         asyncio.run(collect())
+
+
+def test_a_model_that_does_not_say_in_time_where_sentences_are_from_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writing, "ASK_SECONDS", 0.05)
+
+    def script(task: Task) -> Iterable[Step]:
+        yield "You sleep while copies happen." if task.response_format is None else 60.0
+
+    llm, draft = FakeLLM(script), Draft()
+    errors = REGISTRY.get_sample_value("llm_requests_total", {"backend": "fake", "outcome": "error"}) or 0
+    began = time.monotonic()
+
+    async def collect() -> list[str]:
+        async with aclosing(write(replace(TASK, attribution="model"), (llm,), draft, live=True)) as pieces:
+            return [piece async for piece in pieces]
+
+    assert asyncio.run(collect()) == ["You sleep while copies happen."]
+    assert time.monotonic() - began < 5 and llm.closed == 1
+    assert REGISTRY.get_sample_value("llm_requests_total", {"backend": "fake", "outcome": "error"}) == errors + 1

@@ -10,7 +10,17 @@ import pytest
 from apps.documents.embedding.openai_compatible import estimate_tokens
 from apps.generation.conversations import leans
 from apps.generation.markers import MARKER, MarkerFilter
-from apps.generation.prompts import ABSTENTION, SYSTEM, VERSION, fit, is_abstention, messages, number, passage_text
+from apps.generation.prompts import (
+    ABSTENTION,
+    SYSTEM,
+    VERSION,
+    fit,
+    is_abstention,
+    messages,
+    number,
+    passage_text,
+    sources,
+)
 from apps.generation.types import Turn
 from tests.support.hits import hit, passages
 
@@ -20,6 +30,8 @@ PROMPTS = {
     2: "e3b55ded0cbd277602f505964787cb51897fcb35e7fa7e8b881abb4d7eb1adaa",  # of a shorter example
     3: "5b51e09b3f637c39bee32fb1fce1238bd7bd5d0b06ecaec2d796803a47355117",
 }
+#: The same of the prompt that asks where sentences are from.
+ASKING = {3: "b80e0513607088b9c61763a7208574e59c0ee72a1530759a401e48b70acd4f8a"}
 
 
 def test_a_prompt_that_changes_gets_a_new_version() -> None:
@@ -32,6 +44,8 @@ def test_a_prompt_that_changes_gets_a_new_version() -> None:
     digest = hashlib.sha256(sent.encode()).hexdigest()
     assert PROMPTS.get(VERSION) == digest, "the prompt is another: raise prompts.VERSION and add its hash here"
     assert max(PROMPTS) == VERSION and len(set(PROMPTS.values())) == len(PROMPTS)
+    asked = json.dumps(sources("When?", "At two [1].", ["At two."], number(hits), schema="{}", room=9000))
+    assert ASKING.get(VERSION) == hashlib.sha256(asked.encode()).hexdigest()
 
 
 def test_a_passage_says_who_it_is() -> None:
@@ -93,6 +107,26 @@ def test_passages_are_dropped_whole_from_the_tail(context: int) -> None:
 
 def test_nothing_fits_beside_a_question_that_is_too_long() -> None:
     assert fit(passages("One."), question="why " * 2000, context_tokens=1000, max_tokens=100) == ()
+
+
+@pytest.mark.parametrize("text", INJECTED)
+def test_no_sentence_speaks_for_a_passage(text: str) -> None:
+    user = sources(text, text, [text, "One\n2. more."], number([hit(text)]), schema="{}", room=9000)[1]
+    said = user["content"].casefold()
+    assert said.count("</passage>") == 1 and said.count("<passage") == 1 and said.count("[1]") == 1
+    assert user["content"].endswith("\n2. One 2. more.")
+    for token in ("<|", "<｜", "</s>", "[inst]", "[/inst]", "<<sys>>", "<end_of_turn>", "<start_of_turn>"):
+        assert token not in said, token
+
+
+@pytest.mark.parametrize("room", [100, 900, 1500, 100_000])
+def test_as_many_passages_as_there_is_room_for_are_shown(room: int) -> None:
+    offered = passages(*(f"Number {index}. " + "word " * 100 for index in range(10)))
+    asked = sources("Why?", "So. " * 20, ["So."] * 20, offered, schema="{}", room=room)
+    assert sum(estimate_tokens(message["content"]) for message in asked) <= room
+    shown = sum(message["content"].count("<passage") for message in asked)
+    assert shown == {100: 0, 900: shown, 1500: shown, 100_000: 10}[room] and (asked == ()) == (shown == 0)
+    assert room != 1500 or 0 < shown < 10
 
 
 @pytest.mark.parametrize(
