@@ -14,6 +14,8 @@ WITHOUT_SERVERS = {
 }
 #: With an option that begins so, they do.
 ASKING = {"check": "--database", "capacity": "--from"}
+#: What PostgreSQL says of a table and of a column that are not there.
+OTHER_TABLES = ("42P01", "42703")
 
 
 def asks_for_help(arguments: list[str]) -> bool:
@@ -41,7 +43,8 @@ def needs_servers(arguments: list[str]) -> bool:
 
 
 def main(arguments: list[str]) -> None:
-    """Run one management command. A bad setting and an unavailable server are one line and exit status 1."""
+    """Run one management command. A bad setting, an unavailable server and a database without tables are one line and
+    exit status 1."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "ragsite.settings")
     if arguments[:1] == ["up"] and (chosen := data_dir_option(arguments)):
         os.environ["RAGSITE_DATA_DIR"] = os.path.abspath(os.path.expanduser(chosen))
@@ -49,6 +52,7 @@ def main(arguments: list[str]) -> None:
     # Imported only now: importing the site may read its settings, and they the directory chosen above.
     from django.core.exceptions import ImproperlyConfigured
     from django.core.management import execute_from_command_line
+    from django.db import ProgrammingError
 
     try:
         from ragsite import embedded
@@ -64,6 +68,10 @@ def main(arguments: list[str]) -> None:
         if "--traceback" in arguments:
             raise
         sys.exit(f"ragsite: {error}")
+    except ProgrammingError as error:
+        if "--traceback" in arguments or getattr(error.__cause__, "sqlstate", "") not in OTHER_TABLES:
+            raise
+        sys.exit("ragsite: the database's tables are not those of this version: run `manage.py migrate` first.")
 
 
 if __name__ == "__main__":

@@ -261,6 +261,19 @@ def test_an_unwritable_directory_is_one_line(tmp_path, where):
     assert str(tmp_path / where) in done.stderr and "RAGSITE_DATA_DIR" in done.stderr
 
 
+def test_a_database_without_tables_is_one_line(here):
+    done = subprocess.run(
+        [sys.executable, "manage.py", "apikey", "create", "--name", "early"],
+        env=environment(here),
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("ragsite: the database's tables are not those of this version")
+    assert "Traceback" not in done.stderr
+
+
 def test_a_cluster_of_another_release_is_one_line(spare):
     (spare / "postgres" / "PG_VERSION").write_text("12\n")
     process = hold(spare)
