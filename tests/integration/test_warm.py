@@ -75,7 +75,7 @@ def test_a_process_asks_itself_and_leaves_nothing_open(
     tenant = keys.ensure_tenant(slug="default")
     ingest(make_collection(tenant, slug="warm"), "Pangolins have scales.", title="Pangolins")
     asked: list[str] = []
-    llm.configured.cache_clear()
+    llm.made.cache_clear()
     with (
         caplog.at_level("INFO", logger="ragsite.warm"),
         connection.execute_wrapper(
@@ -84,7 +84,7 @@ def test_a_process_asks_itself_and_leaves_nothing_open(
     ):
         warm.warm_up()
     assert "warm after" in caplog.text
-    assert llm.configured.cache_info().currsize == 1, "a model's client takes a second or two to import"
+    assert llm.made.cache_info().currsize == 1, "a model's client takes a second or two to import"
     assert connection.connection is None
 
 

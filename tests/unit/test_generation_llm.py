@@ -6,13 +6,15 @@ import asyncio
 import json
 import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import replace
 
 import pytest
+from django.test import override_settings
 from prometheus_client import REGISTRY
 
-from apps.generation import sse, writing
+from apps.generation import llm, sse, writing
 from apps.generation.llm import ExtractiveLLM, FakeLLM, LLMError, OpenAICompatibleLLM, Patience
 from apps.generation.llm.base import LLM
 from apps.generation.llm.fake import Step
@@ -53,6 +55,21 @@ def written(*llms: LLM, live: bool = True) -> tuple[list[str], Draft]:
             return [piece async for piece in pieces]
 
     return asyncio.run(collect()), draft
+
+
+def test_questions_that_come_first_together_find_the_same_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(ExtractiveLLM):
+        def __init__(self) -> None:
+            time.sleep(0.05)
+
+    monkeypatch.setattr(llm, "ExtractiveLLM", Slow)
+    llm.made.cache_clear()
+    try:
+        with ThreadPoolExecutor(4) as pool, override_settings(LLM_BACKEND="extractive"):
+            found = {id(models[0]) for models in pool.map(lambda _: llm.configured(), range(4))}
+        assert len(found) == 1
+    finally:
+        llm.made.cache_clear()
 
 
 def test_a_completion_streams_with_usage_and_reason(served: FakeServer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from functools import cache
 
 from asgiref.sync import async_to_sync
@@ -32,9 +33,17 @@ __all__ = [
 ]
 
 
-@cache
+_lock = threading.Lock()
+
+
 def configured() -> tuple[LLM, ...]:
     """The process's language models, from the LLM_* settings: the fast one, and the large one where there are two."""
+    with _lock:  # a second set would have places of its own
+        return made()
+
+
+@cache
+def made() -> tuple[LLM, ...]:
     if settings.LLM_BACKEND == "openai":
         fast = _upstream(settings.LLM_URL, settings.LLM_MODEL, settings.LLM_API_KEY)
         if not settings.LLM_LARGE_URL:
