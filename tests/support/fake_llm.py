@@ -7,9 +7,10 @@ the middle), `cut-early` (before the first token), `unended` (no finish_reason),
 for ever), `held` (a few tokens, and the rest when `go` is set), `paced` (100 tokens, 10 ms each, after 50 ms), `json`,
 `json-late` (prose until it is told that this was not asked for), `plain` (no markers), `free` (none, and a sentence in
 its own words), `astray` (those of passages that say something else), `json-unguided` (refuses a response_format),
-`json-cut`, `json-none` (says that the sources do not answer), `reused` (4 tokens of the prompt were cached), `counting`
-(1e30 of it were read), `call` (two of the tools, where there are any and one may be called, once), `call-cut` (the
-connection breaks within a call), `tell-and-call` (a sentence before it).
+`json-cut`, `choosy` (takes neither max_tokens nor a temperature, as newer hosted models), `json-none` (says that the
+sources do not answer), `reused` (4 tokens of the prompt were cached), `counting` (1e30 of it were read), `call` (two of
+the tools, where there are any and one may be called, once), `call-cut` (the connection breaks within a call),
+`tell-and-call` (a sentence before it).
 
 By itself (`python -m tests.support.fake_llm`) it prints its URL and serves until it is killed.
 """
@@ -120,6 +121,8 @@ class FakeServer:
             await _whole(send, 429, {"error": {"message": "slow down"}}, ("retry-after-ms", "10"))
         elif script == "json-unguided" and "response_format" in request:
             await _whole(send, 400, {"error": {"message": "response_format is not supported"}})
+        elif script == "choosy" and (refused := next((p for p in ("max_tokens", "temperature") if p in request), None)):
+            await _whole(send, 400, {"error": {"message": f"Unsupported parameter: '{refused}' is not supported."}})
         elif script in ("500", "401"):
             await _whole(send, int(script), {"error": {"message": "secret prompt"}}, ("retry-after-ms", "10"))
         else:

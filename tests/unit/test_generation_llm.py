@@ -89,6 +89,22 @@ def test_without_a_name_the_first_listed_model_is_asked(served: FakeServer) -> N
     assert asyncio.run(llm.model()) == "normal" == served.requests[-1]["model"]
 
 
+def test_what_a_hosted_model_does_not_take_is_left_out(served: FakeServer) -> None:
+    llm, asked = backend(served, "choosy"), len(served.requests)
+    assert "".join(delta.text for delta in read(llm)) == "".join(NORMAL)
+    sent = served.requests[asked:]
+    assert [("max_tokens" in one, "temperature" in one) for one in sent] == [
+        (True, True),
+        (False, True),
+        (False, False),
+    ]
+    assert sent[-1]["max_completion_tokens"] == TASK.options.max_tokens and sent[-1]["seed"] == TASK.options.seed
+    wanted: dict[str, object] = {"type": "json_object"}
+    read(llm, replace(TASK, response_format=wanted))
+    assert len(served.requests) == asked + 4, "it is known by now"
+    assert served.requests[-1]["response_format"] == wanted
+
+
 def test_a_servers_message_is_not_told(served: FakeServer) -> None:
     with pytest.raises(LLMError) as raised:
         read(backend(served, "500"))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import re
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -18,10 +20,18 @@ from ..tools import merge
 from ..types import Delta, Task, Usage
 from .base import LLMError
 
+if TYPE_CHECKING:
+    import openai
+
+logger = logging.getLogger(__name__)
+
 #: How long the name that /models told is believed, in seconds: a sidecar may be restarted with another model.
 MODEL_SECONDS = 300
 #: How a server refuses a response_format that it does not know.
 NO_SUCH_FORMAT = (400, 404, 415, 422, 501)
+#: What newer hosted models refuse, and what is sent in its place: that they choose themselves, or by another name.
+SPARED = {"max_tokens": "max_completion_tokens", "temperature": None, "top_p": None, "seed": None}
+_UNSUPPORTED = re.compile(r"unsupported (?:parameter|value): '(\w+)'", re.IGNORECASE)
 #: After its first token a stream is read every so many seconds at most: what a fast model writes meanwhile leaves as
 #: one event. Fifty a second are more than anybody reads, and each takes as much of a processor whatever is in it.
 EVERY = 0.02
@@ -60,6 +70,7 @@ class OpenAICompatibleLLM:
         self._patience = patience
         self._timeout = openai.Timeout(max(patience.first, patience.next), connect=patience.connect)
         self._told: tuple[str, float] | None = None
+        self._spared: set[str] = set()
         # A client's connections belong to the event loop that opened them, and a process may have several.
         self._clients: dict[asyncio.AbstractEventLoop, tuple[Any, AsyncGenerator[Any, None]]] = {}
 
@@ -159,13 +170,19 @@ class OpenAICompatibleLLM:
             stream_cls=openai.AsyncStream[object],
             options={"headers": {"X-Request-ID": correlation.current.get()}},
         )
-        try:
-            return await post(body=request)
-        except openai.APIStatusError as error:
-            if "response_format" not in request or error.status_code not in NO_SUCH_FORMAT:
-                raise
-        # A server that does not decode by a schema: what the prompt says of it may do.
-        return await post(body={name: value for name, value in request.items() if name != "response_format"})
+        request = _without(request, self._spared)
+        while True:
+            try:
+                return await post(body=request)
+            except openai.APIStatusError as error:
+                refused = _refused(error, request)
+                if refused is None:
+                    raise
+            if refused in SPARED:
+                logger.warning("the language model takes no %s: it is asked without from now on", refused)
+                self._spared.add(refused)
+            # Without a response_format what the prompt says of it may do.
+            request = _without(request, {refused})
 
     async def _request(self, task: Task) -> dict[str, Any]:
         options = task.options
@@ -205,6 +222,21 @@ class OpenAICompatibleLLM:
         finally:
             del self._clients[loop]
             await client.close()
+
+
+def _refused(error: openai.APIStatusError, request: dict[str, Any]) -> str | None:
+    """The parameter that a server says it does not take, where the request can do without; else None."""
+    named = _UNSUPPORTED.search(error.message) if error.status_code in (400, 422) else None
+    if named and named[1] in SPARED and named[1] in request:
+        return named[1]
+    if "response_format" in request and error.status_code in NO_SUCH_FORMAT:
+        return "response_format"
+    return None
+
+
+def _without(request: dict[str, Any], refused: Collection[str]) -> dict[str, Any]:
+    said = {SPARED.get(name) if name in refused else name: value for name, value in request.items()}
+    return {name: value for name, value in said.items() if name is not None}
 
 
 def _chunk(line: bytes) -> dict[str, Any] | None:
