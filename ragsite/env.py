@@ -27,8 +27,21 @@ def text(name: str, default: str = "", *, choices: Collection[str] = ()) -> str:
     return value
 
 
-def integer(name: str, default: int, *, at_least: int = 0) -> int:
-    """The variable as a whole number not below `at_least`."""
+def url(name: str) -> str:
+    """The variable as the http(s) address of a server, or empty."""
+    raw = text(name)
+    try:
+        parts = urlsplit(raw)
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port that is none
+        good = False
+    if raw and not good:
+        raise ImproperlyConfigured(f"{name} must be an address that begins with http:// or https://")
+    return raw
+
+
+def integer(name: str, default: int, *, at_least: int = 0, at_most: int | None = None) -> int:
+    """The variable as a whole number not below `at_least`, nor above `at_most`."""
     raw = text(name, str(default))
     try:
         value = int(raw)
@@ -36,6 +49,8 @@ def integer(name: str, default: int, *, at_least: int = 0) -> int:
         raise ImproperlyConfigured(f"{name} must be a whole number; it is {raw!r}")
     if value < at_least:
         raise ImproperlyConfigured(f"{name} must be at least {at_least}; it is {value}")
+    if at_most is not None and value > at_most:
+        raise ImproperlyConfigured(f"{name} must be at most {at_most}; it is {value}")
     return value
 
 

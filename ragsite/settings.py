@@ -232,7 +232,7 @@ EXACT_SCAN_ROWS = env.integer("EXACT_SCAN_ROWS", 5_000)
 # Results that each web process keeps, for at most ten minutes; 0 keeps none.
 RESULT_CACHE_MB = env.integer("RESULT_CACHE_MB", 64, at_least=0)
 SEARCH_TIMEOUT_SECONDS = env.decimal("SEARCH_TIMEOUT_SECONDS", 10.0)
-RERANK_URL = env.text("RERANK_URL")
+RERANK_URL = env.url("RERANK_URL")
 RERANK_BACKEND = env.text(
     "RERANK_BACKEND", "http" if RERANK_URL else "none", choices=("none", "http", "sentence_transformers", "fake")
 )
@@ -249,28 +249,33 @@ FRESH_BYTES = env.integer("FRESH_BYTES", 256 * 1024)
 FRESH_MILLISECONDS = env.integer("FRESH_MILLISECONDS", 2_000)
 
 # --- Answers -----------------------------------------------------------------------------------------------------
-LLM_URL = env.text("LLM_URL")
+LLM_URL = env.url("LLM_URL")
 LLM_BACKEND = env.text("LLM_BACKEND", "openai" if LLM_URL else "extractive", choices=("openai", "extractive", "fake"))
 LLM_MODEL = env.text("LLM_MODEL")
 LLM_API_KEY = env.text("LLM_API_KEY")
 LLM_LARGE_MODEL = env.text("LLM_LARGE_MODEL")
-LLM_LARGE_URL = env.text("LLM_LARGE_URL") or (LLM_URL if LLM_LARGE_MODEL else "")
+LLM_LARGE_URL = env.url("LLM_LARGE_URL") or (LLM_URL if LLM_LARGE_MODEL else "")
 LLM_LARGE_API_KEY = env.text("LLM_LARGE_API_KEY") or (LLM_API_KEY if LLM_LARGE_URL == LLM_URL else "")
-LLM_CONNECT_SECONDS = env.decimal("LLM_CONNECT_SECONDS", 5.0)
-LLM_FIRST_TOKEN_SECONDS = env.decimal("LLM_FIRST_TOKEN_SECONDS", 60.0)
-LLM_NEXT_TOKEN_SECONDS = env.decimal("LLM_NEXT_TOKEN_SECONDS", 30.0)
-LLM_TIMEOUT_SECONDS = env.decimal("LLM_TIMEOUT_SECONDS", 600.0)
+LLM_CONNECT_SECONDS = env.decimal("LLM_CONNECT_SECONDS", 5.0, at_least=0.01)
+LLM_FIRST_TOKEN_SECONDS = env.decimal("LLM_FIRST_TOKEN_SECONDS", 60.0, at_least=0.01)
+LLM_NEXT_TOKEN_SECONDS = env.decimal("LLM_NEXT_TOKEN_SECONDS", 30.0, at_least=0.01)
+LLM_TIMEOUT_SECONDS = env.decimal("LLM_TIMEOUT_SECONDS", 600.0, at_least=0.01)
 LLM_REQUESTS_PER_MINUTE = env.integer("LLM_REQUESTS_PER_MINUTE", 0, at_least=0)
 LLM_TOKENS_PER_MINUTE = env.integer("LLM_TOKENS_PER_MINUTE", 0, at_least=0)
 LLM_MAX_CONCURRENT = env.integer("LLM_MAX_CONCURRENT", 4096, at_least=1)
-LLM_CONTEXT_TOKENS = env.integer("LLM_CONTEXT_TOKENS", 8192, at_least=512)
+LLM_CONTEXT_TOKENS = env.integer("LLM_CONTEXT_TOKENS", 8192, at_least=2048)
+MAX_DAYS = 36_500
 # Stored answers, with their replays and feedback; 0 keeps them.
-ANSWER_RETENTION_DAYS = env.integer("ANSWER_RETENTION_DAYS", 0, at_least=0)
+ANSWER_RETENTION_DAYS = env.integer("ANSWER_RETENTION_DAYS", 0, at_least=0, at_most=MAX_DAYS)
 # Questions that workers answer: those that have ended are kept so long; others wait so long at most.
-QUERY_RETENTION_DAYS = env.integer("QUERY_RETENTION_DAYS", 7, at_least=1)
-QUERY_MAX_WAIT_SECONDS = env.decimal("QUERY_MAX_WAIT_SECONDS", 60.0)
+QUERY_RETENTION_DAYS = env.integer("QUERY_RETENTION_DAYS", 7, at_least=1, at_most=MAX_DAYS)
+QUERY_MAX_WAIT_SECONDS = env.decimal("QUERY_MAX_WAIT_SECONDS", 60.0, at_least=0)
 if LLM_BACKEND == "openai" and not LLM_URL:
     raise ImproperlyConfigured("LLM_URL must be set (it ends in /v1) when LLM_BACKEND is openai")
+if LLM_LARGE_URL and not LLM_URL:
+    raise ImproperlyConfigured("LLM_URL must be set where LLM_LARGE_URL is: the one of a single model is LLM_URL")
+if LLM_LARGE_MODEL and not LLM_URL:
+    raise ImproperlyConfigured("LLM_URL must be set where LLM_LARGE_MODEL is: the one of a single model is LLM_MODEL")
 
 # --- Web -----------------------------------------------------------------------------------------------------------
 AUTH_USER_MODEL = "access.User"
@@ -296,6 +301,7 @@ REST_FRAMEWORK = {
     "DEFAULT_PERMISSION_CLASSES": ["apps.access.permissions.HasScope"],
     "DEFAULT_THROTTLE_CLASSES": ["apps.access.throttling.KeyThrottle"],
     "DEFAULT_RENDERER_CLASSES": ["apps.access.rendering.JSONRenderer"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "apps.access.rendering.AlwaysJson",
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
     "DEFAULT_SCHEMA_CLASS": "apps.access.openapi.OperationSchema",
     "EXCEPTION_HANDLER": "apps.access.problems.exception_handler",

@@ -9,6 +9,7 @@ from django.http import HttpRequest, HttpResponseBase
 from django.urls import include, path
 from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
+from rest_framework.negotiation import DefaultContentNegotiation
 
 from apps.access.problems import Problem, as_problem, page
 
@@ -16,13 +17,17 @@ from . import health
 
 HOOKS = ["drf_spectacular.hooks.postprocess_schema_enums", "apps.access.openapi.add_refusals"]
 
+schema = SpectacularAPIView.as_view(
+    custom_settings={"POSTPROCESSING_HOOKS": HOOKS}, content_negotiation_class=DefaultContentNegotiation
+)
+
 urlpatterns = [
     path("", RedirectView.as_view(url="/api/docs/")),
     path("admin/", admin.site.urls),
     path("healthz", health.healthz),
     path("readyz", health.readyz),
     path("metrics", health.MetricsView.as_view()),
-    path("api/schema/", SpectacularAPIView.as_view(custom_settings={"POSTPROCESSING_HOOKS": HOOKS}), name="schema"),
+    path("api/schema/", schema, name="schema"),
     path("api/docs/", SpectacularSwaggerView.as_view(url_name="schema")),
     path("api/v1/", include("apps.retrieval.urls")),  # first: patterns are tried one after another
     path("api/v1/", include("apps.documents.urls")),

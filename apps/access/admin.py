@@ -97,18 +97,6 @@ class ApiKeyForm(forms.ModelForm):
             "expires_at": "UTC. Empty: until it is revoked.",
         }
 
-    def clean_requests_per_minute(self) -> int | None:
-        return self._limit("requests_per_minute")
-
-    def clean_tokens_per_minute(self) -> int | None:
-        return self._limit("tokens_per_minute")
-
-    def _limit(self, name: str) -> int | None:
-        limit = self.cleaned_data[name]
-        if limit == 0:
-            raise ValidationError("At least 1; to stop a key, revoke it.")
-        return limit
-
     def clean_expires_at(self) -> Any:
         when = self.cleaned_data["expires_at"]
         if when is not None and when <= timezone.now():

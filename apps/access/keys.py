@@ -63,7 +63,7 @@ def create_key(
 ) -> tuple[ApiKey, str]:
     """A new key and its secret text, which is shown once and never stored.
 
-    Raises ValidationError when a scope is unknown or the name is empty.
+    Raises ValidationError when a scope is unknown, the name is empty or too long, or a limit is none.
     """
     unknown = sorted(set(scopes) - set(Scope.values))
     if unknown or not scopes:
@@ -71,17 +71,19 @@ def create_key(
     if not name.strip():
         raise ValidationError("a key needs a name")
     secret = KEY_PREFIX + secrets.token_urlsafe(32)
+    key = ApiKey(
+        tenant_id=tenant_id,
+        name=name.strip(),
+        prefix=secret[: len(KEY_PREFIX) + 6],
+        sha256=_digest(secret),
+        scopes=sorted(set(scopes)),
+        requests_per_minute=requests_per_minute,
+        tokens_per_minute=tokens_per_minute,
+        expires_at=expires_at,
+    )
+    key.clean_fields(exclude=["tenant"])
     with tenancy.scope(tenant_id):
-        key = ApiKey.objects.create(
-            tenant_id=tenant_id,
-            name=name.strip(),
-            prefix=secret[: len(KEY_PREFIX) + 6],
-            sha256=_digest(secret),
-            scopes=sorted(set(scopes)),
-            requests_per_minute=requests_per_minute,
-            tokens_per_minute=tokens_per_minute,
-            expires_at=expires_at,
-        )
+        key.save(force_insert=True)
     return key, secret
 
 

@@ -7,12 +7,13 @@ from typing import Any, ClassVar
 
 from django.contrib.auth.models import AbstractUser, UserManager
 from django.contrib.postgres.fields import ArrayField
-from django.core.validators import RegexValidator
+from django.core.validators import MinValueValidator, RegexValidator
 from django.db import models
 
 from . import tenancy
 
 SLUG = RegexValidator(r"^[a-z0-9](?:[a-z0-9_-]{0,62}[a-z0-9])?$", "lower-case letters, digits, - and _; at most 64")
+AT_LEAST_ONE = MinValueValidator(1, "At least 1; to stop a key, revoke it.")
 
 
 class Tenant(models.Model):
@@ -81,8 +82,8 @@ class ApiKey(models.Model):
     prefix = models.CharField(max_length=16, editable=False)
     sha256 = models.BinaryField(max_length=32, unique=True, editable=False)
     scopes = ArrayField(models.CharField(max_length=16, choices=Scope.choices))
-    requests_per_minute = models.PositiveIntegerField(null=True, blank=True)
-    tokens_per_minute = models.PositiveIntegerField(null=True, blank=True)
+    requests_per_minute = models.PositiveIntegerField(null=True, blank=True, validators=[AT_LEAST_ONE])
+    tokens_per_minute = models.PositiveIntegerField(null=True, blank=True, validators=[AT_LEAST_ONE])
     created_at = models.DateTimeField(auto_now_add=True)
     expires_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True)

@@ -103,7 +103,8 @@ def headers_of(problem: Problem) -> dict[str, str]:
 def exception_handler(error: Exception, context: dict[str, Any]) -> Response:
     """Django REST framework's hook: any exception of a view as a problem document."""
     request = context["request"]
-    request.accepted_renderer = JSONRenderer()  # whatever the view itself would have answered with
+    # Whatever the view itself would have answered with, and also where it has nothing that the client takes.
+    request.accepted_renderer, request.accepted_media_type = JSONRenderer(), JSONRenderer.media_type
     problem = as_problem(error)
     view = context.get("view")
     headers = headers_of(problem)

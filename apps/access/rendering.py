@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 from rest_framework import renderers
-from rest_framework.negotiation import BaseContentNegotiation
+from rest_framework.negotiation import DefaultContentNegotiation
 
 
 class JSONRenderer(renderers.JSONRenderer):
@@ -31,15 +31,9 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-class AlwaysJson(BaseContentNegotiation):
-    """Whoever asks for a stream gets it where a view streams, and errors as JSON all the same."""
-
-    def select_parser(self, request: Any, parsers: Any) -> Any:
-        return next((parser for parser in parsers if _accepts(parser, request)), None)
+class AlwaysJson(DefaultContentNegotiation):
+    """What a view has to say, whatever the Accept header asks for (RFC 9110, 12.5.1, leaves that to a server): a stream
+    where it streams, and errors as JSON all the same."""
 
     def select_renderer(self, request: Any, renderers: Any, format_suffix: str | None = None) -> Any:
         return renderers[0], renderers[0].media_type
-
-
-def _accepts(parser: Any, request: Any) -> bool:
-    return request.content_type.partition(";")[0].strip().lower() == parser.media_type

@@ -35,6 +35,7 @@ from apps.retrieval import rerank
 from apps.retrieval.asked import asked
 from apps.retrieval.freshness import search_fresh
 from apps.retrieval.metrics import QUERY_SECONDS
+from apps.retrieval.past import refuse_future
 from apps.retrieval.types import SearchQuery, SearchResult
 
 from . import answer_cache, conversations, metrics, prompts, records, replays, routing, structured, tools
@@ -101,6 +102,10 @@ def replay(
     started = time.perf_counter()
     row = records.row_of(tenant_id, answer_id)
     request = AnswerRequest.from_json(row.request)
+    if model == "extractive" and request.response_format is not None:
+        raise invalid(
+            "/model", "This answer is JSON, which quotes are not.", status=422, code="response_format_unavailable"
+        )
     request = replace(request, model=model or request.model)
     question = row.result.get("standalone_question") or row.question
     try:
@@ -219,7 +224,24 @@ def _task(
     return Task(question, passages, messages, options, embed, wanted, before, request.attribution, offered)
 
 
+def check(request: AnswerRequest) -> None:
+    """Inside a scope: what can be said of a question before it is searched for. Raises Problem 400, 422."""
+    refuse_future(_query(request, request.question))
+    if request.conversation is not None:
+        conversations.said_before(request.conversation, context_tokens=0)
+
+
 def _found(tenant_id: UUID, request: AnswerRequest, question: str) -> SearchResult:
+    query = _query(request, question)
+    try:
+        return search_fresh(tenant_id=tenant_id, query=query)
+    except EmbeddingError as error:
+        logger.warning("searching by words alone: %s", error)
+        return search_fresh(tenant_id=tenant_id, query=replace(query, mode="lexical"))
+
+
+def _query(request: AnswerRequest, question: str) -> SearchQuery:
+    """Raises Problem 400, 422."""
     when = asked(
         filters=request.filters,
         consistency=request.consistency,
@@ -228,12 +250,7 @@ def _found(tenant_id: UUID, request: AnswerRequest, question: str) -> SearchResu
         partial=request.partial,
     )
     reranks = rerank.configured() is not None if request.rerank is None else request.rerank
-    query = SearchQuery(query=question, collections=request.collections, k=request.k, rerank=reranks, **when)
-    try:
-        return search_fresh(tenant_id=tenant_id, query=query)
-    except EmbeddingError as error:
-        logger.warning("searching by words alone: %s", error)
-        return search_fresh(tenant_id=tenant_id, query=replace(query, mode="lexical"))
+    return SearchQuery(query=question, collections=request.collections, k=request.k, rerank=reranks, **when)
 
 
 async def events(prepared: Prepared, *, request_id: str = "") -> AsyncGenerator[Event, None]:

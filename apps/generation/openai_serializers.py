@@ -22,18 +22,21 @@ MAX_MESSAGES = 1_000
 MAX_SAID = 200_000  # characters of a message before the question
 MAX_TOOLS = 128  # OpenAI's own limit
 MAX_INPUTS = 2_048  # OpenAI's own limit
+MAX_STOP = 500  # characters of a stop sequence
 _STRINGS = {"type": "array", "items": {"type": "string"}}
 
 
 @extend_schema_field({"oneOf": [{"type": "string"}, _STRINGS]})
 class StopField(serializers.Field):
-    """A string or up to four of them."""
+    """A string of up to MAX_STOP characters, or up to four of them."""
 
     def to_internal_value(self, data: Any) -> list[str]:
         found = [data] if isinstance(data, str) else data
         if not isinstance(found, list) or len(found) > 4 or not all(isinstance(item, str) for item in found):
             raise serializers.ValidationError("Must be a string or a list of up to four.")
         for item in found:
+            if len(item) > MAX_STOP:
+                raise serializers.ValidationError(f"At most {MAX_STOP} characters each.")
             if problem := unstorable_text(item):
                 raise serializers.ValidationError(problem)
         return [item for item in found if item]

@@ -85,12 +85,13 @@ def joined(content: Any, pointer: str) -> str:
 
 
 def text_of(content: Any, pointer: str) -> str:
-    """A string, or the text parts of a list. Raises Problem 400."""
+    """A string, or the text parts of a list, and refusals as an assistant has said them. Raises Problem 400."""
     if isinstance(content, list):
         for position, part in enumerate(content):
-            if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
+            kind = part.get("type") if isinstance(part, dict) else None
+            if kind not in ("text", "refusal") or not isinstance(part.get(kind), str):
                 raise invalid(f"{pointer}/{position}", "Only parts of type 'text' are read.")
-        content = "\n".join(part["text"] for part in content)
+        content = "\n".join(part[part["type"]] for part in content)
     if not isinstance(content, str):
         raise invalid(pointer, "Must be a string or a list of text parts.")
     if problem := unstorable_text(content):

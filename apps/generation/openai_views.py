@@ -18,7 +18,6 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.access.problems import Problem, invalid, openai_document
-from apps.access.rendering import AlwaysJson
 from apps.access.throttling import meter_of
 from apps.access.views import TenantView
 from apps.documents.embedding import EmbeddingError
@@ -45,7 +44,6 @@ _CHAT = {
 class OpenAIView(TenantView):
     scope_needed = "read"
     query_names = None
-    content_negotiation_class = AlwaysJson
 
 
 class ModelList(OpenAIView):

@@ -105,7 +105,8 @@ def queue() -> Queue:
 
 
 def accept(*, tenant_id: UUID, request: AnswerRequest, priority: str, key_id: UUID | None = None) -> Query:
-    """Outside of a scope: keep a question for a worker; its tokens are that key's. Raises Problem 503 `overloaded`."""
+    """Outside of a scope: keep a question for a worker; its tokens are that key's. Raises Problem 503 `overloaded`, and
+    400, 422 of what can be seen at once to have no answer."""
     level = Priority[priority.upper()]
     wait = queue().expected_wait(level)
     if wait > settings.QUERY_MAX_WAIT_SECONDS:
@@ -113,6 +114,7 @@ def accept(*, tenant_id: UUID, request: AnswerRequest, priority: str, key_id: UU
         detail = "Too many questions are waiting; nothing was stored. Ask again later."
         raise Problem(503, "overloaded", detail, retry_after=after)
     with tenancy.scope(tenant_id):
+        answers.check(request)
         row = Query.objects.create(
             id=uuid4(), tenant_id=tenant_id, key_id=key_id, request=request.as_json(), priority=level
         )

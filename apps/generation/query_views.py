@@ -12,7 +12,6 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.access.problems import Problem, invalid
-from apps.access.rendering import AlwaysJson
 from apps.access.throttling import meter_of
 from apps.access.views import PAGED, TenantView
 from apps.documents.embedding.openai_compatible import estimate_tokens
@@ -82,7 +81,6 @@ class QueryDetail(TenantView):
 
 class QueryEvents(TenantView):
     scope_needed = "read"
-    content_negotiation_class = AlwaysJson
 
     @extend_schema(
         parameters=[_LAST],

@@ -29,6 +29,7 @@ def attribution_field() -> serializers.ChoiceField:
     return serializers.ChoiceField(
         choices=["inline", "after", "model"],
         required=False,
+        allow_null=True,
         help_text="whether the model cites while it writes (the default), or its sentences are cited when written: by "
         "words and embedding, or also by the model itself where these find nothing",
     )

@@ -12,7 +12,6 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.access.problems import invalid
-from apps.access.rendering import AlwaysJson
 from apps.access.throttling import meter_of
 from apps.access.views import PAGED, TenantView
 
@@ -40,7 +39,6 @@ _STREAM = OpenApiResponse(
 
 class AnswerList(TenantView):
     scope_needed = "read"
-    content_negotiation_class = AlwaysJson
 
     @extend_schema(
         request=AnswerRequestSerializer,

@@ -160,3 +160,7 @@ def test_the_model_is_asked_for_strings_of_json_at_once(
     }
     assert len(llm.requests) == before + 2
     assert llm.requests[-1]["messages"][-1]["content"].endswith(f"1. {MONTH}.\n2. Nobody knows more.")
+
+
+def test_null_is_the_default(reader: httpx.Client, guide: Collection) -> None:
+    assert ask(reader, attribution=None)["citations"] != []

@@ -44,6 +44,21 @@ def test_a_wrong_method_is_a_405(client: httpx.Client, method: str, path: str) -
     assert refused(response, 405)["code"] == "method_not_allowed" and response.headers["allow"]
 
 
+@pytest.mark.parametrize("accepted", ["text/plain", "text/html", "text/event-stream", "application/xml;q=0.5", "?", ""])
+@pytest.mark.parametrize("path", [DOCUMENTS, f"{DOCUMENTS}/{NOBODY}", "/api/v1/queries", "/metrics", "/v1/models"])
+def test_what_a_client_would_take_changes_nothing(client: httpx.Client, path: str, accepted: str) -> None:
+    usual, other = client.get(path), client.get(path, headers={"Accept": accepted})
+    assert other.status_code == usual.status_code < 500
+    assert other.headers["content-type"] == usual.headers["content-type"]
+
+
+def test_the_schema_comes_in_the_form_that_is_asked_for(client: httpx.Client) -> None:
+    assert client.get("/api/schema/", headers={"Accept": "application/json"}).json()["openapi"]
+    assert client.get("/api/schema/").text.startswith("openapi:")
+    assert client.get("/api/docs/", headers={"Accept": "application/json"}).status_code == 200
+    refused(client.get("/api/schema/", headers={"Accept": "text/plain"}), 406)
+
+
 @pytest.mark.parametrize(
     ("query", "pointer"),
     [

@@ -6,6 +6,8 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -198,6 +200,25 @@ def test_what_would_fail_again_fails_at_once_and_may_be_tried_again(
     assert state(client, query)["state"] == "done"
     unknown = ask(client, "When do backups run?", model="nobody")
     assert follow(client, unknown)[-1][2]["code"] == "unknown_model"
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "pointer"),
+    [
+        ({"filters": {"a": 1}}, 400, "/filters/a"),
+        ({"filters": {"version": 1}}, 400, "/filters/version"),
+        ({"as_of": "9999-12-31T23:59:59Z"}, 422, "/as_of"),
+        ({"as_of": "2026-01-01T00:00:00Z", "consistency": "strong"}, 400, "/consistency"),
+        ({"conversation": str(uuid4())}, 400, "/conversation"),
+    ],
+)
+def test_what_can_be_seen_at_once_to_have_no_answer_is_refused(
+    client: httpx.Client, guide: Collection, fields: dict[str, Any], status: int, pointer: str
+) -> None:
+    refusal = client.post(QUERIES, json={"question": "When?"} | fields)
+    assert refused(refusal, status)["errors"][0]["pointer"] == pointer
+    assert refusal.json()["code"] == client.post("/api/v1/answers", json={"question": "When?"} | fields).json()["code"]
+    assert client.get(QUERIES).json()["results"] == []
 
 
 def test_what_may_pass_is_tried_again_and_then_dead(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import uuid4
@@ -10,6 +11,7 @@ import httpx
 import openai
 import pytest
 from django.core.management import call_command
+from django.core.management.base import CommandError
 
 from apps.access import keys, tenancy
 from apps.access.models import Tenant
@@ -145,6 +147,24 @@ def test_without_redis_nothing_is_counted(no_redis: None) -> None:
     window = Window("test", "x", amount=1)
     window.add(1)
     assert window.take(1) and window.wait(1) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (("--tokens-per-minute", "0"), "tokens_per_minute: At least 1; to stop a key, revoke it."),
+        (("--requests-per-minute", "0"), "requests_per_minute: At least 1"),
+        (("--requests-per-minute", "-1"), "requests_per_minute: At least 1"),
+        (("--tokens-per-minute", "99999999999"), "tokens_per_minute: "),
+        (("--name", "n" * 101), "name: "),
+        (("--scopes", "zz"), "scopes are read, write, admin; got zz"),
+    ],
+)
+def test_a_key_that_cannot_be_leaves_no_tenant_behind(database: None, options: tuple[str, str], why: str) -> None:
+    with pytest.raises(CommandError, match=re.escape(why)):
+        call_command("apikey", "create", "--name", "n", "--tenant", "ghost", *options)
+    with tenancy.scope(tenancy.tenant_id_for("ghost")):
+        assert not Tenant.objects.filter(slug="ghost").exists()
 
 
 def test_the_command_line_sets_it(tenant: Tenant, capsys: pytest.CaptureFixture[str]) -> None:

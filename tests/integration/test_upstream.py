@@ -143,6 +143,24 @@ def test_a_probe_that_fails_keeps_it_open(database: None, served: FakeServer) ->
     assert refused(bad) == "unauthorized" and refused(bad) == "open"
 
 
+def test_whoever_fails_late_does_not_end_anothers_probe(database: None) -> None:
+    async def late() -> None:
+        name = uuid4().hex
+        one, other = Breaker(name, seconds=0.1), Breaker(name, seconds=0.1)
+        for _ in range(breakers.FAILURES):
+            await one.failed()
+        await asyncio.sleep(1.2)
+        assert await one.admit()
+        await other.failed()
+        await asyncio.sleep(1.2)
+        with pytest.raises(LLMError, match="another request tries it now"):
+            await other.admit()
+        await one.let_go()
+        assert await other.admit()
+
+    asyncio.run(late())
+
+
 def test_a_probe_whose_reader_leaves_lets_another_ask(database: None, served: FakeServer) -> None:
     name = uuid4().hex
     for _ in range(breakers.FAILURES):

@@ -106,6 +106,14 @@ def test_the_example_environment_names_known_variables_and_every_required_one(re
         pytest.param("DATABASE_REPLICA_URLS", "postgresql://h/d,mysql://h/d", "must start with", id="replica-scheme"),
         pytest.param("DATABASE_REPLICA_URLS", "postgresql://root@h/d", "have the role ragsite_app", id="replica-role"),
         pytest.param("LLM_URL", "", "must be set", id="needed-by-another"),
+        *(
+            pytest.param("LLM_LARGE_URL", value, "begins with http:// or https://", id=f"address-{value}")
+            for value in ("llm", "ftp://h/v1", "http://", "http://h:99999/v1", "http://h:0/v1", "http://[h/v1")
+        ),
+        pytest.param("LLM_CONTEXT_TOKENS", "2047", "must be at least 2048", id="no-room-for-a-passage"),
+        pytest.param("LLM_TIMEOUT_SECONDS", "0", "must be at least", id="no-time"),
+        pytest.param("QUERY_MAX_WAIT_SECONDS", "-1", "must be at least 0", id="negative-wait"),
+        pytest.param("ANSWER_RETENTION_DAYS", "99999999", "must be at most 36500", id="integer-too-large"),
     ],
 )
 def test_a_bad_value_stops_the_start_and_names_its_variable(
@@ -116,6 +124,12 @@ def test_a_bad_value_stops_the_start_and_names_its_variable(
     assert done.returncode != 0
     message = done.stderr.splitlines()[-1].removeprefix("django.core.exceptions.ImproperlyConfigured: ")
     assert message.startswith(f"{variable} ") and why in message
+
+
+@pytest.mark.parametrize("variable", ["LLM_LARGE_URL", "LLM_LARGE_MODEL"])
+def test_a_large_model_without_a_fast_one_is_no_setting(tmp_path: Path, variable: str) -> None:
+    done = run("-c", "import ragsite.settings", data_dir=tmp_path, LLM_URL="", **{variable: "http://h/v1"})
+    assert f"LLM_URL must be set where {variable} is" in done.stderr.splitlines()[-1]
 
 
 def test_without_a_secret_and_a_place_to_keep_one_the_start_stops(tmp_path: Path) -> None:

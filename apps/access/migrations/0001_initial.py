@@ -61,8 +61,26 @@ class Migration(migrations.Migration):
                         size=None,
                     ),
                 ),
-                ("requests_per_minute", models.PositiveIntegerField(blank=True, null=True)),
-                ("tokens_per_minute", models.PositiveIntegerField(blank=True, null=True)),
+                (
+                    "requests_per_minute",
+                    models.PositiveIntegerField(
+                        blank=True,
+                        null=True,
+                        validators=[
+                            django.core.validators.MinValueValidator(1, "At least 1; to stop a key, revoke it.")
+                        ],
+                    ),
+                ),
+                (
+                    "tokens_per_minute",
+                    models.PositiveIntegerField(
+                        blank=True,
+                        null=True,
+                        validators=[
+                            django.core.validators.MinValueValidator(1, "At least 1; to stop a key, revoke it.")
+                        ],
+                    ),
+                ),
                 ("created_at", models.DateTimeField(auto_now_add=True)),
                 ("expires_at", models.DateTimeField(blank=True, null=True)),
                 ("revoked_at", models.DateTimeField(blank=True, null=True)),

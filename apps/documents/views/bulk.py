@@ -13,7 +13,6 @@ from rest_framework.request import Request
 
 from apps.access import tenancy
 from apps.access.problems import Problem
-from apps.access.rendering import AlwaysJson
 from apps.access.views import TenantView
 
 from .. import bulk, collections
@@ -27,7 +26,6 @@ from .ndjson import NDJSON, Line, NdjsonParser, Results, content_of, respond, wa
 
 class DocumentBulk(TenantView):
     parser_classes = [NdjsonParser]
-    content_negotiation_class = AlwaysJson
 
     @extend_schema(
         request={NDJSON: SubmissionSerializer},

@@ -13,7 +13,6 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.access.problems import Problem, invalid
-from apps.access.rendering import AlwaysJson
 from apps.access.views import PAGED, PagesByKey, TenantView
 
 from .. import remove
@@ -177,7 +176,6 @@ class SourceItems(TenantView):
 
 class SourceEvents(TenantView):
     parser_classes = [NdjsonParser]
-    content_negotiation_class = AlwaysJson
 
     @extend_schema(
         request={NDJSON: EventSerializer},

@@ -61,7 +61,7 @@ class Breaker:
         await asyncio.to_thread(self._tell, _fail)
 
     async def let_go(self) -> None:
-        """The probe has found out nothing: another may ask."""
+        """The probe has ended: another may ask, if need be."""
         await asyncio.to_thread(self._let_go)
 
     def _admit(self) -> bool:
@@ -90,13 +90,10 @@ class Breaker:
 
     def _tell(self, outcome: Callable[[], None]) -> None:
         try:
-            with suppress(CircuitBreakerError):  # it is open now, or was opened by others meanwhile
+            with suppress(CircuitBreakerError, _Failed):  # it is open now, or was opened by others meanwhile
                 self._breaker()[0].call(outcome)
-        except _Failed:
-            return
         except (RedisError, OSError) as error:
             logger.warning("the others are not told of the server of %s: %s", self._name, error)
-        self._let_go()
 
     def _let_go(self) -> None:
         with suppress(RedisError, OSError):

@@ -80,8 +80,9 @@ class Upstream(Around):
                 stream, first = await self._begun(task)
                 text.append(first.text)
                 if probe:  # the others need not wait for the end
-                    told = True
+                    told, probe = True, False
                     await self._breaker.succeeded()
+                    await self._breaker.let_go()
                 async with aclosing(stream):
                     yield first
                     async for delta in stream:
@@ -97,7 +98,7 @@ class Upstream(Around):
                     await (self._breaker.failed() if error.code in FAULTS else self._breaker.succeeded())
                 raise
             finally:  # also when the reader has left
-                if probe and not told:
+                if probe:
                     await asyncio.shield(self._breaker.let_go())
                 if self._allowance is not None and text:
                     written = usage.completion_tokens if usage else estimate_tokens("".join(text))

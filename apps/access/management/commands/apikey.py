@@ -6,6 +6,7 @@ from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import transaction
 
 from apps.access import keys, tenancy
 
@@ -25,14 +26,22 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         scopes = [word.strip() for word in options["scopes"].split(",") if word.strip()]
         try:
-            tenant = keys.ensure_tenant(slug=options["tenant"])
-            _, secret = keys.create_key(
-                tenant_id=tenant.id,
-                name=options["name"],
-                scopes=scopes,
-                requests_per_minute=options["requests_per_minute"],
-                tokens_per_minute=options["tokens_per_minute"],
-            )
+            with transaction.atomic():  # no tenant without its key
+                tenant = keys.ensure_tenant(slug=options["tenant"])
+                _, secret = keys.create_key(
+                    tenant_id=tenant.id,
+                    name=options["name"],
+                    scopes=scopes,
+                    requests_per_minute=options["requests_per_minute"],
+                    tokens_per_minute=options["tokens_per_minute"],
+                )
         except ValidationError as error:
-            raise CommandError("; ".join(error.messages))
+            raise CommandError("; ".join(_said(error)))
         self.stdout.write(secret)
+
+
+def _said(error: ValidationError) -> list[str]:
+    """Each complaint, with the name of its field where it is one's."""
+    if not hasattr(error, "error_dict"):
+        return error.messages
+    return [f"{name}: {' '.join(told)}" for name, told in error.message_dict.items()]
