@@ -327,7 +327,8 @@ async def stream(prepared: Prepared, *, live: bool = True) -> AsyncGenerator[Eve
         yield Event("final_answer", await sync_to_async(_finish_calls)(prepared, draft, timings))
         return
     final = await sync_to_async(_finish)(prepared, draft, timings)
-    if not isinstance(draft.backend, ExtractiveLLM) and prepared.replay_of is None and prepared.task.tools is None:
+    written = not isinstance(draft.backend, ExtractiveLLM) and not draft.makeshift
+    if written and prepared.replay_of is None and prepared.task.tools is None:
         asked = [prepared.key] if prepared.key and draft.backend is prepared.backends[0] else []
         await sync_to_async(answer_cache.keep)([*asked, _key_of_any(prepared)], final)
     for citation in final["citations"]:

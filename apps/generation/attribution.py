@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from apps.documents.embedding import EmbeddingError
 
-from . import structured
+from . import prompts, structured
 from .citations import Sentence, Span, leads, letters, numbers, quotable, split, standing, support, supported
 from .types import Embed, Passage
 from .units import CODE, ROW
@@ -33,6 +33,8 @@ AS_GOOD = 0.05
 EMBEDDED = 100
 #: Passages that one sentence cites.
 MOST = 2
+#: Sources that a model names and that are looked at.
+LISTED = 200
 #: How a model is to say where sentences are from.
 FORMAT: structured.Format = {
     "type": "json_schema",
@@ -104,10 +106,9 @@ class Attributor:
             return said
         if kind == ROW and said.endswith("|"):
             return f"{said[:-1].rstrip()} {cited} |"
-        if said[-1] in _STOPS:
-            space = "" if said[-1] in "。！？" else " "
-            return f"{said[:-1]}{space}{cited}{said[-1]}"
-        return f"{said} {cited}"
+        before = said.rstrip(_STOPS)
+        stops = said[len(before) :]
+        return f"{before}{'' if stops[:1] in tuple('。！？') else ' '}{cited}{stops}"
 
 
 class Sources:
@@ -138,14 +139,14 @@ class Sources:
         """What a model says of sentences (FORMAT; they are numbered from 1), as far as it can be seen: the words that
         it gives stand in the passage, and so does every figure of the sentence. Raises Malformed."""
         told: dict[str, dict[int, Span]] = {}
-        for one in structured.read(said, FORMAT)["sources"]:
+        for one in structured.read(said, FORMAT)["sources"][:LISTED]:
             number, marker = one["sentence"], one["passage"]
             if not (1 <= number <= len(sentences) and marker in self._by_marker):
                 continue
-            span = standing(one["quote"], self._by_marker[marker])
             spans = told.setdefault(sentences[int(number) - 1], {})
-            if span is not None and len(spans) < MOST:
-                spans.setdefault(int(marker), span)
+            if marker not in spans and len(spans) < MOST:
+                span = standing(one["quote"], self._by_marker[marker])
+                spans |= {int(marker): span} if span else {}
         for sentence, spans in told.items():
             if spans and self._knows(sentence, list(spans)):
                 self._found[sentence] = sorted(spans)
@@ -222,6 +223,8 @@ class Sources:
 
 
 def says(claim: Sentence) -> bool:
-    """Is it worth asking where a claim is from? Not of code, of a word that says nothing alone ("Yes."), and of what
-    leads to a list."""
-    return claim.kind != CODE and len(set(words(claim.text))) > 1 and not leads(claim.text)
+    """Is it worth asking where a claim is from? Not of code, of a word that says nothing alone ("Yes."), of what leads
+    to a list, and of the sentence that says that there is no answer."""
+    if claim.kind == CODE or len(set(words(claim.text))) < 2:
+        return False
+    return not leads(claim.text) and not prompts.is_abstention(claim.text)

@@ -169,17 +169,18 @@ def _is_cut(edge: str) -> bool:
 
 
 def standing(quote: str, hit: Hit) -> Span | None:
-    """The sentences of a passage in which a quote stands, white space aside; None of one that does not stand there, or
-    is too short or too long to tell anything."""
+    """The sentences of a passage in which a quote stands, white space aside; None of one that does not stand in any, or
+    has too few words or too many characters to tell anything."""
     wanted = letters(quote.strip(" \t\n\"'“”…"))
-    places = [at for at, character in enumerate(hit.text) if not character.isspace()]
-    first = "".join(hit.text[at] for at in places).find(wanted)
-    if len(wanted) < SHORT or first < 0:
+    first = letters(hit.text).find(wanted)
+    if first < 0 or len(set(words(quote))) < 2:
         return None
+    places = [at for at, character in enumerate(hit.text) if not character.isspace()]
     start, end = places[first], places[first + len(wanted) - 1] + 1
     touched = [unit for unit in quotable(hit) if unit.start < end and unit.end > start]
-    for one, other in ((touched[0].start, touched[-1].end) if touched else (start, end), (start, end)):
-        if other - one <= MAX_QUOTE:
+    whole = (touched[0].start, touched[-1].end) if touched else (0, len(hit.text))
+    for one, other in (whole, (start, end)):
+        if touched and other - one <= MAX_QUOTE:
             return Span(one, other, 0.0)
     return None
 

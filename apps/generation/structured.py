@@ -147,6 +147,13 @@ def settled(text: str, wanted: Format, markers: Sequence[int], cite: Callable[[s
     return json.dumps(value, ensure_ascii=False, indent=2)
 
 
+def citable(text: str, wanted: Format) -> list[str]:
+    """The strings of what a model wrote that have room for a marker. Raises Malformed."""
+    mark = " [1]"  # no string ends so by itself, for no passage is known here
+    marked = strings(settled(text, wanted, (), lambda said: said + mark))
+    return [said.removesuffix(mark) for said in marked if said.endswith(mark)]
+
+
 def read(text: str, wanted: Format) -> Any:
     """What a model wrote for us, and for nobody else. Raises Malformed."""
     value = _parsed(text)

@@ -29,13 +29,13 @@ logger = logging.getLogger(__name__)
 MOST_ASKED = 20
 ASK_SECONDS = 15.0
 #: That it may write for each of them, and around them.
-SOURCE_TOKENS = 100
+SOURCE_TOKENS = 150
 
 
 @dataclass(slots=True)
 class Draft:
     """An answer being written: its text so far, by whom, at what cost, when its first words left; the tools that are
-    called instead; quotes, as `cite` takes them."""
+    called instead; quotes, as `cite` takes them. makeshift: might it be cited better another time?"""
 
     text: str = ""
     backend: LLM | None = None
@@ -45,6 +45,7 @@ class Draft:
     first: float | None = None
     calls: tuple[dict[str, Any], ...] = ()
     quotes: Mapping[str, Mapping[int, Span]] = field(default_factory=dict)
+    makeshift: bool = False
 
 
 class Limits:
@@ -130,7 +131,7 @@ async def write(task: Task, backends: Sequence[LLM], draft: Draft, *, live: bool
     attempt = _attempt if task.response_format is None else _json
     for backend in backends:
         draft.text, draft.usage, draft.backend, draft.finish_reason, draft.calls = "", None, backend, "stop", ()
-        draft.quotes = {}
+        draft.quotes, draft.makeshift = {}, False
         try:
             async with aclosing(attempt(task, backend, draft)) as pieces:
                 async for piece in pieces:
@@ -171,17 +172,18 @@ async def _attempt(task: Task, backend: LLM, draft: Draft) -> AsyncGenerator[str
                 if limits and limits.reason:
                     break
         piece = kept.feed(limits.close() if limits else "") + kept.close()
+        if limits:
+            draft.finish_reason = limits.reason or draft.finish_reason
+            draft.usage = Usage(_read(task), limits.tokens)
         if cites is not None:
             cites.add(piece)
-            await _ask(task, backend, draft, sources, cites.text)
+            if task.attribution == "model" and not draft.calls:
+                await _ask(task, backend, draft, sources, [cites.text])
             piece = await asyncio.to_thread(cites.take, final=True)
             draft.quotes = sources.quotes
         if piece:
             draft.text += piece
             yield piece
-        if limits:
-            draft.finish_reason = limits.reason or draft.finish_reason
-            draft.usage = Usage(_read(task), limits.tokens)
         if not draft.text and not draft.calls and not (limits and limits.reason):
             raise LLMError("empty", "The language model wrote nothing.")
         outcome = "ok"
@@ -197,14 +199,15 @@ async def _json(task: Task, backend: LLM, draft: Draft) -> AsyncGenerator[str, N
     assert task.response_format is not None
     inline = task.attribution == "inline"
     markers = [passage.marker for passage in task.passages] if inline else []
-    valid = partial(structured.settled, wanted=task.response_format, markers=markers)
+    wanted = task.response_format
+    valid = partial(structured.settled, wanted=wanted, markers=markers)
     sources = Sources(task.passages, task.embed)
 
     async def settled(said: str) -> str:
         if inline:
             return await asyncio.to_thread(valid, said)
-        plain = await asyncio.to_thread(valid, said)
-        await _ask(task, backend, draft, sources, plain, *structured.strings(plain))
+        if task.attribution == "model":
+            await _ask(task, backend, draft, sources, await asyncio.to_thread(structured.citable, said, wanted))
         draft.quotes = sources.quotes
         return await asyncio.to_thread(valid, said, cite=sources.cited)
 
@@ -236,39 +239,38 @@ async def _json(task: Task, backend: LLM, draft: Draft) -> AsyncGenerator[str, N
         metrics.LLM_REQUESTS.labels(backend=backend.backend, outcome=outcome).inc()
 
 
-async def _ask(task: Task, backend: LLM, draft: Draft, sources: Sources, answer: str, *texts: str) -> None:
-    """Where the task wants it: let the model find the sources of those sentences of an answer (or of its `texts`) that
-    words and embedding find none for. A model that fails leaves them without."""
-    if task.attribution != "model" or prompts.is_abstention(answer):
+async def _ask(task: Task, backend: LLM, draft: Draft, sources: Sources, texts: Sequence[str]) -> None:
+    """Let the model find the sources of those sentences of an answer's texts that words and embedding find none for. A
+    model that fails leaves them without."""
+    answer = "\n\n".join(texts)
+    if prompts.is_abstention(answer):
         return
-    sentences = (await asyncio.to_thread(sources.unknown, *(texts or [answer])))[:MOST_ASKED]
-    written = min(SOURCE_TOKENS * (1 + len(sentences)), settings.LLM_CONTEXT_TOKENS // 4)
-    messages = prompts.sources(
-        task.question,
-        answer,
-        sentences,
-        task.passages,
-        schema=json.dumps(FORMAT["json_schema"]["schema"], separators=(",", ":")),
-        room=settings.LLM_CONTEXT_TOKENS - written,
-    )
-    if not sentences or not messages:
+    room = settings.LLM_CONTEXT_TOKENS // 4
+    sentences = await asyncio.to_thread(sources.unknown, *texts)
+    sentences = sentences[: min(MOST_ASKED, room // SOURCE_TOKENS - 1)]
+    if not sentences:
+        return
+    written = SOURCE_TOKENS * (1 + len(sentences))
+    schema = json.dumps(FORMAT["json_schema"]["schema"], separators=(",", ":"))
+    room = settings.LLM_CONTEXT_TOKENS - written
+    messages = prompts.sources(task.question, answer, sentences, task.passages, schema=schema, room=room)
+    if not messages:
         return
     options = Options(max_tokens=written, temperature=0.0, seed=task.options.seed)
     asking = replace(task, messages=messages, options=options, response_format=FORMAT, tools=None)
-    asked, outcome = Draft(), "error"
+    asked, outcome = Draft(), "cancelled"
+    draft.makeshift = True
     try:
         async with asyncio.timeout(ASK_SECONDS):
             said = await _said(asking, backend, asked)
-        sources.learn(sentences, said)
-        outcome = "ok"
-    except LLMError as error:
-        metrics.LLM_ERRORS.labels(backend=backend.backend, kind=error.code).inc()
-        logger.warning("the %s backend does not say where sentences are from: %s", backend.backend, error)
-    except (TimeoutError, structured.Malformed):
-        logger.warning("the %s backend does not say in time, or in JSON, where sentences are from", backend.backend)
-    except BaseException:
-        outcome = "cancelled"
-        raise
+        await asyncio.to_thread(sources.learn, sentences, said)
+        outcome, draft.makeshift = "ok", False
+    except (LLMError, TimeoutError, structured.Malformed) as error:
+        outcome = "error"
+        kind = "timeout" if isinstance(error, TimeoutError) else "bad_format"
+        kind = error.code if isinstance(error, LLMError) else kind
+        metrics.LLM_ERRORS.labels(backend=backend.backend, kind=kind).inc()
+        logger.warning("the %s backend does not say where sentences are from: %s", backend.backend, kind)
     finally:
         metrics.LLM_REQUESTS.labels(backend=backend.backend, outcome=outcome).inc()
         if draft.usage and asked.usage:
@@ -276,13 +278,17 @@ async def _ask(task: Task, backend: LLM, draft: Draft, sources: Sources, answer:
 
 
 async def _said(task: Task, backend: LLM, draft: Draft) -> str:
-    text, usage = "", None
-    async with aclosing(backend.stream(task)) as deltas:
-        async for delta in deltas:
-            text += delta.text
-            usage = delta.usage or usage
-            draft.finish_reason = delta.finish_reason or draft.finish_reason
-            draft.calls = delta.calls or draft.calls
-    usage = usage or Usage(_read(task), estimate_tokens(text))
-    draft.usage = usage + draft.usage if draft.usage else usage
-    return text
+    text: str | None = None  # until the server has begun
+    usage: Usage | None = None
+    try:
+        async with aclosing(backend.stream(task)) as deltas:
+            async for delta in deltas:
+                text = (text or "") + delta.text
+                usage = delta.usage or usage
+                draft.finish_reason = delta.finish_reason or draft.finish_reason
+                draft.calls = delta.calls or draft.calls
+    finally:
+        if text is not None:
+            usage = usage or Usage(_read(task), estimate_tokens(text))
+            draft.usage = usage + draft.usage if draft.usage else usage
+    return text or ""

@@ -138,6 +138,14 @@ def test_a_model_that_does_not_say_leaves_what_words_found(
     assert body["answer"] == FREE.replace(f"{MONTH} [1]", MONTH)
     assert [one["supported"] for one in body["sentences"]] == [True, False, True]
     assert body["degraded"] is None
+    assert body["usage"]["total_tokens"] >= 18
+    llm.sources = [FROM]
+    try:
+        again = ask(reader, "When do backups run? script:free", attribution="model")
+    finally:
+        llm.sources = []
+    assert (again["cached"], again["answer"]) == (False, FREE), "what may be better is not given again"
+    assert ask(reader, "When do backups run? script:free", attribution="model")["cached"]
 
 
 def test_the_model_is_asked_for_strings_of_json_at_once(
@@ -164,3 +172,45 @@ def test_the_model_is_asked_for_strings_of_json_at_once(
 
 def test_null_is_the_default(reader: httpx.Client, guide: Collection) -> None:
     assert ask(reader, attribution=None)["citations"] != []
+
+
+def test_what_was_read_before_the_model_broke_off_counts(
+    reader: httpx.Client, guide: Collection, llm: FakeServer
+) -> None:
+    llm.sources = "cut"
+    try:
+        assert ask(reader, "When do backups run? script:free", attribution="model")["usage"]["total_tokens"] > 18
+    finally:
+        llm.sources = []
+
+
+def test_json_that_says_that_there_is_no_answer_is_not_asked_about(
+    reader: httpx.Client, guide: Collection, finding: FakeServer
+) -> None:
+    before = len(finding.requests)
+    wanted = {"type": "json_object"}
+    body = ask(reader, "When do backups run? script:json-sorry", attribution="model", response_format=wanted)
+    assert (body["abstained"], body["citations"], len(finding.requests)) == (True, [], before + 1)
+
+
+def test_strings_without_room_for_a_marker_are_not_asked_about(
+    reader: httpx.Client, guide: Collection, llm: FakeServer
+) -> None:
+    before = len(llm.requests)
+    kinds = {"properties": {"b": {"items": {"maxLength": 60}}}}
+    question = "When do backups run? script:json-free"
+    body = ask(reader, question, attribution="model", response_format=kinds)
+    assert len(llm.requests) == before + 2
+    kinds = {"properties": {"b": {"items": {"enum": json.loads(body["answer"].replace(" [1]", ""))["b"]}}}}
+    ask(reader, question, attribution="model", response_format=kinds)
+    assert len(llm.requests) == before + 3
+
+
+def test_a_call_of_tools_does_not_wait(reader: httpx.Client, guide: Collection, finding: FakeServer) -> None:
+    before = len(finding.requests)
+    tools = [{"type": "function", "function": {"name": name}} for name in ("weather", "time")]
+    question = [{"role": "user", "content": "When do backups run? script:free-call"}]
+    body = {"model": "ragsite/docs", "messages": question, "tools": tools, "attribution": "model"}
+    said = reader.post("/v1/chat/completions", json=body).json()["choices"][0]
+    assert said["finish_reason"] == "tool_calls" and MONTH in said["message"]["content"]
+    assert len(finding.requests) == before + 1

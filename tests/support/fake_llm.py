@@ -8,9 +8,9 @@ for ever), `held` (a few tokens, and the rest when `go` is set), `paced` (100 to
 `json-late` (prose until it is told that this was not asked for), `plain` (no markers), `free` (none, and a sentence in
 its own words), `astray` (those of passages that say something else), `json-unguided` (refuses a response_format),
 `json-cut`, `choosy` (takes neither max_tokens nor a temperature, as newer hosted models), `json-none` (says that the
-sources do not answer), `reused` (4 tokens of the prompt were cached), `counting` (1e30 of it were read), `call` (two of
-the tools, where there are any and one may be called, once), `call-cut` (the connection breaks within a call),
-`tell-and-call` (a sentence before it).
+sources do not answer), `json-sorry` (the same in JSON), `json-free` (as `free`), `reused` (4 tokens of the prompt were
+cached), `counting` (1e30 of it were read), `call` (two of the tools, where there are any and one may be called, once),
+`call-cut` (the connection breaks within a call), `tell-and-call` (a sentence before it).
 
 By itself (`python -m tests.support.fake_llm`) it prints its URL and serves until it is killed.
 """
@@ -53,6 +53,7 @@ JSON = {
     "json": (_SAID[:40], _SAID[40:]),
     "json-unguided": ("```json\n", _SAID, "\n```"),
     "json-cut": (_SAID[:60],),
+    "json-sorry": ('{"a": "The sources do not answer this question."}',),
     "json-free": (
         json.dumps(
             {"a": "Backups run every night at 02:30 UTC.", "b": [f"{FREE[2]}. Nobody knows more.", PLAIN[2] + "."]}
@@ -151,7 +152,7 @@ class FakeServer:
         said = (
             JSON
             | silent
-            | {"astray": ASTRAY, "bogus": BOGUS, "plain": PLAIN, "free": FREE}
+            | {"astray": ASTRAY, "bogus": BOGUS, "plain": PLAIN, "free": FREE, "free-call": FREE}
             | {"condense": tuple(self.condensed.split("|")), "sources": (json.dumps({"sources": self.sources}),)}
         )
         pieces = said.get(script, NORMAL)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 
 from apps.documents.embedding import EmbeddingError
-from apps.generation.attribution import Attributor, Sources
+from apps.generation.attribution import LISTED, Attributor, Sources
 from apps.generation.citations import cite
 from apps.generation.structured import Malformed
 from apps.generation.types import Embed, Passage
@@ -40,6 +40,8 @@ def nothing(texts: Sequence[str]) -> npt.NDArray[np.float32]:
         ("| Lunch | noon |\n|---|---|\n| served | noon |", "| Lunch | noon |\n|---|---|\n| served | noon [2] |"),
         ("```\nlunch served noon\n```", "```\nlunch served noon\n```"),
         ("# Lunch served at noon\n\nYes.", "# Lunch served at noon\n\nYes."),
+        ("Lunch at noon... Lunch at noon?! 備份。", "Lunch at noon [2]... Lunch at noon [2]?! 備份。"),
+        ("Lunch at noon!!", "Lunch at noon [2]!!"),
         ("", ""),
         ("  ", "  "),
     ],
@@ -134,7 +136,7 @@ def test_a_model_says_where_the_rest_is_from() -> None:
     [
         (1, 1, "They are kept for 36 days."),  # nobody says so
         (1, 2, "They are kept for 35 days."),  # the other passage does
-        (1, 1, "35 days"),  # too short to tell anything
+        (1, 1, "are kept"),  # too little to tell anything
         (1, 1, ""),
         (1, 3, "They are kept for 35 days."),
         (1, 0, "They are kept for 35 days."),
@@ -172,7 +174,8 @@ def test_what_is_not_as_asked_for_is_refused(said: str) -> None:
 
 
 def test_what_says_nothing_is_not_asked_for() -> None:
-    text = f"# Heading\n\nYes. Do this:\n\n- Sing **aloud**\n\n```\nsing --aloud\n```\n\n{FREE} {FREE}"
+    text = "# Heading\n\nYes. The sources do not answer this question. "
+    text += f"Do this:\n\n- Sing **aloud**\n\n```\nsing --aloud\n```\n\n{FREE} {FREE}"
     assert Sources(PASSAGES, None).unknown(text) == ["- Sing **aloud**", FREE]
 
 
@@ -196,3 +199,40 @@ def test_a_quote_is_found_however_its_white_space_is() -> None:
     sources.learn([FREE], told((1, 1, "items[ 3 ] is the fourth")))
     (citation,) = cite(f"{FREE[:-1]} [1].", [passage], sources.quotes)
     assert citation["quote"] == "The list items[3] is  the\nfourth."
+
+
+@pytest.mark.parametrize(
+    ("text", "quote", "found"),
+    [
+        ("| Planet | Song |\n|----------|----------|\n| Mars | none |", "----------", None),
+        ("# Songs of Mars\n\nNobody sings there.", "Songs of Mars", None),  # a heading says nothing
+        ("備份保留三十五天。每晚執行。", "備份保留三十五天。", "備份保留三十五天。"),
+        ("Words. " * 200 + "The end is near.", "Words. " * 190, None),
+        ("Words. " * 200 + "The end is near.", "end is near", "The end is near."),
+    ],
+)
+def test_only_words_are_a_quote(text: str, quote: str, found: str | None) -> None:
+    passage = Passage(1, hit(text))
+    sources = Sources([passage], None)
+    sources.learn([FREE], told((1, 1, quote)))
+    assert sources.of(FREE) == ([1] if found else [])
+    if found:
+        assert cite(f"{FREE[:-1]} [1].", [passage], sources.quotes)[0]["quote"] == found
+
+
+def test_the_quote_is_found_again_however_the_sentence_ends() -> None:
+    for end in (".", "...", "?!", "", "。"):
+        sources = Sources(PASSAGES, None)
+        sentence = FREE[:-1] + end
+        sources.learn([sentence], told((1, 1, "They are kept for 35 days.")))
+        (citation,) = cite(sources.cited(sentence), PASSAGES, sources.quotes)
+        assert citation["quote"] == "They are kept for 35 days."
+
+
+def test_a_model_that_names_sources_without_end_is_not_listened_to_for_ever() -> None:
+    sources = Sources(PASSAGES, None)
+    nowhere, there = (1, 1, "They are kept for ever."), (1, 1, "They are kept for 35 days.")
+    sources.learn([FREE], told(*[nowhere] * LISTED, there))
+    assert sources.of(FREE) == []
+    sources.learn([FREE], told(*[nowhere] * (LISTED - 1), there))
+    assert sources.of(FREE) == [1]

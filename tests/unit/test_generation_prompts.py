@@ -31,7 +31,7 @@ PROMPTS = {
     3: "5b51e09b3f637c39bee32fb1fce1238bd7bd5d0b06ecaec2d796803a47355117",
 }
 #: The same of the prompt that asks where sentences are from.
-ASKING = {3: "b80e0513607088b9c61763a7208574e59c0ee72a1530759a401e48b70acd4f8a"}
+ASKING = {3: "7093047fb1c020422b062c80cc7412514924e93ef54d1a2f6460bd0757d86757"}
 
 
 def test_a_prompt_that_changes_gets_a_new_version() -> None:
