@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Any
@@ -15,6 +16,10 @@ from apps.access import rendering
 HEARTBEAT_SECONDS = 10.0
 HEARTBEAT = ": heartbeat\n\n"
 AHEAD = 8  # frames that wait for a slow reader
+#: A reader who has taken none of them for so long is one no more: what it is told must not be held open for ever.
+STALLED_SECONDS = 60.0
+
+logger = logging.getLogger(__name__)
 
 
 def dumps(data: Any) -> str:
@@ -32,18 +37,30 @@ async def beating(frames: AsyncGenerator[str, None], *, seconds: float = HEARTBE
 
     The frames are made in one task of their own, a few steps ahead at most. When the reader goes away (the server
     cancels or closes this generator), that task is cancelled and awaited, so whatever it holds open is
-    closed.
+    closed; when it stays and reads nothing, after STALLED_SECONDS.
     """
     ready: asyncio.Queue[str | None] = asyncio.Queue(maxsize=AHEAD)
     loop = asyncio.get_running_loop()
     last = loop.time()
     timer: asyncio.TimerHandle
 
+    async def taken(item: str) -> bool:
+        try:
+            async with asyncio.timeout(STALLED_SECONDS):
+                await ready.put(item)
+        except TimeoutError:
+            logger.info("a stream ends: its reader has read nothing for %g s", STALLED_SECONDS)
+            return False
+        return True
+
     async def produce() -> None:
         try:
             async with aclosing(frames) as made:
                 async for item in made:
-                    await ready.put(item)
+                    if not ready.full():
+                        ready.put_nowait(item)
+                    elif not await taken(item):
+                        break
         finally:
             if not asyncio.current_task().cancelling():  # type: ignore[union-attr]
                 await ready.put(None)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import replace
+from itertools import count
 
 import pytest
 from django.test import override_settings
@@ -190,6 +191,27 @@ def test_where_all_fail_nothing_is_written() -> None:
     with pytest.raises(Unwritten) as raised:
         written(FakeLLM(script), FakeLLM(script))
     assert raised.value.code == "cut_off"
+
+
+def test_of_a_reader_that_stays_and_reads_nothing_the_model_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sse, "STALLED_SECONDS", 0.05)
+    told = FakeLLM(lambda task: (f"{number} " for number in count()))
+
+    async def frames() -> AsyncGenerator[str, None]:
+        async with aclosing(told.stream(TASK)) as deltas:
+            async for delta in deltas:
+                yield delta.text
+
+    async def stalled() -> list[bytes]:
+        made = aiter(sse.beating(frames()))
+        first = await anext(made)
+        async with asyncio.timeout(5):
+            while not told.closed:
+                await asyncio.sleep(0.01)
+        return [first, *[piece async for piece in made]]
+
+    said = b"".join(asyncio.run(stalled())).decode().split()
+    assert said == [str(number) for number in range(len(said))] and len(said) >= sse.AHEAD, "what was ahead is told"
 
 
 def test_a_quiet_stream_has_a_heartbeat_and_a_left_one_is_closed() -> None:
