@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 #: Of an answer, the sentences that a model is asked for the sources of, and how long it may take.
 MOST_ASKED = 20
-ASK_SECONDS = 15.0
+ASK_SECONDS = 30.0
 #: That it may write for each of them, and around them.
 SOURCE_TOKENS = 150
 
@@ -245,9 +245,8 @@ async def _ask(task: Task, backend: LLM, draft: Draft, sources: Sources, texts: 
     answer = "\n\n".join(texts)
     if prompts.is_abstention(answer):
         return
-    room = settings.LLM_CONTEXT_TOKENS // 4
-    sentences = await asyncio.to_thread(sources.unknown, *texts)
-    sentences = sentences[: min(MOST_ASKED, room // SOURCE_TOKENS - 1)]
+    most = min(MOST_ASKED, settings.LLM_CONTEXT_TOKENS // 4 // SOURCE_TOKENS - 1)
+    sentences = (await asyncio.to_thread(sources.unknown, *texts))[:most]
     if not sentences:
         return
     written = SOURCE_TOKENS * (1 + len(sentences))
