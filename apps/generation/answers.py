@@ -97,7 +97,8 @@ def replay(
     """Answer a stored answer's question again from its passages as they were, by its model or another one: an answer
     of its own, with `replay_of` and `difference` (replays.py).
 
-    Raises Problem: 404, 409 sources_gone, 400 unknown_model, 422 context_too_long, 502 llm_failed.
+    Raises Problem: 404, 409 sources_gone, 400 unknown_model, 422 context_too_long or response_format_unavailable, 502
+    llm_failed.
     """
     started = time.perf_counter()
     row = records.row_of(tenant_id, answer_id)
