@@ -120,7 +120,7 @@ def test_a_model_is_changed_under_continuous_writes_and_searches(
                 victim.kill()
                 assert build().state == "running", "it was over before it could be killed"
                 victim = _embedder(f"victim{number}")
-            wait_for(lambda: build().state == "done", seconds=300, what="the build")
+            wait_for(lambda: build().state == "done", seconds=900, what="the build")
             wait_for(lambda: admin.get(at).json()["state"] == "live", seconds=60, what="the index")
             for verb in ("promote", "rollback") * CHANGES + ("promote",):
                 done = admin.post(f"{at}/{verb}", json={})
